@@ -1,0 +1,1 @@
+//! Durations of the plan file: `<int>(s|m|h|d)`.

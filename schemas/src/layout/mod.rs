@@ -1,0 +1,1 @@
+//! Layouts: how the fields of a row become the value under its key.

@@ -1,0 +1,22 @@
+//! Data contracts of rekindle: plan file, table schema, type map, key template, layouts, row hash.
+//!
+//! Invariant: nothing here does I/O, is async, or knows a client library; every function is pure.
+
+pub mod bind;
+pub mod digest;
+pub mod duration;
+pub mod key;
+pub mod layout;
+pub mod partition;
+pub mod plan;
+pub mod table;
+pub mod text;
+pub mod type_map;
+
+pub use bind::{BindError, BoundField, BoundRoute, FieldValue};
+pub use digest::Digest;
+pub use key::KeyTemplate;
+pub use partition::{Bounds, Partition, PartitionId, Position};
+pub use plan::{Plan, PlanError, Route};
+pub use table::{Column, TableSchema};
+pub use type_map::ColumnType;

@@ -1,0 +1,205 @@
+//! The plan file: what to rebuild, from where, into which keys.
+//!
+//! Invariant: a `Plan` is validated; every mistake of a file is reported at once, with its place, and a
+//! field whose feature is not built is refused by name, never ignored.
+
+mod raw;
+mod validate;
+
+pub use validate::{PlanError, PlanErrors};
+
+use crate::key::KeyTemplate;
+use std::fmt;
+use std::time::Duration;
+
+/// A string that may be a secret (URLs carry passwords). `Debug` and `Display` never show it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+/// A validated plan.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// RTO and RPO of Redis; both default to 24 h.
+    pub redis_objective: Objective,
+    /// RTO and RPO of BigQuery; both default to 24 h.
+    pub bigquery_objective: Objective,
+    /// The AlloyDB (PostgreSQL) source.
+    pub alloydb: Option<AlloyDb>,
+    /// The Redis target.
+    pub redis: Option<Secret>,
+    /// Routes in file order; names are distinct.
+    pub routes: Vec<Route>,
+}
+
+/// Recovery time and recovery point objective of one system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Objective {
+    /// How long a rebuild may take from the loss.
+    pub rto: Duration,
+    /// How old the rebuilt data may be.
+    pub rpo: Duration,
+}
+
+/// The AlloyDB section.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AlloyDb {
+    /// A `postgres://` or `postgresql://` URL.
+    pub url: Secret,
+    /// How long one snapshot may be held on the source; default 1 h.
+    pub snapshot_max: Duration,
+}
+
+/// One `[[route]]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Route {
+    /// Unique name.
+    pub name: String,
+    /// What it reads.
+    pub origin: Origin,
+    /// Column to cut views, foreign tables and queries by.
+    pub split_by: Option<String>,
+    /// SQL condition pushed down to the source.
+    pub filter: Option<String>,
+    /// Key template.
+    pub key: KeyTemplate,
+    /// How a row is laid out under its key.
+    pub layout: Layout,
+    /// Fields to carry; `None` means every column not in the key (and those in the key through a lossy filter).
+    pub columns: Option<Vec<FieldSpec>>,
+    /// Columns cast to text by the source.
+    pub as_text: Vec<String>,
+    /// When a key expires.
+    pub expiry: Option<Expiry>,
+    /// What a null becomes; default `Omit`.
+    pub null: NullPolicy,
+    /// Two rows, one key. `None` means that uniqueness must be proven by the source.
+    pub on_collision: Option<OnCollision>,
+    /// The key exists already; default `Replace`.
+    pub on_conflict: OnConflict,
+    /// Lower first; default 100.
+    pub priority: u32,
+    /// Column that orders partitions newest first.
+    pub newest_by: Option<String>,
+    /// Rows that may be rejected before the run counts as failed; default 0 rows.
+    pub rejects_max: RejectsMax,
+}
+
+/// What a route reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// `alloydb:schema.table`; the schema defaults to `public`.
+    Table {
+        /// Schema.
+        schema: String,
+        /// Table.
+        table: String,
+    },
+    /// `query = "SELECT …"` with `from = "alloydb"`.
+    Query {
+        /// One SELECT statement.
+        sql: String,
+    },
+}
+
+/// The layouts of a row-by-row route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    /// One hash per row.
+    Hash,
+    /// One string per row holding one column.
+    String,
+    /// One string per row holding a JSON object.
+    Json,
+}
+
+/// One entry of `columns`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FieldSpec {
+    /// `"status"` or `{ field = "who", column = "author" }`.
+    Column {
+        /// Field name in Redis.
+        field: String,
+        /// Source column.
+        column: String,
+    },
+    /// `{ field = "v", value = "1" }`.
+    Constant {
+        /// Field name in Redis.
+        field: String,
+        /// The value.
+        value: String,
+    },
+}
+
+/// When a key expires.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Expiry {
+    /// `expire_at = "column"`: an absolute time (timestamptz, timestamp taken as UTC, or date taken as its midnight UTC).
+    At {
+        /// The column.
+        column: String,
+    },
+    /// `ttl = "30d"` with `ttl_from = "column"`: that long after the column's time.
+    After {
+        /// The column.
+        column: String,
+        /// The time to live.
+        ttl: Duration,
+    },
+}
+
+impl Expiry {
+    /// Returns the column that the expiry is computed from.
+    pub fn column(&self) -> &str {
+        match self {
+            Self::At { column } | Self::After { column, .. } => column,
+        }
+    }
+}
+
+/// What a null column becomes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NullPolicy {
+    /// The field is left out.
+    Omit,
+    /// Hash and string: an empty string; JSON: `null`.
+    Empty,
+    /// The row is rejected.
+    Error,
+}
+
+/// Two rows render to one key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OnCollision {
+    /// Checked before the first write; any collision stops the run.
+    Error,
+    /// The row that is last by `order_by` wins.
+    Last {
+        /// The ordering column.
+        order_by: String,
+    },
+}
+
+/// The key exists in Redis already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnConflict {
+    /// Exactly this row is left under the key.
+    Replace,
+    /// The existing key is left alone.
+    Keep,
+}
+
+/// `rejects_max`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum RejectsMax {
+    /// At most this many rows.
+    Rows(u64),
+    /// At most this share of the rows read, 0 to 100.
+    Percent(f64),
+}

@@ -1,0 +1,1 @@
+//! Canonical text and JSON forms of column values.

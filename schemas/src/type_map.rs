@@ -1,0 +1,145 @@
+//! The one type table: PostgreSQL type -> arrow type, and what is refused.
+//!
+//! Invariant: a type that is not in the table is never guessed; it is refused by name or carried `as_text`.
+//! The table with its text and JSON forms is documented in `schemas/TYPES.md`.
+
+use arrow::datatypes::{DataType, Field, TimeUnit};
+use std::sync::Arc;
+
+/// The type of a table column as rekindle carries it.
+///
+/// Each variant names how the value arrives in PostgreSQL's binary format
+/// (`src/backend/utils/adt/*_send` functions) and which arrow array holds it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum ColumnType {
+    /// `bool`: one byte; arrow `Boolean`.
+    Bool,
+    /// `int2`: big-endian; arrow `Int16`.
+    Int2,
+    /// `int4`: big-endian; arrow `Int32`.
+    Int4,
+    /// `int8`: big-endian; arrow `Int64`.
+    Int8,
+    /// `float4`: IEEE 754 big-endian; arrow `Float32`.
+    Float4,
+    /// `float8`: IEEE 754 big-endian; arrow `Float64`.
+    Float8,
+    /// `numeric`: base-10000 digits with a display scale; arrow `Utf8` holding PostgreSQL's own text
+    /// (`1.10` keeps its scale; `NaN`, `Infinity`, `-Infinity`), because no arrow decimal covers the range.
+    Numeric,
+    /// `text`, `varchar`, `bpchar`, `name`, enums, and any type carried by `as_text`; arrow `Utf8`.
+    Text,
+    /// `bytea`; arrow `Binary`.
+    Bytea,
+    /// `uuid`: 16 bytes; arrow `FixedSizeBinary(16)`.
+    Uuid,
+    /// `date`: days since 2000-01-01, big-endian i32; arrow `Date32` (days since 1970-01-01).
+    Date,
+    /// `time`: microseconds since midnight, big-endian i64; arrow `Time64(us)`.
+    Time,
+    /// `timestamp`: microseconds since 2000-01-01; arrow `Timestamp(us)` since 1970-01-01.
+    Timestamp,
+    /// `timestamptz`: as `Timestamp`, in UTC; arrow `Timestamp(us, "UTC")`.
+    TimestampTz,
+    /// `json`: the text as stored; arrow `Utf8`.
+    Json,
+    /// `jsonb`: a version byte (1) and the text; arrow `Utf8`.
+    Jsonb,
+    /// A one-dimensional array of one of the above (never of an array); arrow `List`.
+    Array(Box<ColumnType>),
+}
+
+/// What `type_of` needs to know of a PostgreSQL type, read from `pg_type`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PgType {
+    /// Type name without its schema, for example `int8` or `_int8`.
+    pub name: String,
+    /// Schema of the type, for example `pg_catalog`.
+    pub schema: String,
+    /// `pg_type.typtype`: `b` base, `e` enum, `c` composite, `d` domain, `r` range, `m` multirange, `p` pseudo.
+    pub kind: char,
+    /// The element type when this is a true array type (`typelem` with `typcategory = 'A'`).
+    pub element: Option<Box<PgType>>,
+}
+
+impl ColumnType {
+    /// Returns the column type for a PostgreSQL type, or `None` when it is not carried.
+    pub fn of_postgres(pg_type: &PgType) -> Option<Self> {
+        if let Some(element) = &pg_type.element {
+            return match Self::of_postgres(element)? {
+                Self::Array(_) => None,
+                scalar => Some(Self::Array(Box::new(scalar))),
+            };
+        }
+        if pg_type.kind == 'e' {
+            return Some(Self::Text);
+        }
+        if pg_type.kind != 'b' || pg_type.schema != "pg_catalog" {
+            return None;
+        }
+        Some(match pg_type.name.as_str() {
+            "bool" => Self::Bool,
+            "int2" => Self::Int2,
+            "int4" => Self::Int4,
+            "int8" => Self::Int8,
+            "float4" => Self::Float4,
+            "float8" => Self::Float8,
+            "numeric" => Self::Numeric,
+            "text" | "varchar" | "bpchar" | "name" => Self::Text,
+            "bytea" => Self::Bytea,
+            "uuid" => Self::Uuid,
+            "date" => Self::Date,
+            "time" => Self::Time,
+            "timestamp" => Self::Timestamp,
+            "timestamptz" => Self::TimestampTz,
+            "json" => Self::Json,
+            "jsonb" => Self::Jsonb,
+            _ => return None,
+        })
+    }
+
+    /// Returns the arrow type that holds this column.
+    pub fn arrow(&self) -> DataType {
+        match self {
+            Self::Bool => DataType::Boolean,
+            Self::Int2 => DataType::Int16,
+            Self::Int4 => DataType::Int32,
+            Self::Int8 => DataType::Int64,
+            Self::Float4 => DataType::Float32,
+            Self::Float8 => DataType::Float64,
+            Self::Numeric | Self::Text | Self::Json | Self::Jsonb => DataType::Utf8,
+            Self::Bytea => DataType::Binary,
+            Self::Uuid => DataType::FixedSizeBinary(16),
+            Self::Date => DataType::Date32,
+            Self::Time => DataType::Time64(TimeUnit::Microsecond),
+            Self::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, None),
+            Self::TimestampTz => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+            Self::Array(element) => {
+                DataType::List(Arc::new(Field::new("item", element.arrow(), true)))
+            }
+        }
+    }
+
+    /// Returns the name used in fingerprints, messages and the documentation, for example `timestamptz` or `int8[]`.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Bool => "bool".into(),
+            Self::Int2 => "int2".into(),
+            Self::Int4 => "int4".into(),
+            Self::Int8 => "int8".into(),
+            Self::Float4 => "float4".into(),
+            Self::Float8 => "float8".into(),
+            Self::Numeric => "numeric".into(),
+            Self::Text => "text".into(),
+            Self::Bytea => "bytea".into(),
+            Self::Uuid => "uuid".into(),
+            Self::Date => "date".into(),
+            Self::Time => "time".into(),
+            Self::Timestamp => "timestamp".into(),
+            Self::TimestampTz => "timestamptz".into(),
+            Self::Json => "json".into(),
+            Self::Jsonb => "jsonb".into(),
+            Self::Array(element) => format!("{}[]", element.name()),
+        }
+    }
+}

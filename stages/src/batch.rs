@@ -1,0 +1,86 @@
+//! What travels between the stages: raw source bytes in, wire-format target bytes out.
+//!
+//! Invariant: `Encoded::rows_read == entries + expired + rejected` for every batch.
+
+use arrow::record_batch::RecordBatch;
+use bytes::Bytes;
+use schemas::{Digest, Position};
+
+/// Source bytes of consecutive rows, exactly as the wire carried them.
+#[derive(Debug)]
+pub struct RawBatch {
+    /// Whole rows, back to back, in the source's wire format.
+    pub bytes: Bytes,
+    /// Number of rows in `bytes`.
+    pub rows: usize,
+    /// Whether this is the last batch of its partition (a cut by key may only complete a value then).
+    pub is_last: bool,
+}
+
+/// One entry that a batch writes, for the ledger and the read-back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry {
+    /// End of the key in `Encoded::keys`; it starts where the previous one ends.
+    pub key_end: u32,
+    /// xxh3-64 of the canonical entry value (see `schemas::layout`), expiry not included.
+    pub value_hash: u64,
+    /// Absolute expiry in milliseconds since 1970; 0 when it never expires.
+    pub expires_ms: i64,
+}
+
+/// Rows of a batch that could not be carried.
+#[derive(Debug, Clone)]
+pub struct Rejected {
+    /// The rejected rows in the source schema (values that could not be decoded are null).
+    pub rows: RecordBatch,
+    /// The rows as the wire carried them.
+    pub raw: Vec<Bytes>,
+    /// Why, one per row; names the column, never a value.
+    pub reasons: Vec<String>,
+}
+
+/// Replies that belong together: a plain command (1 row, 1 reply) or a transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unit {
+    /// Rows written by it.
+    pub rows: u32,
+    /// Top-level replies it causes.
+    pub replies: u32,
+}
+
+/// What a transform makes of a raw batch: bytes ready for the target.
+#[derive(Debug)]
+pub struct Encoded {
+    /// How far the partition has come once this batch is durable.
+    pub position: Position,
+    /// Commands in the target's wire format.
+    pub payload: Bytes,
+    /// How the replies group; empty means one row and one reply per entry.
+    pub units: Vec<Unit>,
+    /// Rows decoded.
+    pub rows_read: u64,
+    /// Bytes of the raw batch.
+    pub bytes_read: u64,
+    /// Rows skipped because their expiry has passed.
+    pub expired: u64,
+    /// Keys of the entries, concatenated.
+    pub keys: Bytes,
+    /// One per key, in payload order.
+    pub entries: Vec<Entry>,
+    /// Rows that could not be carried.
+    pub rejected: Option<Rejected>,
+    /// Digest of every row decoded, rejected and expired ones included.
+    pub digest: Digest,
+}
+
+impl Encoded {
+    /// Iterates over keys and entries in payload order.
+    pub fn keyed(&self) -> impl Iterator<Item = (&[u8], &Entry)> {
+        let mut start = 0;
+        self.entries.iter().map(move |entry| {
+            let key = &self.keys[start..entry.key_end as usize];
+            start = entry.key_end as usize;
+            (key, entry)
+        })
+    }
+}

@@ -1,0 +1,3 @@
+//! Extract: systems that rows are read from.
+
+pub mod postgres;

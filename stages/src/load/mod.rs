@@ -1,0 +1,3 @@
+//! Load: systems that entries are written to.
+
+pub mod redis;

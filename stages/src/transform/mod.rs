@@ -1,0 +1,17 @@
+//! Transform: pure functions from source wire bytes to rows and from rows to target wire bytes.
+
+pub mod copy_binary;
+pub mod redis_command;
+
+use crate::batch::{Encoded, RawBatch};
+use crate::error::Result;
+
+/// Turns one raw batch into one encoded batch.
+///
+/// Promises: pure and synchronous (it runs on a rayon thread), no I/O; the same raw batch and the same
+/// `now_ms` give the same result; a row that cannot be carried becomes a reject, never an error; an error
+/// means that the wire bytes themselves are broken.
+pub trait Transform: Send + Sync {
+    /// Decodes, maps and encodes the batch. `now_ms` (milliseconds since 1970) decides what is expired.
+    fn apply(&self, raw: RawBatch, now_ms: i64) -> Result<Encoded>;
+}
