@@ -3,8 +3,12 @@
 //! Invariant: a `BoundRoute` can be encoded without looking up a name; everything that can be refused
 //! before the first row is refused here, all mistakes at once.
 
-use crate::key::BoundKey;
-use crate::plan::Route;
+mod check;
+#[cfg(test)]
+mod tests;
+
+use crate::key::{BoundKey, nearest_name};
+use crate::plan::{Expiry, FieldSpec, OnCollision, Route};
 use crate::table::TableSchema;
 
 /// A mistake found when a route meets its table. The message names route and column.
@@ -52,4 +56,194 @@ pub struct BoundRoute {
     pub digest_columns: Vec<usize>,
     /// Whether a unique key of the table lies inside the losslessly rendered key columns.
     pub key_is_proven_unique: bool,
+}
+
+/// A route reduced to its key, for reads that need the keys only.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyOnly {
+    /// The key columns, each once, in the order in which the source has to deliver them.
+    pub schema: TableSchema,
+    /// The key template with indexes into `schema`.
+    pub key: BoundKey,
+}
+
+impl BoundRoute {
+    /// Checks a route against the schema of the columns that `columns_needed` names.
+    pub fn bind(route: &Route, schema: TableSchema) -> Result<Self, Vec<BindError>> {
+        let names: Vec<String> = schema.columns.iter().map(|c| c.name.clone()).collect();
+        let mut mistakes = Mistakes::new(route);
+        let specs = field_specs(route, &names);
+        check::layout(route, &specs, &mut mistakes);
+        let fields: Vec<BoundField> = specs
+            .into_iter()
+            .filter_map(|spec| match spec {
+                FieldSpec::Column { field, column } => {
+                    let index = mistakes.index_of(&schema, &column)?;
+                    Some(BoundField { name: field, value: FieldValue::Column(index) })
+                }
+                FieldSpec::Constant { field, value } => {
+                    Some(BoundField { name: field, value: FieldValue::Constant(value) })
+                }
+            })
+            .collect();
+        let expiry = route.expiry.as_ref().and_then(|expiry| {
+            Some((mistakes.index_of(&schema, expiry.column())?, added_ms(expiry)))
+        });
+        for (column, _) in route.key.columns() {
+            mistakes.index_of(&schema, column);
+        }
+        check::key(route, &schema, &mut mistakes);
+        if let Some((index, _)) = expiry {
+            check::expiry(&schema.columns[index], &mut mistakes);
+        }
+        match BoundKey::new(&route.key, &schema) {
+            Ok(key) if mistakes.found.is_empty() => Ok(Self {
+                digest_columns: digest_columns(&schema, &key, &fields),
+                key_is_proven_unique: is_proven_unique(route, &schema),
+                route: route.clone(),
+                schema,
+                key,
+                fields,
+                expiry,
+            }),
+            // A column that the key lacks was reported above.
+            _ => Err(mistakes.found),
+        }
+    }
+
+    /// Returns the route reduced to its key columns.
+    pub fn key_only(&self) -> KeyOnly {
+        let mut schema = TableSchema {
+            table: self.schema.table.clone(),
+            columns: Vec::new(),
+            unique_keys: self.schema.unique_keys.clone(),
+        };
+        for index in self.key.indexes() {
+            let column = &self.schema.columns[index];
+            if schema.index_of(&column.name).is_none() {
+                schema.columns.push(column.clone());
+            }
+        }
+        let key = BoundKey::new(self.key.template(), &schema)
+            .expect("every key column was just put into the schema");
+        KeyOnly { schema, key }
+    }
+}
+
+/// Returns the source columns that a route reads (key, fields, expiry), each once, in source order.
+///
+/// Every column that the route names is checked, `split_by`, `newest_by`, `order_by` and `as_text` too.
+pub fn columns_needed(
+    route: &Route,
+    all_columns: &[String],
+) -> Result<Vec<String>, Vec<BindError>> {
+    let mut mistakes = Mistakes::new(route);
+    let mut is_needed = vec![false; all_columns.len()];
+    let fields = field_specs(route, all_columns);
+    let read = route
+        .key
+        .columns()
+        .map(|(column, _)| column)
+        .chain(fields.iter().filter_map(|spec| match spec {
+            FieldSpec::Column { column, .. } => Some(column.as_str()),
+            FieldSpec::Constant { .. } => None,
+        }))
+        .chain(route.expiry.as_ref().map(Expiry::column));
+    for column in read {
+        if let Some(index) = mistakes.position(column, all_columns.iter().map(String::as_str)) {
+            is_needed[index] = true;
+        }
+    }
+    let order_by = match &route.on_collision {
+        Some(OnCollision::Last { order_by }) => Some(order_by),
+        Some(OnCollision::Error) | None => None,
+    };
+    let named = route.split_by.iter().chain(&route.newest_by).chain(order_by).chain(&route.as_text);
+    for column in named {
+        mistakes.position(column, all_columns.iter().map(String::as_str));
+    }
+    if !mistakes.found.is_empty() {
+        return Err(mistakes.found);
+    }
+    let needed = all_columns.iter().zip(is_needed).filter(|(_, is_needed)| *is_needed);
+    Ok(needed.map(|(column, _)| column.clone()).collect())
+}
+
+/// The fields as written, or by default every column that cannot be read back from the key.
+///
+/// A column that only the expiry needs is not told apart from the rest: the default carries it.
+fn field_specs(route: &Route, all_columns: &[String]) -> Vec<FieldSpec> {
+    if let Some(columns) = &route.columns {
+        return columns.clone();
+    }
+    let in_key = route.key.lossless_columns();
+    let carried = all_columns.iter().filter(|column| !in_key.contains(&column.as_str()));
+    carried
+        .map(|column| FieldSpec::Column { field: column.clone(), column: column.clone() })
+        .collect()
+}
+
+/// What is added to the time of the expiry column, in milliseconds.
+fn added_ms(expiry: &Expiry) -> i64 {
+    match expiry {
+        Expiry::At { .. } => 0,
+        Expiry::After { ttl, .. } => i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX),
+    }
+}
+
+fn digest_columns(schema: &TableSchema, key: &BoundKey, fields: &[BoundField]) -> Vec<usize> {
+    let of_fields = fields.iter().filter_map(|field| match field.value {
+        FieldValue::Column(index) => Some(index),
+        FieldValue::Constant(_) => None,
+    });
+    let mut columns: Vec<usize> = key.indexes().chain(of_fields).collect();
+    columns.sort_unstable_by_key(|index| &schema.columns[*index].name);
+    columns.dedup();
+    columns
+}
+
+fn is_proven_unique(route: &Route, schema: &TableSchema) -> bool {
+    let in_key = route.key.lossless_columns();
+    schema.unique_keys.iter().any(|unique| {
+        !unique.is_empty() && unique.iter().all(|column| in_key.contains(&column.as_str()))
+    })
+}
+
+/// The mistakes of one route, each once.
+struct Mistakes<'a> {
+    route: &'a Route,
+    found: Vec<BindError>,
+}
+
+impl<'a> Mistakes<'a> {
+    fn new(route: &'a Route) -> Self {
+        Self { route, found: Vec::new() }
+    }
+
+    fn add(&mut self, message: String) {
+        let mistake = BindError { route: self.route.name.clone(), message };
+        if !self.found.contains(&mistake) {
+            self.found.push(mistake);
+        }
+    }
+
+    fn index_of(&mut self, schema: &TableSchema, column: &str) -> Option<usize> {
+        self.position(column, schema.columns.iter().map(|c| c.name.as_str()))
+    }
+
+    /// Finds a column by name, or notes that it is unknown.
+    fn position<'n>(
+        &mut self,
+        column: &str,
+        names: impl Iterator<Item = &'n str> + Clone,
+    ) -> Option<usize> {
+        let position = names.clone().position(|name| name == column);
+        if position.is_none() {
+            self.add(match nearest_name(column, names) {
+                Some(nearest) => format!("unknown column {column}; did you mean {nearest}?"),
+                None => format!("unknown column {column}"),
+            });
+        }
+        position
+    }
 }

@@ -1,0 +1,114 @@
+//! What a route may not ask of the types of its columns.
+//!
+//! Invariant: each rule adds one message that names the column and what to write instead.
+
+use super::Mistakes;
+use crate::key::Filter;
+use crate::plan::{FieldSpec, Layout, Route};
+use crate::table::{Column, TableSchema};
+use crate::type_map::ColumnType;
+
+/// Key columns must have a type whose text identifies the value and can be taken apart again.
+pub(super) fn key(route: &Route, schema: &TableSchema, mistakes: &mut Mistakes<'_>) {
+    for placeholder in route.key.placeholders() {
+        let Some(index) = schema.index_of(&placeholder.column) else { continue };
+        let column = &schema.columns[index];
+        let (name, column_type) = (&column.name, &column.column_type);
+        if !is_key_type(column_type) {
+            mistakes.add(format!(
+                "key column {name} has type {}, which cannot be in a key",
+                column_type.name()
+            ));
+        }
+        if matches!(placeholder.filter, Filter::Date(_)) && !is_date_or_timestamp(column_type) {
+            mistakes.add(format!(
+                "filter date needs a date, timestamp or timestamptz column, {name} is {}",
+                column_type.name()
+            ));
+        }
+        let always = always_contains(column_type);
+        if matches!(placeholder.filter, Filter::None | Filter::Lower)
+            && always.iter().any(|text| *text == placeholder.literal)
+        {
+            mistakes.add(format!(
+                "key column {name} always contains {:?}, the text that follows it in the key; write {{{name}|urlencode}} or another separator",
+                placeholder.literal
+            ));
+        }
+    }
+}
+
+fn is_key_type(column_type: &ColumnType) -> bool {
+    match column_type {
+        ColumnType::Bool
+        | ColumnType::Int2
+        | ColumnType::Int4
+        | ColumnType::Int8
+        | ColumnType::Numeric
+        | ColumnType::Text
+        | ColumnType::Uuid
+        | ColumnType::Date
+        | ColumnType::Time
+        | ColumnType::Timestamp
+        | ColumnType::TimestampTz => true,
+        ColumnType::Float4
+        | ColumnType::Float8
+        | ColumnType::Bytea
+        | ColumnType::Json
+        | ColumnType::Jsonb
+        | ColumnType::Array(_) => false,
+    }
+}
+
+fn is_date_or_timestamp(column_type: &ColumnType) -> bool {
+    matches!(column_type, ColumnType::Date | ColumnType::Timestamp | ColumnType::TimestampTz)
+}
+
+/// Separators that every finite value of a type contains, so that every row would be refused.
+fn always_contains(column_type: &ColumnType) -> &'static [&'static str] {
+    match column_type {
+        ColumnType::Uuid | ColumnType::Date => &["-"],
+        ColumnType::Time => &[":"],
+        ColumnType::Timestamp | ColumnType::TimestampTz => &["-", ":"],
+        _ => &[],
+    }
+}
+
+/// A hash holds at least one field, a string exactly one column, and no field name comes twice.
+pub(super) fn layout(route: &Route, specs: &[FieldSpec], mistakes: &mut Mistakes<'_>) {
+    let names: Vec<&str> = specs
+        .iter()
+        .map(|spec| match spec {
+            FieldSpec::Column { field, .. } | FieldSpec::Constant { field, .. } => field.as_str(),
+        })
+        .collect();
+    match route.layout {
+        Layout::String if !matches!(specs, [FieldSpec::Column { .. }]) => mistakes.add(format!(
+            "type string holds exactly one column, this route has {} fields ({}); list one in columns",
+            names.len(),
+            names.join(", ")
+        )),
+        Layout::Hash if names.is_empty() => {
+            mistakes.add("type hash needs at least one field; list one in columns".into());
+        }
+        Layout::String | Layout::Hash | Layout::Json => {}
+    }
+    if route.layout != Layout::String {
+        for (index, name) in names.iter().enumerate() {
+            if names[..index].contains(name) {
+                mistakes.add(format!("field {name} appears twice"));
+            }
+        }
+    }
+}
+
+/// An expiry is computed from a point in time.
+pub(super) fn expiry(column: &Column, mistakes: &mut Mistakes<'_>) {
+    if !is_date_or_timestamp(&column.column_type) {
+        mistakes.add(format!(
+            "expiry column {} has type {}; it must be timestamptz, timestamp or date",
+            column.name,
+            column.column_type.name()
+        ));
+    }
+}
