@@ -3,13 +3,25 @@
 //! Invariant: a `Plan` is validated; every mistake of a file is reported at once, with its place, and a
 //! field whose feature is not built is refused by name, never ignored.
 
+mod address;
+mod columns;
+mod definition;
+mod mistake;
+mod origin;
 mod raw;
+mod route;
+mod sql;
+mod substitute;
+#[cfg(test)]
+mod tests;
 mod validate;
 
-pub use validate::{PlanError, PlanErrors};
+pub use address::redact_url;
+pub use mistake::{PlanError, PlanErrors};
 
 use crate::key::KeyTemplate;
 use std::fmt;
+use std::io;
 use std::time::Duration;
 
 /// A string that may be a secret (URLs carry passwords). `Debug` and `Display` never show it.
@@ -22,19 +34,44 @@ impl fmt::Debug for Secret {
     }
 }
 
+impl fmt::Display for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(secret)")
+    }
+}
+
 /// A validated plan.
 #[derive(Debug, Clone)]
 pub struct Plan {
     /// RTO and RPO of Redis; both default to 24 h.
     pub redis_objective: Objective,
-    /// RTO and RPO of BigQuery; both default to 24 h.
+    /// The objective called `bigquery`; RTO and RPO both default to 24 h.
     pub bigquery_objective: Objective,
-    /// The AlloyDB (PostgreSQL) source.
+    /// The `[alloydb]` section: the source.
     pub alloydb: Option<AlloyDb>,
     /// The Redis target.
     pub redis: Option<Secret>,
     /// Routes in file order; names are distinct.
     pub routes: Vec<Route>,
+}
+
+impl Plan {
+    /// Parses and checks the text of a plan file.
+    ///
+    /// `lookup` answers `${env:NAME}` and `read_file` answers `${file:PATH}`. Returns every mistake at once, or the
+    /// syntax errors alone where the file is not TOML. No message holds a substituted value.
+    pub fn parse(
+        text: &str,
+        lookup: &dyn Fn(&str) -> Option<String>,
+        read_file: &dyn Fn(&str) -> io::Result<String>,
+    ) -> Result<Self, PlanErrors> {
+        validate::plan(text, lookup, read_file)
+    }
+
+    /// Returns a URL of this plan in a form that may be printed; see [`redact_url`].
+    pub fn redacted_url(url: &Secret) -> String {
+        redact_url(&url.0)
+    }
 }
 
 /// Recovery time and recovery point objective of one system.
@@ -46,7 +83,7 @@ pub struct Objective {
     pub rpo: Duration,
 }
 
-/// The AlloyDB section.
+/// The `[alloydb]` section.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AlloyDb {
     /// A `postgres://` or `postgresql://` URL.

@@ -1,9 +1,191 @@
-//! From the raw file to a validated plan.
+//! From the raw file to a validated plan: the sections, and what they need of each other.
+//!
+//! Invariant: `Ok` means that no mistake was noted, `Err` that at least one was.
 
-/// One mistake in a plan file. (stub: the plan work package replaces this file)
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PlanError {}
+use super::address::{alloydb_problem, redis_problem};
+use super::mistake::PlanErrors;
+use super::raw::{Fields, Reader, Section};
+use super::route::route;
+use super::substitute::{Lookup, ReadFile};
+use super::{AlloyDb, Objective, Plan, Route, Secret};
+use std::collections::HashSet;
+use std::time::Duration;
+use toml::de::DeTable;
 
-/// Every mistake of a plan file. (stub)
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PlanErrors(pub Vec<PlanError>);
+const OBJECTIVE_DEFAULT: Duration = Duration::from_hours(24);
+const SNAPSHOT_MAX_DEFAULT: Duration = Duration::from_hours(1);
+/// What the parser says of a name given twice; the rest of the file is still read as written.
+const DUPLICATE: &str = "duplicate key";
+
+const SECTIONS: Fields = Fields {
+    noun: "section",
+    built: &["objectives", "alloydb", "redis", "route"],
+    refused: &["bigquery", "archive", "drill", "unrouted"],
+};
+const OBJECTIVES: Fields = Fields { noun: "field", built: &["redis", "bigquery"], refused: &[] };
+const OBJECTIVE: Fields = Fields { noun: "field", built: &["rto", "rpo"], refused: &[] };
+const ALLOYDB: Fields = Fields { noun: "field", built: &["url", "snapshot_max"], refused: &[] };
+/// `duplicate` is refused too, under its full name.
+const REDIS: Fields = Fields { noun: "field", built: &["url", "duplicate"], refused: &[] };
+/// Fields of the sections that are refused, so that a misspelt one is found all the same.
+const REFUSED_SECTIONS: [(&str, Fields); 3] = [
+    (
+        "bigquery",
+        Fields {
+            noun: "field",
+            built: &[
+                "project",
+                "location",
+                "staging_dataset",
+                "endpoint",
+                "grpc_endpoint",
+                "max_bytes_billed",
+            ],
+            refused: &[],
+        },
+    ),
+    ("archive", Fields { noun: "field", built: &["url", "encrypt_key"], refused: &[] }),
+    ("drill", Fields { noun: "field", built: &["redis", "dataset"], refused: &[] }),
+];
+const DUPLICATE_SECTION: Fields =
+    Fields { noun: "field", built: &["url", "allow_eviction"], refused: &[] };
+
+/// Parses and checks a plan file.
+pub(super) fn plan(
+    text: &str,
+    lookup: Lookup<'_>,
+    read_file: ReadFile<'_>,
+) -> Result<Plan, PlanErrors> {
+    let reader = Reader::new(text, lookup, read_file);
+    let (document, errors) = DeTable::parse_recoverable(text);
+    for error in &errors {
+        let at = error.span().map_or(text.len(), |span| span.start);
+        reader.mistake(at, "", error.message());
+    }
+    // After any other syntax error the parser guesses, and mistakes found in a guess would mislead.
+    let plan = if errors.iter().all(|error| error.message() == DUPLICATE) {
+        sections(&reader, &reader.root(document.get_ref()))
+    } else {
+        None
+    };
+    let mistakes = reader.finish();
+    match plan {
+        Some(plan) if mistakes.0.is_empty() => Ok(plan),
+        _ => Err(mistakes),
+    }
+}
+
+fn sections(reader: &Reader<'_>, root: &Section<'_>) -> Option<Plan> {
+    root.know(&SECTIONS);
+    check_refused(root);
+    let (redis_objective, bigquery_objective) = objectives(root);
+    let alloydb = root.entry("alloydb").and_then(|e| e.section()).and_then(|s| alloydb(&s));
+    let redis = root.entry("redis").and_then(|e| e.section()).and_then(|s| redis(&s));
+    if !root.has("redis") {
+        reader.missing("redis", "section is missing");
+    }
+    let routes = routes(reader, root)?;
+    Some(Plan { redis_objective, bigquery_objective, alloydb, redis: Some(redis?), routes })
+}
+
+fn check_refused(root: &Section<'_>) {
+    for (name, fields) in &REFUSED_SECTIONS {
+        let section = root.entry(name).filter(super::raw::Entry::is_table);
+        if let Some(section) = section.and_then(|entry| entry.section()) {
+            section.know(fields);
+        }
+    }
+}
+
+fn objectives(root: &Section<'_>) -> (Objective, Objective) {
+    let section = root.entry("objectives").and_then(|entry| entry.section());
+    if let Some(section) = &section {
+        section.know(&OBJECTIVES);
+    }
+    let of = |system| {
+        let objective =
+            section.as_ref().and_then(|s| s.entry(system)).and_then(|entry| entry.section());
+        if let Some(objective) = &objective {
+            objective.know(&OBJECTIVE);
+        }
+        let duration = |field| {
+            let entry = objective.as_ref().and_then(|o| o.entry(field));
+            entry.and_then(|entry| entry.duration()).unwrap_or(OBJECTIVE_DEFAULT)
+        };
+        Objective { rto: duration("rto"), rpo: duration("rpo") }
+    };
+    (of("redis"), of("bigquery"))
+}
+
+fn alloydb(section: &Section<'_>) -> Option<AlloyDb> {
+    section.know(&ALLOYDB);
+    let url = url(section, alloydb_problem);
+    let snapshot_max = section.entry("snapshot_max").and_then(|entry| entry.duration());
+    Some(AlloyDb { url: url?, snapshot_max: snapshot_max.unwrap_or(SNAPSHOT_MAX_DEFAULT) })
+}
+
+fn redis(section: &Section<'_>) -> Option<Secret> {
+    if section.has("duplicate") {
+        section.mistake("duplicate", "section \"redis.duplicate\" is not built yet");
+        let duplicate = section.entry("duplicate").filter(super::raw::Entry::is_table);
+        if let Some(duplicate) = duplicate.and_then(|entry| entry.section()) {
+            duplicate.know(&DUPLICATE_SECTION);
+        }
+    }
+    section.know(&REDIS);
+    url(section, redis_problem)
+}
+
+/// Reads `url`. What is wrong with one is said without any part of it.
+fn url(section: &Section<'_>, problem: fn(&str) -> Option<&'static str>) -> Option<Secret> {
+    let text = section.required("url")?;
+    if let Some(problem) = problem(&text.value) {
+        text.mistake(problem);
+        return None;
+    }
+    Some(Secret(text.value))
+}
+
+fn routes(reader: &Reader<'_>, root: &Section<'_>) -> Option<Vec<Route>> {
+    let Some(entry) = root.entry("route") else {
+        reader.missing("", "no [[route]]: a plan needs at least one");
+        return None;
+    };
+    let elements = entry.elements("an array of tables, written [[route]]")?;
+    if elements.is_empty() {
+        entry.mistake("a plan needs at least one [[route]]");
+    }
+    let mut names = HashSet::new();
+    let mut routes = Vec::with_capacity(elements.len());
+    let mut needs_alloydb = false;
+    for element in elements {
+        let Some(section) = element.section().map(named) else { continue };
+        needs_alloydb |= reads_alloydb(&section);
+        routes.extend(route(&section, &mut names));
+    }
+    if needs_alloydb && !root.has("alloydb") {
+        reader.missing("alloydb", "section is missing, and a route reads from it");
+    }
+    Some(routes)
+}
+
+/// Whether a route as written reads from `alloydb`; true unless it plainly names another system.
+fn reads_alloydb(route: &Section<'_>) -> bool {
+    let names_another = |field, prefix: &str| {
+        let written = route.entry(field).and_then(|entry| entry.written());
+        written.is_some_and(|text| text.starts_with(prefix))
+    };
+    !names_another("table", "bigquery:") && !names_another("from", "bigquery")
+}
+
+/// Names a route's mistakes by its name where it is plainly written, else by its number.
+fn named(section: Section<'_>) -> Section<'_> {
+    let written = section.entry("name").and_then(|entry| entry.written());
+    match written.filter(|name| !name.is_empty() && !name.contains("${")) {
+        Some(name) => {
+            let scope = format!("route {name:?}");
+            section.named(scope)
+        }
+        None => section,
+    }
+}

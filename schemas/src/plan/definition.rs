@@ -1,0 +1,134 @@
+//! The canonical text of a route and the fingerprint of a plan.
+//!
+//! Invariant: the text changes exactly when what is written to Redis may change, and holds no address or credential.
+//! The fingerprint does not depend on the order of the routes. A change of this format voids unfinished runs.
+
+use super::{Expiry, FieldSpec, Layout, NullPolicy, OnCollision, OnConflict, Origin, Plan, Route};
+use crate::duration;
+use serde_json::Value;
+use xxhash_rust::xxh3::xxh3_128;
+
+/// First line of what is hashed; counts changes of the format.
+const FORMAT: &str = "rekindle plan 1";
+
+impl Plan {
+    /// Returns 32 hex digits over the definitions of all routes, for recognising a changed plan at resume.
+    pub fn fingerprint(&self) -> String {
+        let mut definitions: Vec<String> = self.routes.iter().map(Route::definition).collect();
+        definitions.sort();
+        let text = format!("{FORMAT}\n{}", definitions.join("\n"));
+        format!("{:032x}", xxh3_128(text.as_bytes()))
+    }
+}
+
+impl Route {
+    /// Returns everything that affects what this route writes, one `field = value` line each, in a fixed order.
+    ///
+    /// `priority`, `newest_by` and `rejects_max` are left out: they may change between the attempts of a run.
+    pub fn definition(&self) -> String {
+        let lines = [
+            ("name", quoted(&self.name)),
+            ("origin", origin(&self.origin)),
+            ("split_by", optional(self.split_by.as_deref())),
+            ("where", optional(self.filter.as_deref())),
+            ("key", quoted(self.key.text())),
+            ("type", self.layout.word().to_owned()),
+            ("columns", columns(self.columns.as_deref())),
+            ("as_text", as_text(&self.as_text)),
+            ("expiry", expiry(self.expiry.as_ref())),
+            ("null", self.null.word().to_owned()),
+            ("on_collision", on_collision(self.on_collision.as_ref())),
+            ("on_conflict", self.on_conflict.word().to_owned()),
+        ];
+        lines.map(|(field, value)| format!("{field} = {value}\n")).concat()
+    }
+}
+
+impl Layout {
+    /// Returns the word of the plan file.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Hash => "hash",
+            Self::String => "string",
+            Self::Json => "json",
+        }
+    }
+}
+
+impl NullPolicy {
+    /// Returns the word of the plan file.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Omit => "omit",
+            Self::Empty => "empty",
+            Self::Error => "error",
+        }
+    }
+}
+
+impl OnConflict {
+    /// Returns the word of the plan file.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Replace => "replace",
+            Self::Keep => "keep",
+        }
+    }
+}
+
+/// Quotes as JSON, whose escapes are fixed by a standard and leave no newline.
+fn quoted(text: &str) -> String {
+    Value::from(text).to_string()
+}
+
+fn optional(text: Option<&str>) -> String {
+    text.map_or_else(|| "none".to_owned(), quoted)
+}
+
+fn origin(origin: &Origin) -> String {
+    match origin {
+        Origin::Table { schema, table } => format!("table {}.{}", quoted(schema), quoted(table)),
+        Origin::Query { sql } => format!("query {}", quoted(sql)),
+    }
+}
+
+fn columns(columns: Option<&[FieldSpec]>) -> String {
+    let Some(columns) = columns else { return "every column not in the key".to_owned() };
+    let fields: Vec<String> = columns
+        .iter()
+        .map(|spec| match spec {
+            FieldSpec::Column { field, column } => {
+                format!("{} from column {}", quoted(field), quoted(column))
+            }
+            FieldSpec::Constant { field, value } => {
+                format!("{} is {}", quoted(field), quoted(value))
+            }
+        })
+        .collect();
+    fields.join(", ")
+}
+
+/// Sorted, because the order of these columns changes nothing.
+fn as_text(columns: &[String]) -> String {
+    let mut names: Vec<String> = columns.iter().map(|name| quoted(name)).collect();
+    names.sort();
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+}
+
+fn expiry(expiry: Option<&Expiry>) -> String {
+    match expiry {
+        None => "none".to_owned(),
+        Some(Expiry::At { column }) => format!("at {}", quoted(column)),
+        Some(Expiry::After { column, ttl }) => {
+            format!("{} after {}", duration::format(*ttl), quoted(column))
+        }
+    }
+}
+
+fn on_collision(on_collision: Option<&OnCollision>) -> String {
+    match on_collision {
+        None => "none".to_owned(),
+        Some(OnCollision::Error) => "error".to_owned(),
+        Some(OnCollision::Last { order_by }) => format!("last by {}", quoted(order_by)),
+    }
+}
