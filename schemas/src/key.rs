@@ -108,6 +108,11 @@ impl fmt::Display for KeyTemplate {
     }
 }
 
+/// Returns the 128-bit hash by which keys are told apart in collision and deletion checks (XXH3-128, no seed).
+pub fn key_hash(key: &[u8]) -> u128 {
+    xxhash_rust::xxh3::xxh3_128(key)
+}
+
 /// Returns where `needle` (not empty) first occurs.
 fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
     match needle {

@@ -10,8 +10,8 @@ pub(crate) mod values;
 
 pub use json::write_json_string;
 pub use number::{write_float4, write_float8};
-pub use time::{Civil, write_date, write_time, write_timestamp};
 pub(crate) use time::US_PER_DAY;
+pub use time::{Civil, write_date, write_time, write_timestamp};
 
 use crate::type_map::ColumnType;
 use arrow::array::Array;

@@ -9,7 +9,7 @@ pub mod batch;
 pub mod error;
 // pub mod extract;
 // pub mod load;
-// pub mod transform;
+pub mod transform;
 
 pub use batch::{Encoded, Entry, RawBatch, Rejected, Unit};
 pub use error::{Error, Kind, Result};

@@ -21,10 +21,14 @@ pub(super) fn parse(text: &str) -> Result<KeyTemplate, String> {
             literal.push('}');
             rest = after;
         } else if c == '}' {
-            return Err(format!("key template {text} has a }} without its {{; write }}}} for a brace"));
+            return Err(format!(
+                "key template {text} has a }} without its {{; write }}}} for a brace"
+            ));
         } else if c == '{' {
             let Some((inside, after)) = rest[1..].split_once('}') else {
-                return Err(format!("key template {text} has a {{ without its }}; write {{{{ for a brace"));
+                return Err(format!(
+                    "key template {text} has a {{ without its }}; write {{{{ for a brace"
+                ));
             };
             if inside.contains('{') {
                 return Err(format!("key template {text} has a {{ inside a placeholder"));
@@ -44,7 +48,9 @@ pub(super) fn parse(text: &str) -> Result<KeyTemplate, String> {
         }
     }
     if placeholders.is_empty() {
-        return Err(format!("key template {text} has no {{column}}, so every row would share one key"));
+        return Err(format!(
+            "key template {text} has no {{column}}, so every row would share one key"
+        ));
     }
     Ok(KeyTemplate { text: text.to_owned(), leading, placeholders })
 }

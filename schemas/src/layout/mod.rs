@@ -3,10 +3,12 @@
 //! Invariant: the value hash written down when a row is encoded equals the one computed from what Redis
 //! gives back, in whatever order it gives it.
 
+mod expiry;
 mod row;
 #[cfg(test)]
 mod tests;
 
+pub use expiry::ExpiryTimes;
 pub use row::{FieldSpan, HashFields, RowRefusal, RowValues};
 
 use crate::bind::BoundRoute;

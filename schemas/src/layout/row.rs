@@ -34,7 +34,10 @@ impl fmt::Display for RowRefusal<'_> {
             Self::NullField { column } => write!(f, "column {column} is null"),
             Self::EmptyHash => f.write_str("every field is null, redis cannot hold an empty hash"),
             Self::NullString { column } => {
-                write!(f, "column {column} is null, so there is no value to write; null = \"empty\" writes an empty string")
+                write!(
+                    f,
+                    "column {column} is null, so there is no value to write; null = \"empty\" writes an empty string"
+                )
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Transform: pure functions from source wire bytes to rows and from rows to target wire bytes.
 
 pub mod copy_binary;
+pub mod keys;
 pub mod redis_command;
 
 use crate::batch::{Encoded, RawBatch};

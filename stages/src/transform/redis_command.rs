@@ -1,0 +1,96 @@
+//! Rows into Redis commands in RESP2.
+//!
+//! Invariant: every row read becomes exactly one of an entry, an expired row, or a reject; the commands
+//! of one batch may be sent again any number of times with the same result.
+
+mod batch;
+mod resp;
+mod script;
+#[cfg(test)]
+mod tests;
+
+pub use script::{KEEP_HASH_SCRIPT, KEEP_HASH_SHA1};
+
+use super::Transform;
+use super::copy_binary::{Lead, decode};
+use crate::batch::{Encoded, RawBatch};
+use crate::error::{Error, Kind, Result};
+use batch::BatchEncoder;
+use schemas::BoundRoute;
+use std::sync::Arc;
+
+/// What the commands assume of the target, and what they leave there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Style {
+    /// First pass into a keyspace proven empty: nothing has to be deleted first.
+    Blank,
+    /// Exactly this row is left under the key, whatever was there before.
+    Exact,
+    /// A key that exists is left alone, whole and atomically.
+    Keep,
+}
+
+/// Encodes COPY BINARY batches as Redis commands.
+///
+/// | layout | `Blank` | `Exact` | `Keep` |
+/// |---|---|---|---|
+/// | string, json | `SET k v [PXAT ms]` | the same | `SET k v NX [PXAT ms]` |
+/// | hash | `HSET`, with an expiry in `MULTI`…`EXEC` with `PEXPIREAT` | `DEL`, `HSET`, `PEXPIREAT` in `MULTI`…`EXEC` | `EVALSHA` of `KEEP_HASH_SCRIPT` |
+///
+/// A transaction holds up to 64 rows. `Blank` leaves the fields of two rows with one key mixed, so it
+/// needs distinct keys as well as an empty keyspace.
+#[derive(Debug)]
+pub struct RedisCommands {
+    bound: Arc<BoundRoute>,
+    lead: Lead,
+    style: Style,
+    /// `$<length>\r\n<name>\r\n` of every field.
+    field_headers: Vec<Vec<u8>>,
+    /// Bytes that a row's commands add to its values, without the key.
+    row_overhead: usize,
+}
+
+impl RedisCommands {
+    /// Makes the transform of one route.
+    pub fn new(bound: Arc<BoundRoute>, lead: Lead, style: Style) -> Self {
+        let field_headers: Vec<Vec<u8>> = bound
+            .fields
+            .iter()
+            .map(|field| {
+                let mut header = Vec::new();
+                resp::write_bulk(field.name.as_bytes(), &mut header);
+                header
+            })
+            .collect();
+        // Verbs, lengths and an expiry take about 100 bytes, the length of a value up to 8.
+        let row_overhead = 100 + field_headers.iter().map(|header| header.len() + 8).sum::<usize>();
+        Self { bound, lead, style, field_headers, row_overhead }
+    }
+
+    /// Returns the script that the target has to know before the first batch, with its SHA-1.
+    pub fn script(&self) -> Option<(&'static str, &'static str)> {
+        let is_needed =
+            self.style == Style::Keep && self.bound.route.layout == schemas::plan::Layout::Hash;
+        is_needed.then_some((KEEP_HASH_SCRIPT, KEEP_HASH_SHA1))
+    }
+}
+
+impl Transform for RedisCommands {
+    /// The position is `Start` where the batch completes nothing that a resume could continue from: it has
+    /// no row, or a cut by key in which all rows share one value and more may follow. The digest and its
+    /// count cover every row that could be decoded; rows with a value that could not are rejects only.
+    fn apply(&self, raw: RawBatch, now_ms: i64) -> Result<Encoded> {
+        let decoded = decode(&raw.bytes, self.lead, &self.bound.schema)?;
+        if decoded.rows.num_rows() != raw.rows {
+            return Err(Error::new(
+                Kind::Internal,
+                format!("a batch of {} rows decoded to {}", raw.rows, decoded.rows.num_rows()),
+            ));
+        }
+        let mut encoder = BatchEncoder::new(self, &decoded, raw.bytes.len(), now_ms)?;
+        for row in 0..raw.rows {
+            encoder.row(row)?;
+        }
+        encoder.finish(&raw)
+    }
+}

@@ -1,0 +1,259 @@
+//! One batch on its way from decoded rows to commands.
+//!
+//! Invariant: buffers are per batch; nothing is allocated per row that is written. What a row's key or
+//! value is refused for leaves no byte in the output.
+
+use super::{KEEP_HASH_SHA1, RedisCommands, Style, resp};
+use crate::batch::{Encoded, Entry, RawBatch, Rejected, Unit};
+use crate::error::{Error, Kind, Result};
+use crate::transform::copy_binary::{BadRow, Decoded, LastLead, Lead};
+use arrow::array::UInt64Array;
+use arrow::compute::take_record_batch;
+use bytes::Bytes;
+use schemas::digest::RowHasher;
+use schemas::key::KeyRenderer;
+use schemas::layout::{ExpiryTimes, HashFields, RowValues, string_value_hash};
+use schemas::plan::Layout;
+use schemas::text::TypeMismatch;
+use schemas::{Digest, Position};
+
+/// Rows in one transaction: enough to make MULTI and EXEC cheap, few enough not to block the server.
+const TRANSACTION_ROWS_MAX: u32 = 64;
+
+pub(super) struct BatchEncoder<'a> {
+    commands: &'a RedisCommands,
+    decoded: &'a Decoded,
+    now_ms: i64,
+    key: KeyRenderer<'a>,
+    values: RowValues<'a>,
+    expiry: ExpiryTimes<'a>,
+    hasher: RowHasher<'a>,
+    bad: std::iter::Peekable<std::slice::Iter<'a, BadRow>>,
+    /// The value of the row at hand.
+    value: Vec<u8>,
+    fields: HashFields,
+    is_transaction: bool,
+    /// Rows and commands of the open transaction.
+    open_rows: u32,
+    open_commands: u32,
+    payload: Vec<u8>,
+    units: Vec<Unit>,
+    keys: Vec<u8>,
+    entries: Vec<Entry>,
+    expired: u64,
+    digest: Digest,
+    rejected: Vec<(usize, String)>,
+}
+
+impl<'a> BatchEncoder<'a> {
+    pub(super) fn new(
+        commands: &'a RedisCommands,
+        decoded: &'a Decoded,
+        bytes_read: usize,
+        now_ms: i64,
+    ) -> Result<Self> {
+        let bound = &*commands.bound;
+        let row_count = decoded.rows.num_rows();
+        let is_transaction = bound.route.layout == Layout::Hash
+            && match commands.style {
+                Style::Blank => bound.expiry.is_some(),
+                Style::Exact => true,
+                Style::Keep => false,
+            };
+        Ok(Self {
+            key: bound.key.renderer(&decoded.rows).map_err(mismatch)?,
+            values: RowValues::new(&decoded.rows, bound).map_err(mismatch)?,
+            expiry: ExpiryTimes::new(&decoded.rows, bound).map_err(mismatch)?,
+            hasher: RowHasher::new(&decoded.rows, bound).map_err(mismatch)?,
+            bad: decoded.bad.iter().peekable(),
+            commands,
+            decoded,
+            now_ms,
+            value: Vec::new(),
+            fields: HashFields::default(),
+            is_transaction,
+            open_rows: 0,
+            open_commands: 0,
+            payload: Vec::with_capacity(bytes_read * 2 + row_count * commands.row_overhead),
+            units: Vec::new(),
+            keys: Vec::with_capacity(row_count * 24),
+            entries: Vec::with_capacity(row_count),
+            expired: 0,
+            digest: Digest::default(),
+            rejected: Vec::new(),
+        })
+    }
+
+    #[inline]
+    pub(super) fn row(&mut self, row: usize) -> Result<()> {
+        if let Some(bad) = self.bad.next_if(|bad| bad.row == row) {
+            self.rejected.push((row, bad.reason.clone()));
+            return Ok(());
+        }
+        self.digest.add_row(self.hasher.hash(row));
+        let expires_ms = self.expiry.expires_ms(row);
+        if expires_ms.is_some_and(|ms| ms <= self.now_ms) {
+            self.expired += 1;
+            return Ok(());
+        }
+        let key_start = self.keys.len();
+        if let Err(error) = self.key.render(row, &mut self.keys) {
+            self.rejected.push((row, error.to_string()));
+            return Ok(());
+        }
+        let value = match self.commands.bound.route.layout {
+            Layout::Hash => self.values.hash_fields(row, &mut self.fields),
+            Layout::String => {
+                self.value.clear();
+                self.values.string(row, &mut self.value)
+            }
+            Layout::Json => {
+                self.value.clear();
+                self.values.json(row, &mut self.value)
+            }
+        };
+        if let Err(refusal) = value {
+            self.keys.truncate(key_start);
+            self.rejected.push((row, refusal.to_string()));
+            return Ok(());
+        }
+        let key_end = u32::try_from(self.keys.len())
+            .map_err(|_| Error::new(Kind::Internal, "the keys of a batch exceed 4 GiB"))?;
+        // Unexpired times are after `now_ms` and therefore not 0.
+        let expires_ms = expires_ms.unwrap_or(0);
+        let value_hash = if self.commands.bound.route.layout == Layout::Hash {
+            self.write_hash(key_start, expires_ms);
+            self.fields.value_hash()
+        } else {
+            self.write_set(key_start, expires_ms);
+            string_value_hash(&self.value)
+        };
+        self.entries.push(Entry { key_end, value_hash, expires_ms });
+        Ok(())
+    }
+
+    /// `SET key value [NX] [PXAT ms]`.
+    #[inline]
+    fn write_set(&mut self, key_start: usize, expires_ms: i64) {
+        let is_keep = self.commands.style == Style::Keep;
+        let out = &mut self.payload;
+        resp::write_array(3 + usize::from(is_keep) + 2 * usize::from(expires_ms != 0), out);
+        out.extend_from_slice(b"$3\r\nSET\r\n");
+        resp::write_bulk(&self.keys[key_start..], out);
+        resp::write_bulk(&self.value, out);
+        if is_keep {
+            out.extend_from_slice(b"$2\r\nNX\r\n");
+        }
+        if expires_ms != 0 {
+            out.extend_from_slice(b"$4\r\nPXAT\r\n");
+            resp::write_integer(expires_ms, out);
+        }
+    }
+
+    #[inline]
+    fn write_hash(&mut self, key_start: usize, expires_ms: i64) {
+        let key = &self.keys[key_start..];
+        let out = &mut self.payload;
+        let fields = self.fields.spans().len();
+        if self.is_transaction && self.open_rows == 0 {
+            out.extend_from_slice(b"*1\r\n$5\r\nMULTI\r\n");
+        }
+        match self.commands.style {
+            Style::Exact => {
+                out.extend_from_slice(b"*2\r\n$3\r\nDEL\r\n");
+                resp::write_bulk(key, out);
+                self.open_commands += 1;
+            }
+            Style::Blank | Style::Keep => {}
+        }
+        if self.commands.style == Style::Keep {
+            resp::write_array(5 + 2 * fields, out);
+            out.extend_from_slice(b"$7\r\nEVALSHA\r\n");
+            resp::write_bulk(KEEP_HASH_SHA1.as_bytes(), out);
+            out.extend_from_slice(b"$1\r\n1\r\n");
+            resp::write_bulk(key, out);
+            resp::write_integer(expires_ms, out);
+        } else {
+            resp::write_array(2 + 2 * fields, out);
+            out.extend_from_slice(b"$4\r\nHSET\r\n");
+            resp::write_bulk(key, out);
+            self.open_commands += 1;
+        }
+        for span in self.fields.spans() {
+            out.extend_from_slice(&self.commands.field_headers[span.field]);
+            resp::write_bulk(self.fields.value(span), out);
+        }
+        if !self.is_transaction {
+            return;
+        }
+        if expires_ms != 0 {
+            out.extend_from_slice(b"*3\r\n$9\r\nPEXPIREAT\r\n");
+            resp::write_bulk(key, out);
+            resp::write_integer(expires_ms, out);
+            self.open_commands += 1;
+        }
+        self.open_rows += 1;
+        if self.open_rows == TRANSACTION_ROWS_MAX {
+            self.close_transaction();
+        }
+    }
+
+    fn close_transaction(&mut self) {
+        if self.open_rows == 0 {
+            return;
+        }
+        self.payload.extend_from_slice(b"*1\r\n$4\r\nEXEC\r\n");
+        // MULTI and EXEC answer once each, and every command between them with QUEUED.
+        self.units.push(Unit { rows: self.open_rows, replies: 2 + self.open_commands });
+        (self.open_rows, self.open_commands) = (0, 0);
+    }
+
+    pub(super) fn finish(mut self, raw: &RawBatch) -> Result<Encoded> {
+        self.close_transaction();
+        Ok(Encoded {
+            position: position(&self.decoded.last, self.commands.lead, raw.is_last),
+            rejected: rejected(self.decoded, self.rejected)?,
+            payload: Bytes::from(self.payload),
+            units: self.units,
+            may_keep: self.commands.style == Style::Keep,
+            rows_read: self.decoded.rows.num_rows() as u64,
+            bytes_read: raw.bytes.len() as u64,
+            expired: self.expired,
+            keys: Bytes::from(self.keys),
+            entries: self.entries,
+            digest: self.digest,
+        })
+    }
+}
+
+/// How far the partition has come with this batch; `Start` when it has not come further.
+fn position(last: &LastLead, lead: Lead, is_last: bool) -> Position {
+    match last {
+        LastLead::None if lead == Lead::None => Position::Unordered,
+        LastLead::None => Position::Start,
+        LastLead::Ctid { block, offset } => Position::Ctid { block: *block, offset: *offset },
+        LastLead::Key { last: None, .. } => Position::Unordered,
+        LastLead::Key { last, complete } => match if is_last { last } else { complete } {
+            Some(text) => Position::Key { text: text.clone() },
+            None => Position::Start,
+        },
+    }
+}
+
+fn rejected(decoded: &Decoded, rejected: Vec<(usize, String)>) -> Result<Option<Rejected>> {
+    if rejected.is_empty() {
+        return Ok(None);
+    }
+    let indexes = UInt64Array::from_iter_values(rejected.iter().map(|(row, _)| *row as u64));
+    let rows = take_record_batch(&decoded.rows, &indexes).map_err(|error| {
+        Error::new(Kind::Internal, "rejected rows could not be collected").with_source(error)
+    })?;
+    let raw = rejected.iter().map(|(row, _)| decoded.raw(*row)).collect();
+    let reasons = rejected.into_iter().map(|(_, reason)| reason).collect();
+    Ok(Some(Rejected { rows, raw, reasons }))
+}
+
+/// The decoder makes arrays of the schema's types, so a mismatch is a defect of ours.
+fn mismatch(error: TypeMismatch) -> Error {
+    Error::new(Kind::Internal, "a decoded column has the wrong arrow type").with_source(error)
+}
