@@ -27,6 +27,8 @@ pub enum Kind {
     Fenced,
     /// The snapshot is no longer valid; read again under a new one.
     SnapshotLost,
+    /// Rows read so far cannot be brought up to date; the route must be read again from its start.
+    RouteRestart,
     /// The target is not the server the run committed to.
     TargetChanged,
     /// Data that was written is missing or differs.

@@ -1,3 +1,110 @@
 //! Extract: systems that rows are read from.
 
 pub mod postgres;
+
+use crate::batch::RawBatch;
+use crate::error::Result;
+use async_trait::async_trait;
+use schemas::{Partition, Position};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+/// A state of the source that reads see, and how to tell whether a later one continues it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Oldest transaction still running when it was taken (`pg_snapshot_xmin`), 64 bits.
+    pub xmin: u64,
+    /// First transaction not yet assigned then (`pg_snapshot_xmax`), 64 bits.
+    pub xmax: u64,
+    /// The source's clock, microseconds since 1970.
+    pub taken_us: i64,
+    /// Write-ahead log position in bytes.
+    pub lsn: u64,
+    /// Which server and which history; empty when the source does not tell.
+    pub identity: String,
+}
+
+impl Snapshot {
+    /// Whether this snapshot sees the same history as `earlier`, later on.
+    ///
+    /// Only then do transaction ids and tuple positions of `earlier` mean anything here. A server that
+    /// does not tell who it is never continues anything.
+    pub fn continues(&self, earlier: &Self) -> bool {
+        !self.identity.is_empty()
+            && self.identity == earlier.identity
+            && self.xmax >= earlier.xmax
+            && self.lsn >= earlier.lsn
+    }
+}
+
+/// Which columns a read returns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Columns {
+    /// All that the route needs.
+    All,
+    /// Only those of the key, without a position.
+    Key,
+}
+
+/// Raw batches of one read, produced by a task of its own; dropping it ends the task.
+#[derive(Debug)]
+pub struct BatchStream {
+    batches: mpsc::Receiver<Result<RawBatch>>,
+    task: JoinHandle<()>,
+}
+
+impl BatchStream {
+    /// Wraps a producer task and the channel it fills.
+    pub fn new(batches: mpsc::Receiver<Result<RawBatch>>, task: JoinHandle<()>) -> Self {
+        Self { batches, task }
+    }
+
+    /// Returns the next batch, or `None` at the end.
+    pub async fn next(&mut self) -> Option<Result<RawBatch>> {
+        self.batches.recv().await
+    }
+}
+
+impl Drop for BatchStream {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// A table, view or query that one route reads.
+///
+/// Promises: `partitions` covers every row exactly once under one snapshot; nothing is read before
+/// `open`; sessions are independent and may run at once.
+#[async_trait]
+pub trait Source: Send + Sync {
+    /// Identity of the physical relations read; a position is void when it changes.
+    fn relations(&self) -> String;
+    /// Why changed rows cannot be told from unchanged ones after a snapshot is lost; `None` when they can.
+    fn no_catch_up(&self) -> Option<&'static str>;
+    /// Cuts the rows into about `wanted` partitions named `<route>/<first>..`.
+    async fn partitions(&self, wanted: usize, first: usize) -> Result<Vec<Partition>>;
+    /// Partitions that re-read every row a snapshot with this `xmin` may not have seen.
+    fn catch_up(&self, since_xid: u64, first: usize) -> Vec<Partition>;
+    /// Starts a session under the run's current snapshot, or under its own where none can be shared.
+    async fn open(&self) -> Result<Box<dyn Session>>;
+}
+
+/// One read under one snapshot.
+pub trait Session: Send {
+    /// The snapshot it sees.
+    fn snapshot(&self) -> &Snapshot;
+    /// Streams whole rows after `from`, in partition order.
+    ///
+    /// Memory: at most [`READAHEAD`] batches wait in the stream and one is being filled.
+    fn read(
+        self: Box<Self>,
+        partition: &Partition,
+        from: &Position,
+        columns: Columns,
+    ) -> BatchStream;
+}
+
+/// Batches that wait between extract and transform.
+pub const READAHEAD: usize = 2;
+/// A raw batch is closed at this size, in wire bytes.
+pub const BATCH_BYTES: usize = 256 * 1024;

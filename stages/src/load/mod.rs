@@ -1,3 +1,103 @@
 //! Load: systems that entries are written to.
 
 pub mod redis;
+
+use crate::batch::Encoded;
+use crate::error::Result;
+use async_trait::async_trait;
+use bytes::Bytes;
+use schemas::BoundRoute;
+
+/// What became of the entries of one batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Written {
+    /// Entries written.
+    pub written: u64,
+    /// Entries left alone because the key existed and the route keeps it.
+    pub kept: u64,
+}
+
+/// Whose mark the target carries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sentinel {
+    /// This run's.
+    Ours,
+    /// None: the target was never claimed, or was emptied or replaced.
+    Missing,
+    /// Another run's; the text it left.
+    Foreign(String),
+}
+
+/// Who the target is, as far as it can tell. Serialised as JSON in the journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TargetState {
+    /// Changes with every start of the server process.
+    pub process_id: String,
+    /// Changes when the data set's history forks (fail-over, or a restart without persistence).
+    pub history_id: String,
+    /// Product and version, for messages.
+    pub version: String,
+    /// Entries in the database, the run's own mark included.
+    pub entries: u64,
+    /// Bytes in use.
+    pub used_bytes: u64,
+    /// The memory limit; `None` means unlimited.
+    pub limit_bytes: Option<u64>,
+    /// What happens at the limit, for example `noeviction`.
+    pub eviction: String,
+    /// Entries evicted since the server started.
+    pub evicted: u64,
+    /// Why the target cannot be used as it is, if so.
+    pub refusal: Option<String>,
+}
+
+impl TargetState {
+    /// Whether both describe the same process with the same history.
+    pub fn is_same_server(&self, process_id: &str, history_id: &str) -> bool {
+        self.process_id == process_id && self.history_id == history_id
+    }
+}
+
+/// How one entry differs from what was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Difference {
+    /// The key is not there.
+    Missing,
+    /// The value is another.
+    Value,
+    /// The expiry is another.
+    Expiry,
+}
+
+/// A system that entries are written to.
+///
+/// Promises: `write` returns once every entry of the batch is acknowledged by the target and every reply
+/// was read and counted; it may be called concurrently for different lanes; calls of one lane are applied
+/// in call order; repeating a batch leaves the same state; dropping the future midway may or may not have
+/// written, and never corrupts the connection for others. An error says nothing about what was written.
+#[async_trait]
+pub trait Sink: Send + Sync {
+    /// Writes a batch through the lane's connection.
+    async fn write(&self, lane: usize, batch: &Encoded) -> Result<Written>;
+    /// Reads who the target is and what it holds.
+    async fn state(&self) -> Result<TargetState>;
+    /// Reads whose mark it carries.
+    async fn sentinel(&self, run_id: &str) -> Result<Sentinel>;
+    /// Leaves this run's mark if there is none; returns whose mark is there afterwards.
+    async fn claim(&self, run_id: &str, note: &str) -> Result<Sentinel>;
+    /// Removes the mark if it is this run's, or `run_id`'s when taking over.
+    async fn release(&self, run_id: &str) -> Result<()>;
+    /// Counts how many of the keys exist (a key given twice counts twice).
+    async fn count_existing(&self, keys: &[Bytes]) -> Result<u64>;
+    /// Compares stored entries with what was written: `(key, value hash, expiry in ms or 0)`.
+    async fn compare(
+        &self,
+        route: &BoundRoute,
+        expected: &[(Bytes, u64, i64)],
+    ) -> Result<Vec<(usize, Difference)>>;
+    /// Removes keys; returns how many existed.
+    async fn remove(&self, keys: &[Bytes]) -> Result<u64>;
+    /// Whether a reconnect since `claim` met another server process or history that still carries the mark
+    /// (a restart with persistence, a fail-over): acknowledged writes may be gone, so only a full read-back proves.
+    fn has_changed(&self) -> bool;
+}

@@ -1,0 +1,6 @@
+//! Connections: pools and raw streams for each system, and how their errors map to kinds.
+//!
+//! Invariant: no password or row value ever enters an error message; endpoints are named as host:port.
+
+pub mod postgres;
+pub mod redis;

@@ -1,0 +1,121 @@
+//! PostgreSQL and AlloyDB connections: one sqlx pool per run, and the error policy of SQLSTATE codes.
+//!
+//! Invariant: every session is set up so that server-side timeouts and locale settings cannot change
+//! what is read.
+
+use crate::error::{Error, Kind, Result};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{ConnectOptions, PgPool};
+use std::str::FromStr;
+use std::time::Duration;
+
+/// Settings of every session. Text is only read for cut points and `as_text`; it must not depend on the
+/// server's locale. Sequential scans must not start in the middle of a table, because a position is
+/// "everything before this row".
+const SESSION: &str = "set statement_timeout = 0; set lock_timeout = '60s'; \
+     set idle_in_transaction_session_timeout = 0; set timezone = 'UTC'; \
+     set datestyle = 'ISO, YMD'; set intervalstyle = 'iso_8601'; set bytea_output = 'hex'; \
+     set extra_float_digits = 1; set synchronize_seqscans = off; set client_encoding = 'UTF8'";
+
+/// A pool and the address it talks to.
+#[derive(Debug, Clone)]
+pub struct Postgres {
+    /// The pool.
+    pub pool: PgPool,
+    /// `host:port/database`, for messages and the server identity.
+    pub address: String,
+}
+
+/// Connects to the server of a `postgres://` URL and opens the first connection.
+///
+/// `connections` bounds the pool. Fails with `Config` on a URL that cannot be parsed, `Auth` on wrong
+/// credentials, `Connection` when the server cannot be reached within `timeout`.
+pub async fn connect(url: &str, connections: u32, timeout: Duration) -> Result<Postgres> {
+    let options = PgConnectOptions::from_str(url)
+        .map_err(|_| Error::new(Kind::Config, "cannot parse the url of [alloydb]"))?
+        .application_name("rekindle")
+        .disable_statement_logging();
+    let address = format!(
+        "{}:{}/{}",
+        options.get_host(),
+        options.get_port(),
+        options.get_database().unwrap_or_default()
+    );
+    let pool = PgPoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(timeout)
+        .after_connect(|connection, _| {
+            Box::pin(async move {
+                sqlx::raw_sql(SESSION).execute(connection).await?;
+                Ok(())
+            })
+        })
+        .connect_lazy_with(options.clone());
+    // One attempt outside the pool: a pool hides why it could not connect behind its own timeout.
+    let first = tokio::time::timeout(timeout, options.connect()).await;
+    match first {
+        Ok(Ok(connection)) => {
+            if let Err(error) = sqlx::Connection::close(connection).await {
+                tracing::debug!(%error, "closing the probe connection failed");
+            }
+        }
+        Ok(Err(error)) => {
+            return Err(from_sqlx(error, &format!("cannot connect to alloydb at {address}")));
+        }
+        Err(_) => {
+            return Err(Error::new(
+                Kind::Connection,
+                format!("alloydb at {address} did not answer within {} s", timeout.as_secs()),
+            )
+            .with_hint("rekindle check"));
+        }
+    }
+    Ok(Postgres { pool, address })
+}
+
+/// Maps an sqlx error to a kind by its SQLSTATE (PostgreSQL manual, appendix A).
+pub fn from_sqlx(error: sqlx::Error, what: &str) -> Error {
+    let kind = kind_of(&error);
+    let shaped = Error::new(kind, what.to_owned());
+    let shaped = match kind {
+        Kind::Auth => shaped.with_hint("check user, password and grants, then: rekindle check"),
+        Kind::Connection | Kind::Unavailable => {
+            shaped.with_hint("see that the server is up and reachable, then run the same command again")
+        }
+        _ => shaped,
+    };
+    shaped.with_source(error)
+}
+
+fn kind_of(error: &sqlx::Error) -> Kind {
+    match error {
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed
+        // A connection cut in the middle of a message surfaces as a protocol error.
+        | sqlx::Error::Protocol(_) => Kind::Connection,
+        sqlx::Error::Configuration(_) => Kind::Config,
+        sqlx::Error::Database(database) => kind_of_sqlstate(database.code().as_deref().unwrap_or("")),
+        _ => Kind::Internal,
+    }
+}
+
+fn kind_of_sqlstate(code: &str) -> Kind {
+    match code {
+        "42501" => Kind::Auth,
+        "3D000" | "42601" | "42883" | "42804" | "42P18" => Kind::Config,
+        "42P01" | "42703" | "3F000" | "42P02" => Kind::Schema,
+        // Statement or session ended by an administrator, a restart, a recovery conflict or a timeout.
+        "57P01" | "57P02" | "57P03" | "57014" | "40001" | "40P01" | "53300" | "55P03" | "72000"
+        | "25P03" => Kind::Unavailable,
+        _ => match code.get(..2) {
+            Some("28") => Kind::Auth,
+            Some("08") => Kind::Connection,
+            Some("53" | "58") => Kind::Unavailable,
+            Some("22") => Kind::Data,
+            _ => Kind::Internal,
+        },
+    }
+}

@@ -1,0 +1,232 @@
+//! Redis connections: raw streams for the hot path, a deadpool-redis pool for control and reads.
+//!
+//! Invariant: both are made from the same URL, so TLS, ACL user, password and database are the same;
+//! certificates are always verified.
+
+use crate::error::{Error, Kind, Result};
+use redis::{ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo, RedisError};
+use rustls::pki_types::ServerName;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// A byte stream to a server, plain or TLS.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// Where a Redis lives and how to get in.
+#[derive(Clone)]
+pub struct Endpoint {
+    info: ConnectionInfo,
+    /// `host:port/db`, for messages.
+    pub address: String,
+    timeout: Duration,
+}
+
+impl Endpoint {
+    /// Parses a `redis://` or `rediss://` URL. `timeout` bounds every connection attempt.
+    pub fn parse(url: &str, timeout: Duration) -> Result<Self> {
+        let info = url
+            .into_connection_info()
+            .map_err(|_| Error::new(Kind::Config, "cannot parse the url of [redis]"))?;
+        let address = match info.addr() {
+            ConnectionAddr::Tcp(host, port) => format!("{host}:{port}"),
+            ConnectionAddr::TcpTls { insecure: true, .. } => {
+                return Err(Error::new(
+                    Kind::Config,
+                    "the url of [redis] turns certificate verification off, which is refused",
+                )
+                .with_hint("remove #insecure and set SSL_CERT_FILE to the server's CA"));
+            }
+            ConnectionAddr::TcpTls { host, port, .. } => format!("{host}:{port}"),
+            _ => return Err(Error::new(Kind::Config, "the url of [redis] names no host")),
+        };
+        let address = format!("{address}/{}", info.redis_settings().db());
+        Ok(Self { info, address, timeout })
+    }
+
+    /// Opens the control pool. Connections are made on first use.
+    pub fn pool(&self, size: usize) -> Result<deadpool_redis::Pool> {
+        install_crypto();
+        let manager = deadpool_redis::Manager::new(self.info.clone()).map_err(|error| {
+            Error::new(Kind::Config, "cannot use the url of [redis]").with_source(error)
+        })?;
+        deadpool_redis::Pool::builder(manager)
+            .max_size(size)
+            .runtime(deadpool_redis::Runtime::Tokio1)
+            .wait_timeout(Some(self.timeout))
+            .create_timeout(Some(self.timeout))
+            .recycle_timeout(Some(self.timeout))
+            .build()
+            .map_err(|error| {
+                Error::new(Kind::Internal, "cannot build the redis pool").with_source(error)
+            })
+    }
+
+    /// Opens a raw stream, authenticated and on the right database.
+    pub async fn stream(&self) -> Result<Box<dyn Stream>> {
+        let attempt = tokio::time::timeout(self.timeout, self.open());
+        attempt.await.unwrap_or_else(|_| {
+            Err(Error::new(
+                Kind::Connection,
+                format!(
+                    "redis at {} did not answer within {} s",
+                    self.address,
+                    self.timeout.as_secs()
+                ),
+            )
+            .with_hint("rekindle check"))
+        })
+    }
+
+    async fn open(&self) -> Result<Box<dyn Stream>> {
+        let (host, port, is_tls) = match self.info.addr() {
+            ConnectionAddr::TcpTls { host, port, .. } => (host, *port, true),
+            ConnectionAddr::Tcp(host, port) => (host, *port, false),
+            _ => return Err(Error::new(Kind::Config, "the url of [redis] names no host")),
+        };
+        let lost = |error: std::io::Error| {
+            Error::new(Kind::Connection, format!("cannot connect to redis at {}", self.address))
+                .with_hint("see that the server is up and reachable, then run the same command again")
+                .with_source(error)
+        };
+        let socket = TcpStream::connect((host.as_str(), port)).await.map_err(lost)?;
+        socket.set_nodelay(true).map_err(lost)?;
+        let mut stream: Box<dyn Stream> = if is_tls {
+            let name = ServerName::try_from(host.clone()).map_err(|error| {
+                Error::new(Kind::Config, "the host of [redis] is no server name").with_source(error)
+            })?;
+            let connector = tokio_rustls::TlsConnector::from(tls_config()?);
+            Box::new(connector.connect(name, socket).await.map_err(lost)?)
+        } else {
+            Box::new(socket)
+        };
+        self.greet(&mut *stream).await?;
+        Ok(stream)
+    }
+
+    /// Sends AUTH and SELECT as the URL asks; each must be answered with `+OK`.
+    async fn greet(&self, stream: &mut dyn Stream) -> Result<()> {
+        let settings = self.info.redis_settings();
+        if let Some(password) = settings.password() {
+            let mut command = redis::cmd("AUTH");
+            if let Some(user) = settings.username() {
+                command.arg(user);
+            }
+            command.arg(password);
+            self.expect_ok(stream, &command, "AUTH").await?;
+        }
+        if settings.db() != 0 {
+            self.expect_ok(stream, redis::cmd("SELECT").arg(settings.db()), "SELECT").await?;
+        }
+        Ok(())
+    }
+
+    async fn expect_ok(
+        &self,
+        stream: &mut dyn Stream,
+        command: &redis::Cmd,
+        name: &str,
+    ) -> Result<()> {
+        let lost = |error: std::io::Error| {
+            Error::new(Kind::Connection, format!("lost redis at {} during {name}", self.address))
+                .with_source(error)
+        };
+        stream.write_all(&command.get_packed_command()).await.map_err(lost)?;
+        stream.flush().await.map_err(lost)?;
+        let mut line = Vec::with_capacity(64);
+        while !line.ends_with(b"\r\n") {
+            // One byte at a time: nothing after this reply may be swallowed, and it is one short line.
+            line.push(stream.read_u8().await.map_err(lost)?);
+        }
+        let text = String::from_utf8_lossy(&line);
+        let text = text.trim_end();
+        if text == "+OK" {
+            return Ok(());
+        }
+        Err(from_reply(text.trim_start_matches('-'), &format!("{name} on redis at {}", self.address)))
+    }
+}
+
+/// Maps the text of an error reply (without its `-`) to a kind by its first word.
+pub fn from_reply(text: &str, what: &str) -> Error {
+    let code = text.split(' ').next().unwrap_or_default();
+    let kind = kind_of_code(code);
+    let error = Error::new(kind, format!("{what}: redis answered {code}"))
+        .with_source(text.chars().take(200).collect::<String>());
+    match kind {
+        Kind::Auth => error.with_hint("check user, password and ACL of [redis], then: rekindle check"),
+        Kind::Capacity => error.with_hint(
+            "give the instance more memory (maxmemory), then run the same command again: it resumes",
+        ),
+        Kind::Unavailable => error.with_hint(
+            "see that [redis] names the primary and that it finished loading, then run the same command again",
+        ),
+        _ => error,
+    }
+}
+
+/// Maps the first word of a Redis error reply to a kind.
+pub fn kind_of_code(code: &str) -> Kind {
+    match code {
+        "OOM" => Kind::Capacity,
+        "LOADING" | "READONLY" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" | "BUSY" | "MISCONF"
+        | "NOREPLICAS" | "MOVED" | "ASK" => Kind::Unavailable,
+        "NOAUTH" | "WRONGPASS" | "NOPERM" | "DENIED" => Kind::Auth,
+        "WRONGTYPE" => Kind::Data,
+        _ => Kind::Internal,
+    }
+}
+
+/// Maps an error of the control client to a kind.
+pub fn from_redis(error: RedisError, what: &str) -> Error {
+    if let Some(code) = error.code() {
+        let mut shaped = from_reply(&format!("{code} {}", error.detail().unwrap_or_default()), what);
+        if shaped.kind() == Kind::Internal && error.kind() == ErrorKind::AuthenticationFailed {
+            shaped = Error::new(Kind::Auth, what.to_owned()).with_source(error);
+        }
+        return shaped;
+    }
+    let kind = match error.kind() {
+        ErrorKind::AuthenticationFailed => Kind::Auth,
+        ErrorKind::InvalidClientConfig => Kind::Config,
+        _ if error.is_timeout() => Kind::Timeout,
+        _ if error.is_io_error() || error.is_connection_dropped() => Kind::Connection,
+        _ => Kind::Internal,
+    };
+    Error::new(kind, what.to_owned())
+        .with_hint("see that the server is up and reachable, then: rekindle check")
+        .with_source(error)
+}
+
+/// Maps an error of the control pool to a kind.
+pub fn from_pool(error: deadpool_redis::PoolError, what: &str) -> Error {
+    match error {
+        deadpool_redis::PoolError::Backend(error) => from_redis(error, what),
+        other => Error::new(Kind::Connection, what.to_owned())
+            .with_hint("see that the server is up and reachable, then: rekindle check")
+            .with_source(other),
+    }
+}
+
+fn install_crypto() {
+    // Another part of the process may have installed it already; either way one provider is there.
+    if rustls::crypto::ring::default_provider().install_default().is_err() {
+        tracing::trace!("a crypto provider was installed before");
+    }
+}
+
+fn tls_config() -> Result<Arc<rustls::ClientConfig>> {
+    install_crypto();
+    let mut roots = rustls::RootCertStore::empty();
+    let found = rustls_native_certs::load_native_certs();
+    let (added, _) = roots.add_parsable_certificates(found.certs);
+    if added == 0 {
+        return Err(Error::new(Kind::Config, "no root certificates found on this machine")
+            .with_hint("install ca-certificates or set SSL_CERT_FILE"));
+    }
+    Ok(Arc::new(
+        rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth(),
+    ))
+}

@@ -1,0 +1,98 @@
+//! The PostgreSQL source: `COPY (SELECT …) TO STDOUT (FORMAT binary)` in many ranges under one snapshot.
+//!
+//! Invariant: every read of a run happens in a repeatable-read, read-only transaction whose snapshot is
+//! known; no snapshot is held longer than `snapshot_max`.
+
+mod cut;
+mod read;
+mod shape;
+mod snapshot;
+mod sql;
+
+pub use shape::{Cut, Relation, Shape, describe};
+pub use snapshot::PostgresServer;
+
+use crate::error::Result;
+use crate::extract::{Session, Snapshot, Source};
+use async_trait::async_trait;
+use schemas::{BoundRoute, Partition};
+use std::sync::Arc;
+
+/// One route's source.
+pub struct PostgresSource {
+    server: Arc<PostgresServer>,
+    bound: Arc<BoundRoute>,
+    shape: Shape,
+}
+
+impl PostgresSource {
+    /// Makes the source of a bound route.
+    pub fn new(server: Arc<PostgresServer>, bound: Arc<BoundRoute>, shape: Shape) -> Self {
+        Self { server, bound, shape }
+    }
+
+    /// How the rows are cut, for `plan`.
+    pub fn cut(&self) -> Cut {
+        self.shape.cut(&self.bound.route)
+    }
+
+    /// Estimated rows and bytes, and whether the estimate rests on statistics.
+    pub fn shape(&self) -> &Shape {
+        &self.shape
+    }
+}
+
+#[async_trait]
+impl Source for PostgresSource {
+    fn relations(&self) -> String {
+        self.shape.identity()
+    }
+
+    fn no_catch_up(&self) -> Option<&'static str> {
+        match self.cut() {
+            Cut::Ctid => None,
+            Cut::Key => Some("a view, foreign table or query has no row versions"),
+            Cut::Whole => Some("it is read in one ordered or uncut pass"),
+        }
+    }
+
+    async fn partitions(&self, wanted: usize, first: usize) -> Result<Vec<Partition>> {
+        cut::partitions(&self.server, &self.bound, &self.shape, wanted, first).await
+    }
+
+    fn catch_up(&self, since_xid: u64, first: usize) -> Vec<Partition> {
+        cut::catch_up(&self.bound.route.name, &self.shape, since_xid, first)
+    }
+
+    async fn open(&self) -> Result<Box<dyn Session>> {
+        let transaction = self.server.begin().await?;
+        Ok(Box::new(PostgresSession {
+            transaction,
+            bound: Arc::clone(&self.bound),
+            deadline: self.server.snapshot_max(),
+        }))
+    }
+}
+
+/// One transaction and the route it reads for.
+struct PostgresSession {
+    transaction: snapshot::Transaction,
+    bound: Arc<BoundRoute>,
+    deadline: std::time::Duration,
+}
+
+impl Session for PostgresSession {
+    fn snapshot(&self) -> &Snapshot {
+        &self.transaction.snapshot
+    }
+
+    fn read(
+        self: Box<Self>,
+        partition: &Partition,
+        from: &schemas::Position,
+        columns: crate::extract::Columns,
+    ) -> crate::extract::BatchStream {
+        let sql = sql::copy(&self.bound, partition, from, columns);
+        read::stream(self.transaction, sql, self.deadline, partition.id.to_string())
+    }
+}

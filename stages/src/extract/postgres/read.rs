@@ -1,0 +1,97 @@
+//! Reads one COPY stream into raw batches.
+//!
+//! Invariant: a batch holds whole rows only. PostgreSQL sends one `CopyData` message per row (protocol
+//! documentation, "COPY Operations"), so messages are appended whole and never parsed here.
+
+use super::snapshot::Transaction;
+use crate::batch::RawBatch;
+use crate::connect::postgres::from_sqlx;
+use crate::error::{Error, Kind, Result};
+use crate::extract::{BATCH_BYTES, BatchStream, READAHEAD};
+use bytes::BytesMut;
+use futures::StreamExt;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+/// Starts the producer task of one partition.
+pub(super) fn stream(
+    transaction: Transaction,
+    sql: String,
+    deadline: Duration,
+    partition: String,
+) -> BatchStream {
+    let (sender, receiver) = mpsc::channel(READAHEAD);
+    let task = tokio::spawn(async move {
+        let mut transaction = transaction;
+        let outcome = copy(&mut transaction, &sql, deadline, &sender, &partition).await;
+        if let Err(error) = outcome {
+            // Mid-stream the session cannot be used again.
+            transaction.connection.close_on_drop();
+            // A receiver that is gone has stopped asking; nobody is left to tell.
+            if sender.send(Err(error)).await.is_err() {
+                tracing::trace!("the lane left before the read failed");
+            }
+        }
+    });
+    BatchStream::new(receiver, task)
+}
+
+async fn copy(
+    transaction: &mut Transaction,
+    sql: &str,
+    deadline: Duration,
+    sender: &mpsc::Sender<Result<RawBatch>>,
+    partition: &str,
+) -> Result<()> {
+    let failed = |error| from_sqlx(error, &format!("cannot read partition {partition}"));
+    // Dropped midway (the lane left), the session is closed: a COPY cannot be abandoned politely.
+    let mut guard = CloseUnlessDone { transaction, is_done: false };
+    let end_at = Instant::now() + deadline;
+    {
+        let mut messages =
+            guard.transaction.connection.copy_out_raw(sql).await.map_err(failed)?;
+        let mut filling = BytesMut::with_capacity(BATCH_BYTES + 4096);
+        let mut rows = 0;
+        while let Some(message) = messages.next().await {
+            filling.extend_from_slice(&message.map_err(failed)?);
+            rows += 1;
+            if filling.len() < BATCH_BYTES {
+                continue;
+            }
+            if Instant::now() > end_at {
+                return Err(Error::new(
+                    Kind::SnapshotLost,
+                    format!("partition {partition} outlasted snapshot_max"),
+                ));
+            }
+            let bytes =
+                std::mem::replace(&mut filling, BytesMut::with_capacity(BATCH_BYTES + 4096));
+            let batch = RawBatch { bytes: bytes.freeze(), rows, is_last: false };
+            rows = 0;
+            if sender.send(Ok(batch)).await.is_err() {
+                return Err(Error::new(Kind::Cancelled, "the lane stopped reading"));
+            }
+        }
+        let batch = RawBatch { bytes: filling.freeze(), rows, is_last: true };
+        if sender.send(Ok(batch)).await.is_err() {
+            return Err(Error::new(Kind::Cancelled, "the lane stopped reading"));
+        }
+    }
+    sqlx::raw_sql("commit").execute(&mut *guard.transaction.connection).await.map_err(failed)?;
+    guard.is_done = true;
+    Ok(())
+}
+
+struct CloseUnlessDone<'a> {
+    transaction: &'a mut Transaction,
+    is_done: bool,
+}
+
+impl Drop for CloseUnlessDone<'_> {
+    fn drop(&mut self) {
+        if !self.is_done {
+            self.transaction.connection.close_on_drop();
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! Snapshots: one transaction exports it, every reader imports it.
+//!
+//! Invariant: a reader's transaction sees exactly the `Snapshot` it reports. An exported snapshot that
+//! died or grew too old is replaced, never reused.
+
+use crate::connect::postgres::{Postgres, from_sqlx};
+use crate::error::{Error, Kind, Result};
+use crate::extract::Snapshot;
+use sqlx::pool::PoolConnection;
+use sqlx::{AssertSqlSafe, PgConnection, Row};
+use std::time::{Duration, Instant};
+use tokio::sync::Mutex;
+
+const BEGIN: &str = "begin isolation level repeatable read, read only";
+
+/// Reads the snapshot and, where the server tells, who it is. `pg_control_*` may be denied or absent:
+/// the identity is then empty and nothing ever continues it.
+const OBSERVE: &str = "select pg_snapshot_xmin(pg_current_snapshot())::text::bigint, \
+     pg_snapshot_xmax(pg_current_snapshot())::text::bigint, \
+     (extract(epoch from clock_timestamp()) * 1000000)::bigint, \
+     pg_wal_lsn_diff(case when pg_is_in_recovery() then pg_last_wal_replay_lsn() \
+     else pg_current_wal_lsn() end, '0/0')::bigint";
+
+const IDENTITY: &str = "select format('%s/%s/%s', s.system_identifier, \
+     c.timeline_id, (select oid from pg_database where datname = current_database())) \
+     from pg_control_system() s, pg_control_checkpoint() c";
+
+/// The server of a run: its pool and its current snapshot.
+pub struct PostgresServer {
+    postgres: Postgres,
+    snapshot_max: Duration,
+    exported: Mutex<Option<Exported>>,
+}
+
+/// A snapshot held open by a transaction of its own.
+struct Exported {
+    name: String,
+    snapshot: Snapshot,
+    since: Instant,
+    holder: PoolConnection<sqlx::Postgres>,
+}
+
+/// A reader's transaction.
+pub(super) struct Transaction {
+    pub(super) connection: PoolConnection<sqlx::Postgres>,
+    pub(super) snapshot: Snapshot,
+}
+
+impl PostgresServer {
+    /// Wraps a connected pool.
+    pub fn new(postgres: Postgres, snapshot_max: Duration) -> Self {
+        Self { postgres, snapshot_max, exported: Mutex::new(None) }
+    }
+
+    /// Returns `host:port/database`.
+    pub fn address(&self) -> &str {
+        &self.postgres.address
+    }
+
+    /// How long one snapshot may be held.
+    pub fn snapshot_max(&self) -> Duration {
+        self.snapshot_max
+    }
+
+    /// Lets go of the held snapshot; the next reader takes a new one.
+    pub async fn release_snapshot(&self) {
+        if let Some(mut exported) = self.exported.lock().await.take() {
+            exported.holder.close_on_drop();
+        }
+    }
+
+    /// Takes a pooled connection.
+    pub async fn connection(&self) -> Result<PoolConnection<sqlx::Postgres>> {
+        self.postgres.pool.acquire().await.map_err(|error| {
+            from_sqlx(error, &format!("cannot connect to alloydb at {}", self.postgres.address))
+        })
+    }
+
+    /// Begins a transaction under the run's snapshot, or under its own where it cannot be imported.
+    pub(super) async fn begin(&self) -> Result<Transaction> {
+        let (name, snapshot) = self.current().await?;
+        let mut connection = self.connection().await?;
+        let import = format!("{BEGIN}; set transaction snapshot '{name}'");
+        match sqlx::raw_sql(AssertSqlSafe(import)).execute(&mut *connection).await {
+            Ok(_) => return Ok(Transaction { connection, snapshot }),
+            Err(error) => {
+                let what = format!("cannot import the snapshot on {}", self.postgres.address);
+                let error = from_sqlx(error, &what);
+                if error.kind().is_transient() {
+                    return Err(error);
+                }
+                tracing::warn!(%error, "the snapshot cannot be shared (a pooler or another node?); this partition takes its own");
+            }
+        }
+        self.begin_own(connection).await
+    }
+
+    async fn begin_own(
+        &self,
+        mut connection: PoolConnection<sqlx::Postgres>,
+    ) -> Result<Transaction> {
+        // Whatever the failed import left behind is undone; without a transaction this is only a notice.
+        let begin = format!("rollback; {BEGIN}");
+        sqlx::raw_sql(AssertSqlSafe(begin))
+            .execute(&mut *connection)
+            .await
+            .map_err(|error| from_sqlx(error, "cannot begin a transaction"))?;
+        let snapshot = self.observe(&mut connection).await?;
+        Ok(Transaction { connection, snapshot })
+    }
+
+    async fn current(&self) -> Result<(String, Snapshot)> {
+        let mut slot = self.exported.lock().await;
+        if let Some(mut exported) = slot.take() {
+            let is_fresh = exported.since.elapsed() < self.snapshot_max;
+            // The holder may have died (restart, administrator); its snapshot died with it.
+            if is_fresh && sqlx::raw_sql("select 1").execute(&mut *exported.holder).await.is_ok() {
+                let current = (exported.name.clone(), exported.snapshot.clone());
+                *slot = Some(exported);
+                return Ok(current);
+            }
+            exported.holder.close_on_drop();
+            tracing::info!("the snapshot on alloydb is replaced; rows changed since are read again at the end");
+        }
+        let mut holder = self.connection().await?;
+        sqlx::raw_sql(BEGIN)
+            .execute(&mut *holder)
+            .await
+            .map_err(|error| from_sqlx(error, "cannot begin a transaction"))?;
+        let snapshot = self.observe(&mut holder).await?;
+        let name: String = sqlx::query_scalar("select pg_export_snapshot()")
+            .fetch_one(&mut *holder)
+            .await
+            .map_err(|error| from_sqlx(error, "cannot export a snapshot"))?;
+        let current = (name.clone(), snapshot.clone());
+        *slot = Some(Exported { name, snapshot, since: Instant::now(), holder });
+        Ok(current)
+    }
+
+    async fn observe(&self, connection: &mut PgConnection) -> Result<Snapshot> {
+        let failed = |error| from_sqlx(error, "cannot read the snapshot of alloydb");
+        let row = sqlx::query(OBSERVE).fetch_one(&mut *connection).await.map_err(failed)?;
+        let unsigned = |index: usize| -> Result<u64> {
+            let value: i64 = row.try_get(index).map_err(failed)?;
+            u64::try_from(value)
+                .map_err(|_| Error::new(Kind::Internal, "alloydb reported a negative snapshot"))
+        };
+        Ok(Snapshot {
+            xmin: unsigned(0)?,
+            xmax: unsigned(1)?,
+            taken_us: row.try_get(2).map_err(failed)?,
+            lsn: unsigned(3)?,
+            identity: self.identity(connection).await,
+        })
+    }
+
+    /// Asks for the system identifier inside a savepoint, because a denied function would end the transaction.
+    async fn identity(&self, connection: &mut PgConnection) -> String {
+        let mut identity = String::new();
+        if sqlx::raw_sql("savepoint identity").execute(&mut *connection).await.is_err() {
+            return identity;
+        }
+        match sqlx::query_scalar::<_, String>(IDENTITY).fetch_one(&mut *connection).await {
+            Ok(system) => identity = format!("{system} {}", self.postgres.address),
+            Err(error) => {
+                tracing::debug!(%error, "alloydb does not tell its system identifier");
+                if sqlx::raw_sql("rollback to savepoint identity").execute(connection).await.is_err() {
+                    tracing::debug!("the savepoint could not be rolled back");
+                }
+            }
+        }
+        identity
+    }
+}

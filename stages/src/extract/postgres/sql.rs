@@ -1,0 +1,123 @@
+//! The SQL that reads a partition.
+//!
+//! Invariant: every identifier is quoted, every literal escaped; the plan's own SQL (`where`, `query`)
+//! is enclosed in parentheses and ended by a newline, so that a comment in it cannot swallow what follows.
+
+use crate::extract::Columns;
+use schemas::plan::{OnCollision, Origin, Route};
+use schemas::{BoundRoute, Bounds, Partition, Position};
+
+/// Quotes an identifier (PostgreSQL manual, 4.1.1).
+pub(super) fn quote(identifier: &str) -> String {
+    format!("\"{}\"", identifier.replace('"', "\"\""))
+}
+
+/// Quotes a literal so that it means the same whatever `standard_conforming_strings` says.
+pub(super) fn literal(text: &str) -> String {
+    format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
+}
+
+/// Returns what stands after FROM for the route's whole origin.
+pub(super) fn from_origin(route: &Route) -> String {
+    match &route.origin {
+        Origin::Table { schema, table } => format!("{}.{}", quote(schema), quote(table)),
+        Origin::Query { sql } => format!("({sql}\n) as q"),
+    }
+}
+
+/// Returns the COPY statement of a partition from a position on.
+pub(super) fn copy(
+    bound: &BoundRoute,
+    partition: &Partition,
+    from: &Position,
+    columns: Columns,
+) -> String {
+    let route = &bound.route;
+    let mut conditions = Vec::new();
+    if let Some(filter) = &route.filter {
+        conditions.push(format!("({filter}\n)"));
+    }
+    let mut lead = None;
+    let mut order = None;
+    let source = match &partition.bounds {
+        Bounds::Ctid { relation, from_block, to_block } => {
+            lead = Some("ctid".to_owned());
+            conditions.push(match from {
+                Position::Ctid { block, offset } => format!("ctid > '({block},{offset})'"),
+                _ => format!("ctid >= '({from_block},0)'"),
+            });
+            conditions.extend(to_block.map(|to| format!("ctid < '({to},0)'")));
+            format!("only {relation}")
+        }
+        Bounds::ChangedSince { relation, since_xid } => {
+            lead = Some("ctid".to_owned());
+            conditions.push(changed_since(*since_xid));
+            format!("only {relation}")
+        }
+        Bounds::Key { from: lower, to } => {
+            let column = quote(route.split_by.as_deref().unwrap_or_default());
+            let lower = match from {
+                Position::Key { text } => Some(text),
+                _ => lower.as_ref(),
+            };
+            // A range without bounds still leaves the nulls to their own partition.
+            conditions.push(match lower {
+                Some(value) => format!("{column} > {}", literal(value)),
+                None => format!("{column} is not null"),
+            });
+            conditions.extend(to.iter().map(|value| format!("{column} <= {}", literal(value))));
+            lead = Some(format!("{column}::text"));
+            order = Some(column);
+            from_origin(route)
+        }
+        Bounds::KeyNull => {
+            let column = quote(route.split_by.as_deref().unwrap_or_default());
+            conditions.push(format!("{column} is null"));
+            from_origin(route)
+        }
+        Bounds::Whole => {
+            if let Some(OnCollision::Last { order_by }) = &route.on_collision {
+                order = Some(format!("{} nulls first", quote(order_by)));
+            }
+            from_origin(route)
+        }
+    };
+    let mut selected = selected(bound, columns);
+    if columns == Columns::All {
+        selected.splice(0..0, lead);
+    } else {
+        order = None;
+    }
+    let mut sql = format!("copy (select {} from {source}", selected.join(", "));
+    if !conditions.is_empty() {
+        sql.push_str(" where ");
+        sql.push_str(&conditions.join(" and "));
+    }
+    if let Some(order) = order {
+        sql.push_str(&format!(" order by {order}"));
+    }
+    sql.push_str(") to stdout (format binary)");
+    sql
+}
+
+/// Rows whose inserting transaction is not surely older than the snapshot.
+///
+/// `xmin` is 32 bits wide and compared on the circle of 2^32, as PostgreSQL does (manual, 25.1.5). A
+/// frozen tuple keeps its raw `xmin`; where its age exceeds half the circle it is read once more for nothing,
+/// never missed. Subtransactions are above their snapshot's xmin too, unlike in `pg_visible_in_snapshot`.
+fn changed_since(since_xid: u64) -> String {
+    let low = since_xid % (1 << 32);
+    format!("((xmin::text::bigint - {low} + 4294967296) % 4294967296) < 2147483648")
+}
+
+fn selected(bound: &BoundRoute, columns: Columns) -> Vec<String> {
+    let schema = match columns {
+        Columns::All => bound.schema.clone(),
+        Columns::Key => bound.key_only().schema,
+    };
+    let text_of = |column: &schemas::Column| {
+        let cast = if column.as_text { "::text" } else { "" };
+        format!("{}{cast}", quote(&column.name))
+    };
+    schema.columns.iter().map(text_of).collect()
+}

@@ -1,0 +1,252 @@
+//! Control and read commands of the Redis sink, over redis-rs.
+//!
+//! Invariant: the sentinel is only ever written when absent and only ever removed by the run it names.
+
+use super::{READ_KEYS_MAX, SENTINEL_KEY};
+use crate::connect::redis::from_redis;
+use crate::error::{Error, Kind, Result};
+use crate::load::{Difference, Sentinel, TargetState};
+use bytes::Bytes;
+use deadpool_redis::Connection;
+use redis::{Pipeline, RedisError, Value};
+use schemas::plan::Layout;
+use schemas::{BoundRoute, layout};
+use std::collections::HashMap;
+
+/// Two clocks and a pipeline's travel time lie between a written and a read-back expiry.
+const EXPIRY_TOLERANCE_MS: i64 = 2_000;
+
+fn failed(error: RedisError, doing: &str, address: &str) -> Error {
+    from_redis(error, &format!("{doing} redis at {address}"))
+}
+
+/// Reads INFO and DBSIZE.
+pub(super) async fn state(connection: &mut Connection, address: &str) -> Result<TargetState> {
+    let (info, entries): (String, u64) = redis::pipe()
+        .cmd("INFO")
+        .cmd("DBSIZE")
+        .query_async(connection)
+        .await
+        .map_err(|error| failed(error, "cannot read INFO of", address))?;
+    let fields: HashMap<&str, &str> =
+        info.lines().filter_map(|line| line.trim_end().split_once(':')).collect();
+    let text = |name: &str| fields.get(name).copied().unwrap_or_default().to_owned();
+    let number = |name: &str| fields.get(name).and_then(|value| value.parse::<u64>().ok());
+    let product = if fields.contains_key("valkey_version") { "valkey" } else { "redis" };
+    let version = number_or_text(&fields, "valkey_version", "redis_version");
+    let limit = number("maxmemory").filter(|&bytes| bytes > 0);
+    Ok(TargetState {
+        process_id: text("run_id"),
+        history_id: text("master_replid"),
+        version: format!("{product} {version}"),
+        entries,
+        used_bytes: number("used_memory").unwrap_or(0),
+        limit_bytes: limit,
+        eviction: text("maxmemory_policy"),
+        evicted: number("evicted_keys").unwrap_or(0),
+        refusal: refusal(&fields, &text("redis_version")),
+    })
+}
+
+fn number_or_text(fields: &HashMap<&str, &str>, first: &str, second: &str) -> String {
+    fields.get(first).or_else(|| fields.get(second)).copied().unwrap_or("unknown").to_owned()
+}
+
+/// Why a server is refused whatever the plan says.
+fn refusal(fields: &HashMap<&str, &str>, version: &str) -> Option<String> {
+    if fields.get("cluster_enabled") == Some(&"1") {
+        return Some("it runs in cluster mode (cluster_enabled), which is not built yet".into());
+    }
+    let mut parts = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+    let release = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
+    if release < (6, 2) {
+        return Some(format!("version {version} is older than 6.2, which SET PXAT needs"));
+    }
+    None
+}
+
+pub(super) async fn sentinel(
+    connection: &mut Connection,
+    address: &str,
+    run_id: &str,
+) -> Result<Sentinel> {
+    let note: Option<String> = redis::cmd("GET")
+        .arg(SENTINEL_KEY)
+        .query_async(connection)
+        .await
+        .map_err(|error| failed(error, "cannot read the sentinel of", address))?;
+    Ok(match note {
+        None => Sentinel::Missing,
+        Some(note) if run_of(&note).as_deref() == Some(run_id) => Sentinel::Ours,
+        Some(note) => Sentinel::Foreign(note),
+    })
+}
+
+/// The run id is the first word of the note.
+pub(super) fn run_of(note: &str) -> Option<String> {
+    note.split_whitespace().next().map(str::to_owned)
+}
+
+pub(super) async fn claim(
+    connection: &mut Connection,
+    address: &str,
+    run_id: &str,
+    note: &str,
+) -> Result<Sentinel> {
+    let _set: Option<String> = redis::cmd("SET")
+        .arg(SENTINEL_KEY)
+        .arg(format!("{run_id} {note}"))
+        .arg("NX")
+        .query_async(connection)
+        .await
+        .map_err(|error| failed(error, "cannot write the sentinel of", address))?;
+    sentinel(connection, address, run_id).await
+}
+
+pub(super) async fn release(
+    connection: &mut Connection,
+    address: &str,
+    run_id: &str,
+) -> Result<()> {
+    // Compare and delete in one step, so that a mark another run left meanwhile survives.
+    const SCRIPT: &str = "local note = redis.call('GET', KEYS[1]) \
+        if note and string.sub(note, 1, string.len(ARGV[1])) == ARGV[1] \
+        then return redis.call('DEL', KEYS[1]) end return 0";
+    let _removed: i64 = redis::cmd("EVAL")
+        .arg(SCRIPT)
+        .arg(1)
+        .arg(SENTINEL_KEY)
+        .arg(run_id)
+        .query_async(connection)
+        .await
+        .map_err(|error| failed(error, "cannot remove the sentinel of", address))?;
+    Ok(())
+}
+
+/// Commands per pipeline of the key-wise passes.
+const COMMANDS_MAX: usize = 32;
+
+pub(super) async fn count_existing(
+    connection: &mut Connection,
+    address: &str,
+    keys: &[Bytes],
+) -> Result<u64> {
+    sum_over(connection, "EXISTS", keys)
+        .await
+        .map_err(|error| failed(error, "cannot count keys of", address))
+}
+
+pub(super) async fn remove(
+    connection: &mut Connection,
+    address: &str,
+    keys: &[Bytes],
+) -> Result<u64> {
+    sum_over(connection, "DEL", keys)
+        .await
+        .map_err(|error| failed(error, "cannot remove keys of", address))
+}
+
+async fn sum_over(
+    connection: &mut Connection,
+    command: &str,
+    keys: &[Bytes],
+) -> std::result::Result<u64, RedisError> {
+    let mut total = 0;
+    for group in keys.chunks(READ_KEYS_MAX * COMMANDS_MAX) {
+        let mut pipeline = Pipeline::with_capacity(COMMANDS_MAX);
+        for slice in group.chunks(READ_KEYS_MAX) {
+            let added = pipeline.cmd(command);
+            for key in slice {
+                added.arg(&key[..]);
+            }
+        }
+        let counts: Vec<u64> = pipeline.query_async(connection).await?;
+        total += counts.iter().sum::<u64>();
+    }
+    Ok(total)
+}
+
+pub(super) async fn compare(
+    connection: &mut Connection,
+    address: &str,
+    route: &BoundRoute,
+    expected: &[(Bytes, u64, i64)],
+) -> Result<Vec<(usize, Difference)>> {
+    let is_hash = route.route.layout == Layout::Hash;
+    let mut pipeline = Pipeline::with_capacity(expected.len() * 2 + 1);
+    pipeline.ignore_errors().cmd("TIME");
+    for (key, _, _) in expected {
+        pipeline.cmd(if is_hash { "HGETALL" } else { "GET" }).arg(&key[..]);
+        pipeline.cmd("PTTL").arg(&key[..]);
+    }
+    let values: Vec<redis::RedisResult<Value>> = pipeline
+        .query_async(connection)
+        .await
+        .map_err(|error| failed(error, "cannot read back from", address))?;
+    let mut values = values.into_iter();
+    let now_ms = values
+        .next()
+        .and_then(redis::RedisResult::ok)
+        .and_then(|value| redis::from_redis_value::<(i64, i64)>(value).ok())
+        .map(|(seconds, micros)| seconds * 1000 + micros / 1000)
+        .ok_or_else(|| Error::new(Kind::Internal, "redis did not tell its time"))?;
+    let mut differences = Vec::new();
+    for (index, (_, hash, expires_ms)) in expected.iter().enumerate() {
+        let (value, ttl) = (values.next(), values.next());
+        let stored = StoredEntry::of(route, value, ttl, now_ms);
+        if let Some(difference) = stored.differs_from(*hash, *expires_ms, now_ms) {
+            differences.push((index, difference));
+        }
+    }
+    Ok(differences)
+}
+
+/// What was found under a key.
+struct StoredEntry {
+    exists: bool,
+    /// `None` when the value has another type.
+    value_hash: Option<u64>,
+    /// Absolute expiry in ms; 0 when there is none.
+    expires_ms: i64,
+}
+
+impl StoredEntry {
+    fn of(
+        route: &BoundRoute,
+        value: Option<redis::RedisResult<Value>>,
+        ttl: Option<redis::RedisResult<Value>>,
+        now_ms: i64,
+    ) -> Self {
+        let ttl = ttl
+            .and_then(redis::RedisResult::ok)
+            .and_then(|value| redis::from_redis_value::<i64>(value).ok())
+            .unwrap_or(-2);
+        let value_hash = value.and_then(redis::RedisResult::ok).and_then(|value| match value {
+            Value::BulkString(bytes) => Some(layout::string_value_hash(&bytes)),
+            Value::Array(_) | Value::Map(_) => {
+                redis::from_redis_value::<Vec<(Vec<u8>, Vec<u8>)>>(value)
+                    .ok()
+                    .map(|pairs| {
+                        let pairs = pairs.iter().map(|(name, value)| (&name[..], &value[..]));
+                        layout::hash_value_hash(route, pairs)
+                    })
+            }
+            _ => None,
+        });
+        // -2: no such key; -1: no expiry (Redis command reference, PTTL).
+        Self { exists: ttl != -2, value_hash, expires_ms: if ttl >= 0 { now_ms + ttl } else { 0 } }
+    }
+
+    fn differs_from(&self, hash: u64, expires_ms: i64, now_ms: i64) -> Option<Difference> {
+        if !self.exists {
+            let has_expired = expires_ms != 0 && expires_ms <= now_ms + EXPIRY_TOLERANCE_MS;
+            return (!has_expired).then_some(Difference::Missing);
+        }
+        if self.value_hash != Some(hash) {
+            return Some(Difference::Value);
+        }
+        let is_same_expiry = (self.expires_ms == 0) == (expires_ms == 0)
+            && (self.expires_ms - expires_ms).abs() <= EXPIRY_TOLERANCE_MS;
+        (!is_same_expiry).then_some(Difference::Expiry)
+    }
+}

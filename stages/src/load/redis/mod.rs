@@ -1,0 +1,200 @@
+//! The Redis sink: prebuilt RESP over a few pipelined connections, control and reads over a pool.
+//!
+//! Invariant: a batch counts as written only when every reply to it was read on a connection to a server
+//! that carries this run's sentinel.
+
+mod control;
+mod pipe;
+mod reply;
+
+use crate::batch::Encoded;
+use crate::connect::redis::{Endpoint, from_pool};
+use crate::error::{Error, Kind, Result};
+use crate::load::{Difference, Sentinel, Sink, TargetState, Written};
+use crate::transform::redis_command::KEEP_HASH_SCRIPT;
+use async_trait::async_trait;
+use bytes::Bytes;
+use deadpool_redis::{Connection, Pool};
+use pipe::Pipe;
+pub use pipe::IN_FLIGHT_MAX;
+use schemas::BoundRoute;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::sync::{Mutex, RwLock};
+
+/// Connections for the hot path per node; a third gains nothing, the server's main thread is the limit.
+pub const CONNECTIONS: usize = 2;
+/// Name of the key that marks the target as being filled by a run.
+pub const SENTINEL_KEY: &str = "rekindle:run";
+/// Keys per command of the read-back; bounds one command's time on the server to well under a millisecond.
+const READ_KEYS_MAX: usize = 256;
+
+/// Sink for one Redis primary.
+pub struct RedisSink {
+    endpoint: Endpoint,
+    control: Pool,
+    pipes: Vec<Mutex<Option<Pipe>>>,
+    claimed: RwLock<Option<Claim>>,
+    changed: AtomicBool,
+}
+
+/// What the target was when this run claimed it.
+#[derive(Debug, Clone)]
+struct Claim {
+    run_id: String,
+    process_id: String,
+    history_id: String,
+}
+
+impl RedisSink {
+    /// Makes a sink; nothing is connected yet.
+    pub fn new(endpoint: Endpoint) -> Result<Self> {
+        let control = endpoint.pool(4)?;
+        let pipes = (0..CONNECTIONS).map(|_| Mutex::new(None)).collect();
+        Ok(Self {
+            endpoint,
+            control,
+            pipes,
+            claimed: RwLock::new(None),
+            changed: AtomicBool::new(false),
+        })
+    }
+
+    /// Returns `host:port/db`.
+    pub fn address(&self) -> &str {
+        &self.endpoint.address
+    }
+
+    async fn connection(&self) -> Result<Connection> {
+        self.control.get().await.map_err(|error| {
+            from_pool(error, &format!("cannot connect to redis at {}", self.endpoint.address))
+        })
+    }
+
+    /// Returns the lane's live connection, making it again when it was lost.
+    async fn pipe(&self, lane: usize) -> Result<Pipe> {
+        let mut slot = self.pipes[lane % self.pipes.len()].lock().await;
+        if let Some(pipe) = slot.as_ref().filter(|pipe| !pipe.is_closed()) {
+            return Ok(pipe.clone());
+        }
+        self.check_claim().await?;
+        let load = redis::cmd("SCRIPT").arg("LOAD").arg(KEEP_HASH_SCRIPT).get_packed_command();
+        let pipe = Pipe::open(&self.endpoint, &[load]).await?;
+        *slot = Some(pipe.clone());
+        Ok(pipe)
+    }
+
+    /// Before any connection is used: the server must still be the one that was claimed.
+    async fn check_claim(&self) -> Result<()> {
+        let Some(claim) = self.claimed.read().await.clone() else { return Ok(()) };
+        match self.sentinel(&claim.run_id).await? {
+            Sentinel::Ours => {}
+            Sentinel::Missing => {
+                return Err(Error::new(
+                    Kind::TargetChanged,
+                    format!("redis at {} was emptied or replaced", self.endpoint.address),
+                ));
+            }
+            Sentinel::Foreign(note) => return Err(foreign(&self.endpoint.address, &note)),
+        }
+        let state = self.state().await?;
+        if !state.is_same_server(&claim.process_id, &claim.history_id) {
+            tracing::warn!(address = %self.endpoint.address, "redis is another process or history than before; the read-back will be full");
+            self.changed.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}
+
+/// The refusal when another run's mark is found.
+pub fn foreign(address: &str, note: &str) -> Error {
+    let run = control::run_of(note).unwrap_or_else(|| "unknown".into());
+    Error::new(Kind::Fenced, format!("redis at {address} is being filled by another run: {note}"))
+        .with_hint(format!(
+            "wait for that run, resume it from its own --state, or if it is dead: rekindle rebuild redis --take-over {run}"
+        ))
+}
+
+#[async_trait]
+impl Sink for RedisSink {
+    async fn write(&self, lane: usize, batch: &Encoded) -> Result<Written> {
+        if batch.entries.is_empty() {
+            return Ok(Written::default());
+        }
+        let pipe = self.pipe(lane).await?;
+        let rows = batch.entries.len() as u64;
+        let outcome =
+            pipe.send(batch.payload.clone(), batch.units.clone(), rows, batch.may_keep).await;
+        if outcome.as_ref().is_err_and(|error| error.kind() == Kind::Timeout) {
+            // A connection that does not answer is not used again.
+            *self.pipes[lane % self.pipes.len()].lock().await = None;
+        }
+        let written = outcome?;
+        if written.written + written.kept != rows {
+            return Err(Error::new(
+                Kind::Internal,
+                format!(
+                    "redis acknowledged {} of {rows} entries of a batch",
+                    written.written + written.kept
+                ),
+            ));
+        }
+        Ok(written)
+    }
+
+    async fn state(&self) -> Result<TargetState> {
+        control::state(&mut self.connection().await?, &self.endpoint.address).await
+    }
+
+    async fn sentinel(&self, run_id: &str) -> Result<Sentinel> {
+        control::sentinel(&mut self.connection().await?, &self.endpoint.address, run_id).await
+    }
+
+    async fn claim(&self, run_id: &str, note: &str) -> Result<Sentinel> {
+        let mut connection = self.connection().await?;
+        let address = &self.endpoint.address;
+        let sentinel = control::claim(&mut connection, address, run_id, note).await?;
+        if sentinel == Sentinel::Ours {
+            let state = control::state(&mut connection, address).await?;
+            *self.claimed.write().await = Some(Claim {
+                run_id: run_id.to_owned(),
+                process_id: state.process_id,
+                history_id: state.history_id,
+            });
+            self.changed.store(false, Ordering::Relaxed);
+        }
+        Ok(sentinel)
+    }
+
+    async fn release(&self, run_id: &str) -> Result<()> {
+        control::release(&mut self.connection().await?, &self.endpoint.address, run_id).await
+    }
+
+    async fn count_existing(&self, keys: &[Bytes]) -> Result<u64> {
+        let mut connection = self.connection().await?;
+        control::count_existing(&mut connection, &self.endpoint.address, keys).await
+    }
+
+    async fn compare(
+        &self,
+        route: &BoundRoute,
+        expected: &[(Bytes, u64, i64)],
+    ) -> Result<Vec<(usize, Difference)>> {
+        let mut connection = self.connection().await?;
+        let mut differences = Vec::new();
+        for (index, slice) in expected.chunks(READ_KEYS_MAX).enumerate() {
+            let found =
+                control::compare(&mut connection, &self.endpoint.address, route, slice).await?;
+            let base = index * READ_KEYS_MAX;
+            differences.extend(found.into_iter().map(|(at, difference)| (base + at, difference)));
+        }
+        Ok(differences)
+    }
+
+    async fn remove(&self, keys: &[Bytes]) -> Result<u64> {
+        control::remove(&mut self.connection().await?, &self.endpoint.address, keys).await
+    }
+
+    fn has_changed(&self) -> bool {
+        self.changed.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,231 @@
+//! One pipelined connection: requests go out in order, replies are counted against them in order.
+//!
+//! Invariant: a request is answered only after every one of its replies was read; when the connection
+//! breaks, every unanswered request fails. The number of requests in flight is bounded.
+
+use super::reply::{Reply, Scanner};
+use crate::batch::Unit;
+use crate::connect::redis::{Endpoint, Stream, from_reply};
+use crate::error::{Error, Kind, Result};
+use crate::load::Written;
+use bytes::{Buf, Bytes, BytesMut};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::sync::{mpsc, oneshot};
+
+/// Requests that may be on the wire of one connection at once.
+pub const IN_FLIGHT_MAX: usize = 4;
+/// How long a batch may stay unanswered before its connection counts as dead.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Bytes handed to the socket per write.
+const WRITE_BYTES: usize = 256 * 1024;
+
+/// A payload and how its replies group.
+pub(crate) struct Request {
+    pub(crate) payload: Bytes,
+    /// Empty: `rows` plain commands of one row each.
+    pub(crate) units: Vec<Unit>,
+    pub(crate) rows: u64,
+    /// Whether a null or zero reply means that an existing key was left alone.
+    pub(crate) may_keep: bool,
+    pub(crate) answer: oneshot::Sender<Result<Written>>,
+}
+
+/// The sending end of a live connection.
+#[derive(Clone)]
+pub(crate) struct Pipe {
+    requests: mpsc::Sender<Request>,
+}
+
+impl Pipe {
+    /// Connects, runs `prepare` (raw commands, each answered by one non-error reply), and starts the two tasks.
+    pub(crate) async fn open(endpoint: &Endpoint, prepare: &[Vec<u8>]) -> Result<Self> {
+        let stream = endpoint.stream().await?;
+        let (reading, writing) = tokio::io::split(stream);
+        let (requests, incoming) = mpsc::channel(IN_FLIGHT_MAX);
+        let (pending, awaited) = mpsc::channel(IN_FLIGHT_MAX);
+        tokio::spawn(write_requests(writing, incoming, pending));
+        tokio::spawn(read_replies(reading, awaited, endpoint.address.clone()));
+        let pipe = Self { requests };
+        for command in prepare {
+            let payload = Bytes::copy_from_slice(command);
+            pipe.send(payload, Vec::new(), 1, false).await?;
+        }
+        Ok(pipe)
+    }
+
+    /// Sends one payload and waits until every reply to it was read, at most [`REPLY_TIMEOUT`].
+    pub(crate) async fn send(
+        &self,
+        payload: Bytes,
+        units: Vec<Unit>,
+        rows: u64,
+        may_keep: bool,
+    ) -> Result<Written> {
+        let (answer, answered) = oneshot::channel();
+        let request = Request { payload, units, rows, may_keep, answer };
+        let exchange = async {
+            self.requests.send(request).await.map_err(|_| closed())?;
+            answered.await.map_err(|_| closed())?
+        };
+        tokio::time::timeout(REPLY_TIMEOUT, exchange).await.unwrap_or_else(|_| {
+            Err(Error::new(
+                Kind::Timeout,
+                format!("redis did not answer a batch within {} s", REPLY_TIMEOUT.as_secs()),
+            ))
+        })
+    }
+
+    /// Whether its tasks have ended.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.requests.is_closed()
+    }
+}
+
+fn closed() -> Error {
+    Error::new(Kind::Connection, "the connection to redis was lost")
+        .with_hint("see that the server is up, then run the same command again: it resumes")
+}
+
+struct Awaited {
+    units: Vec<Unit>,
+    rows: u64,
+    may_keep: bool,
+    answer: oneshot::Sender<Result<Written>>,
+}
+
+async fn write_requests(
+    mut stream: WriteHalf<Box<dyn Stream>>,
+    mut incoming: mpsc::Receiver<Request>,
+    pending: mpsc::Sender<Awaited>,
+) {
+    while let Some(request) = incoming.recv().await {
+        let Request { payload, units, rows, may_keep, answer } = request;
+        let awaited = Awaited { units, rows, may_keep, answer };
+        // Announced before it is written: a reply can never arrive for a request nobody waits for.
+        if pending.send(awaited).await.is_err() {
+            return;
+        }
+        for piece in payload.chunks(WRITE_BYTES) {
+            if stream.write_all(piece).await.is_err() {
+                return;
+            }
+        }
+        if stream.flush().await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn read_replies(
+    mut stream: ReadHalf<Box<dyn Stream>>,
+    mut awaited: mpsc::Receiver<Awaited>,
+    address: String,
+) {
+    let mut scanner = Scanner::default();
+    let mut buffer = BytesMut::with_capacity(64 * 1024);
+    let mut replies: std::collections::VecDeque<Reply> = std::collections::VecDeque::new();
+    while let Some(request) = awaited.recv().await {
+        let mut tally = Tally::new(&request);
+        loop {
+            while !tally.is_complete() {
+                let Some(reply) = replies.pop_front() else { break };
+                tally.count(reply);
+            }
+            if tally.is_complete() {
+                break;
+            }
+            if let Err(error) = fill(&mut stream, &mut buffer, &mut scanner, &mut replies).await {
+                tracing::debug!(%error, %address, "connection lost while waiting for replies");
+                let _gone = request.answer.send(Err(error));
+                return;
+            }
+        }
+        let outcome = tally.outcome(&address);
+        let _gone = request.answer.send(outcome);
+    }
+}
+
+async fn fill(
+    stream: &mut ReadHalf<Box<dyn Stream>>,
+    buffer: &mut BytesMut,
+    scanner: &mut Scanner,
+    replies: &mut std::collections::VecDeque<Reply>,
+) -> Result<()> {
+    let read = stream.read_buf(buffer).await.map_err(|error| closed().with_source(error))?;
+    if read == 0 {
+        return Err(closed());
+    }
+    let used = scanner.scan(buffer, &mut |reply| replies.push_back(reply))?;
+    buffer.advance(used);
+    Ok(())
+}
+
+/// Counts the replies of one request.
+struct Tally<'a> {
+    units: &'a [Unit],
+    rows: u64,
+    may_keep: bool,
+    /// Index of the unit being counted and replies seen in it.
+    unit: usize,
+    seen: u32,
+    outcome: Written,
+    error: Option<String>,
+}
+
+impl<'a> Tally<'a> {
+    fn new(request: &'a Awaited) -> Self {
+        Self {
+            units: &request.units,
+            rows: request.rows,
+            may_keep: request.may_keep,
+            unit: 0,
+            seen: 0,
+            outcome: Written::default(),
+            error: None,
+        }
+    }
+
+    fn is_complete(&self) -> bool {
+        if self.units.is_empty() {
+            self.unit as u64 == self.rows
+        } else {
+            self.unit == self.units.len()
+        }
+    }
+
+    fn count(&mut self, reply: Reply) {
+        let unit = self.units.get(self.unit).copied().unwrap_or(Unit { rows: 1, replies: 1 });
+        self.seen += 1;
+        let is_last = self.seen == unit.replies;
+        match reply {
+            Reply::Error(text) => self.note(text),
+            Reply::Array(Some(text)) => self.note(text),
+            // A transaction whose EXEC is null was dropped by the server.
+            Reply::Null if unit.replies > 1 => self.note("EXECABORT the transaction was dropped".into()),
+            // SET NX answers null, the keep script 0, when the key existed.
+            Reply::Null | Reply::Integer(0) if self.may_keep => {
+                self.outcome.kept += u64::from(unit.rows);
+            }
+            Reply::Null => self.note("ERR a null reply to a write".into()),
+            _ if is_last => self.outcome.written += u64::from(unit.rows),
+            _ => {}
+        }
+        if is_last {
+            self.unit += 1;
+            self.seen = 0;
+        }
+    }
+
+    /// Keeps the first error; EXECABORT only repeats what the queued command said.
+    fn note(&mut self, text: String) {
+        self.error.get_or_insert(text);
+    }
+
+    fn outcome(self, address: &str) -> Result<Written> {
+        match self.error {
+            Some(text) => Err(from_reply(&text, &format!("writing to redis at {address}"))),
+            None => Ok(self.outcome),
+        }
+    }
+}
