@@ -5,7 +5,7 @@
 
 mod check;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use crate::key::{BoundKey, nearest_name};
 use crate::plan::{Expiry, FieldSpec, OnCollision, Route};
@@ -113,20 +113,18 @@ impl BoundRoute {
 
     /// Returns the route reduced to its key columns.
     pub fn key_only(&self) -> KeyOnly {
-        let mut schema = TableSchema {
-            table: self.schema.table.clone(),
-            columns: Vec::new(),
-            unique_keys: self.schema.unique_keys.clone(),
-        };
+        let mut indexes: Vec<usize> = Vec::new();
         for index in self.key.indexes() {
-            let column = &self.schema.columns[index];
-            if schema.index_of(&column.name).is_none() {
-                schema.columns.push(column.clone());
+            if !indexes.contains(&index) {
+                indexes.push(index);
             }
         }
-        let key = BoundKey::new(self.key.template(), &schema)
-            .expect("every key column was just put into the schema");
-        KeyOnly { schema, key }
+        let schema = TableSchema {
+            table: self.schema.table.clone(),
+            columns: indexes.iter().map(|index| self.schema.columns[*index].clone()).collect(),
+            unique_keys: self.schema.unique_keys.clone(),
+        };
+        KeyOnly { schema, key: self.key.reindexed(&indexes) }
     }
 }
 

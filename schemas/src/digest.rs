@@ -1,6 +1,6 @@
 //! The row digest: an order-independent sum of 128-bit row hashes, comparable between runs.
 //!
-//! Invariant: digests are added mod 2^128 together with the row count, never XORed (equal rows would cancel).
+//! Invariant: digests are added mod 2^128 together with the row count, never by XOR (equal rows would cancel).
 //! A row hash covers typed values, before any null policy or text form; `schemas/TYPES.md` lists the bytes.
 
 use crate::bind::BoundRoute;
@@ -148,4 +148,70 @@ fn write_bytes(value: &[u8], out: &mut Vec<u8>) {
 #[expect(clippy::cast_possible_truncation, reason = "arrow offsets bound a value below 2 GiB")]
 fn length(bytes: usize) -> [u8; 4] {
     (bytes as u32).to_le_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bind::tests::{route, schema};
+    use crate::plan::Layout;
+    use crate::type_map::ColumnType;
+    use arrow::array::{ArrayRef, Float64Array, Int32Array, ListArray, StringArray};
+    use arrow::datatypes::Int32Type;
+    use std::sync::Arc;
+
+    fn bound() -> BoundRoute {
+        let columns = [
+            ("b", ColumnType::Text),
+            ("id", ColumnType::Int4),
+            ("a", ColumnType::Float8),
+            ("l", ColumnType::Array(Box::new(ColumnType::Int4))),
+        ];
+        BoundRoute::bind(&route("k:{id}", Layout::Hash), schema(&columns, &[])).unwrap()
+    }
+
+    fn hash(b: Option<&str>, id: i32, a: f64, list: Option<Vec<Option<i32>>>) -> u128 {
+        let bound = bound();
+        let arrays: Vec<ArrayRef> = vec![
+            Arc::new(StringArray::from(vec![b])),
+            Arc::new(Int32Array::from(vec![id])),
+            Arc::new(Float64Array::from(vec![a])),
+            Arc::new(ListArray::from_iter_primitive::<Int32Type, _, _>([list])),
+        ];
+        let rows = RecordBatch::try_new(bound.schema.arrow(), arrays).unwrap();
+        RowHasher::new(&rows, &bound).unwrap().hash(0)
+    }
+
+    #[test]
+    fn a_row_hashes_to_the_documented_bytes() {
+        let mut bytes = vec![1, 8, 0, 0, 0];
+        bytes.extend_from_slice(&1.5_f64.to_le_bytes());
+        bytes.extend_from_slice(&[1, 2, 0, 0, 0, b'h', b'i']);
+        bytes.extend_from_slice(&[1, 8, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0]);
+        bytes.extend_from_slice(&[1, 22, 0, 0, 0, 2, 0, 0, 0]);
+        bytes.extend_from_slice(&[1, 8, 0, 0, 0, 255, 255, 255, 255, 255, 255, 255, 255]);
+        bytes.extend_from_slice(&[0, 0, 0, 0, 0]);
+        let expected = xxh3_128_with_seed(&bytes, DIGEST_SEED);
+        assert_eq!(hash(Some("hi"), 7, 1.5, Some(vec![Some(-1), None])), expected);
+    }
+
+    #[test]
+    fn null_empty_and_signed_zero_differ_and_nans_do_not() {
+        assert_ne!(hash(None, 1, 0.0, None), hash(Some(""), 1, 0.0, None));
+        assert_ne!(hash(None, 1, 0.0, None), hash(None, 1, 0.0, Some(vec![])));
+        assert_ne!(hash(None, 1, 0.0, None), hash(None, 1, -0.0, None));
+        let other_nan = f64::from_bits(f64::NAN.to_bits() ^ 1 ^ (1 << 63));
+        assert_eq!(hash(None, 1, f64::NAN, None), hash(None, 1, other_nan, None));
+    }
+
+    #[test]
+    fn equal_rows_add_up() {
+        let mut digest = Digest::default();
+        digest.add_row(u128::MAX);
+        digest.add_row(u128::MAX);
+        assert_eq!(digest, Digest { sum: u128::MAX - 1, count: 2 });
+        let mut total = Digest { sum: 3, count: 1 };
+        total += digest;
+        assert_eq!((total.hex().as_str(), total.count), ("00000000000000000000000000000001", 3));
+    }
 }

@@ -87,6 +87,16 @@ impl BoundKey {
         self.columns.iter().map(|column| column.index)
     }
 
+    /// Returns the same key over rows that hold only the columns `kept`, in that order.
+    pub(crate) fn reindexed(&self, kept: &[usize]) -> Self {
+        let mut reindexed = self.clone();
+        for column in &mut reindexed.columns {
+            // Every key column is among those kept, so each is found.
+            column.index = kept.iter().take_while(|index| **index != column.index).count();
+        }
+        reindexed
+    }
+
     /// Downcasts the key columns of a batch.
     pub fn renderer<'a>(&'a self, rows: &'a RecordBatch) -> Result<KeyRenderer<'a>, TypeMismatch> {
         let parts = self

@@ -7,7 +7,7 @@
 mod column;
 mod numeric;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use crate::error::{Error, Kind, Result};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
@@ -254,8 +254,9 @@ struct LeadReader<'a> {
     lead: Lead,
     rows: u64,
     ctid: (u32, u16),
-    /// The value of the last row and the last one that differs from it; the outer `None` is no row.
-    key: Option<Option<&'a [u8]>>,
+    /// The value of the last row, absent before the first one and when it is null.
+    key: Option<&'a [u8]>,
+    /// The last value that differs from `key`.
     complete: Option<&'a [u8]>,
 }
 
@@ -270,20 +271,18 @@ impl<'a> LeadReader<'a> {
         let at = wire.at;
         match self.lead {
             Lead::None => {}
-            Lead::Ctid => match wire.field()? {
-                Some(&[a, b, c, d, e, f]) => {
-                    self.ctid = (u32::from_be_bytes([a, b, c, d]), u16::from_be_bytes([e, f]));
+            Lead::Ctid => match wire.field()?.and_then(<[u8]>::split_first_chunk::<4>) {
+                Some((block, &[high, low])) => {
+                    self.ctid = (u32::from_be_bytes(*block), u16::from_be_bytes([high, low]));
                 }
                 _ => return Err(broken(at, "a ctid does not have 6 bytes")),
             },
             Lead::Key => {
                 let key = wire.field()?;
-                if let Some(previous) = self.key
-                    && previous != key
-                {
-                    self.complete = previous;
+                if self.key != key {
+                    self.complete = self.key;
+                    self.key = key;
                 }
-                self.key = Some(key);
             }
         }
         Ok(())
@@ -295,14 +294,14 @@ impl<'a> LeadReader<'a> {
                 broken(bytes.len(), "the column that cuts the table is not valid UTF-8")
             })
         };
-        Ok(match (self.lead, self.key) {
-            (Lead::Ctid, _) if self.rows > 0 => {
+        Ok(match self.lead {
+            Lead::Ctid if self.rows > 0 => {
                 LastLead::Ctid { block: self.ctid.0, offset: self.ctid.1 }
             }
-            (Lead::Key, Some(last)) => {
-                LastLead::Key { last: text(last)?, complete: text(self.complete)? }
+            Lead::Key if self.rows > 0 => {
+                LastLead::Key { last: text(self.key)?, complete: text(self.complete)? }
             }
-            _ => LastLead::None,
+            Lead::None | Lead::Ctid | Lead::Key => LastLead::None,
         })
     }
 }

@@ -38,20 +38,20 @@ impl RenderedKeys {
 
 /// Renders the keys of a raw batch that holds the columns of `key_only.schema` behind its lead column.
 pub fn render_keys(raw: &RawBatch, lead: Lead, key_only: &KeyOnly) -> Result<RenderedKeys> {
-    let decoded = decode(&raw.bytes, lead, &key_only.schema)?;
-    let renderer = key_only.key.renderer(&decoded.rows).map_err(|error| {
+    let batch = decode(&raw.bytes, lead, &key_only.schema)?;
+    let key = key_only.key.renderer(&batch.rows).map_err(|error| {
         Error::new(Kind::Internal, "a decoded column has the wrong arrow type").with_source(error)
     })?;
-    let row_count = decoded.rows.num_rows();
+    let row_count = batch.rows.num_rows();
     let mut rendered = RenderedKeys {
         keys: Vec::with_capacity(raw.bytes.len()),
         ends: Vec::with_capacity(row_count),
         skipped: 0,
     };
-    let mut bad = decoded.bad.iter().peekable();
+    let mut bad = batch.bad.iter().peekable();
     for row in 0..row_count {
         let is_bad = bad.next_if(|bad| bad.row == row).is_some();
-        if is_bad || renderer.render(row, &mut rendered.keys).is_err() {
+        if is_bad || key.render(row, &mut rendered.keys).is_err() {
             rendered.skipped += 1;
             continue;
         }

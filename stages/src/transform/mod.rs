@@ -4,6 +4,8 @@ pub mod copy_binary;
 pub mod keys;
 pub mod redis_command;
 
+pub use redis_command::Style;
+
 use crate::batch::{Encoded, RawBatch};
 use crate::error::Result;
 

@@ -8,7 +8,7 @@ use arrow::array::{
     Array, ArrayRef, BinaryArray, BooleanArray, BooleanBufferBuilder, FixedSizeBinaryArray,
     ListArray, NullBufferBuilder, PrimitiveArray, StringArray, StringBuilder,
 };
-use arrow::buffer::{Buffer, OffsetBuffer, ScalarBuffer};
+use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{
     ArrowPrimitiveType, Date32Type, Field, Float32Type, Float64Type, Int16Type, Int32Type,
     Int64Type, Time64MicrosecondType, TimestampMicrosecondType,
@@ -232,6 +232,7 @@ impl ColumnBuilder {
                     .map(|element| row_of_element(&ends, *element))
                     .collect();
                 not_utf8.dedup();
+                let nulls = without_rows(nulls, ends.len() - 1, &not_utf8);
                 let offsets = OffsetBuffer::new(ScalarBuffer::from(ends));
                 let array = ListArray::try_new(item, offsets, finished.array, nulls)?;
                 return Ok(Finished { array: Arc::new(array), not_utf8 });
@@ -298,7 +299,7 @@ fn timestamp(us: i64) -> Result<i64, Problem> {
     }
 }
 
-type Nulls = Option<arrow::buffer::NullBuffer>;
+type Nulls = Option<NullBuffer>;
 
 fn primitive<T: ArrowPrimitiveType>(
     values: Vec<T::Native>,
@@ -337,6 +338,18 @@ fn without_invalid(values: &BinaryArray) -> Finished {
         }
     }
     Finished { array: Arc::new(texts.finish()), not_utf8 }
+}
+
+/// Makes rows null, besides those that are.
+fn without_rows(nulls: Nulls, row_count: usize, rows: &[usize]) -> Nulls {
+    if rows.is_empty() {
+        return nulls;
+    }
+    let mut is_valid = vec![true; row_count];
+    for row in rows {
+        is_valid[*row] = false;
+    }
+    NullBuffer::union(nulls.as_ref(), Some(&NullBuffer::from(is_valid)))
 }
 
 /// Returns the row whose elements include an element.

@@ -57,7 +57,6 @@ fn write_head(kind: u8, count: usize, out: &mut Vec<u8>) {
 }
 
 /// Puts the decimal digits at the end of the buffer and returns where they start.
-#[expect(clippy::cast_possible_truncation, reason = "each digit is below 10")]
 fn digits(mut value: u64, buffer: &mut [u8; 20]) -> usize {
     let mut at = buffer.len();
     loop {
