@@ -49,7 +49,7 @@ pub enum ColumnType {
     Array(Box<ColumnType>),
 }
 
-/// What `type_of` needs to know of a PostgreSQL type, read from `pg_type`.
+/// What `ColumnType::of_postgres` needs to know of a PostgreSQL type, read from `pg_type`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PgType {
     /// Type name without its schema, for example `int8` or `_int8`.
