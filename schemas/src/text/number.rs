@@ -3,6 +3,7 @@
 //! Invariant: parsing the text gives the same bits back (every NaN counts as one value); the choice
 //! between plain and exponent form is that of PostgreSQL 15 with `extra_float_digits = 1`
 //! (`src/common/d2s.c` and `f2s.c`: plain while -4 <= exponent < `DBL_DIG`, `FLT_DIG` respectively).
+//! Where the shortest text is half-way between two floats PostgreSQL prints one digit more; we do not.
 
 use super::write_integer;
 
