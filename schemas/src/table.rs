@@ -39,11 +39,8 @@ impl TableSchema {
 
     /// Returns the arrow schema of an extracted batch; every field is nullable.
     pub fn arrow(&self) -> SchemaRef {
-        let fields: Vec<Field> = self
-            .columns
-            .iter()
-            .map(|c| Field::new(&c.name, c.column_type.arrow(), true))
-            .collect();
+        let fields: Vec<Field> =
+            self.columns.iter().map(|c| Field::new(&c.name, c.column_type.arrow(), true)).collect();
         Arc::new(Schema::new(fields))
     }
 
