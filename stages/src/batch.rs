@@ -57,6 +57,8 @@ pub struct Encoded {
     pub payload: Bytes,
     /// How the replies group; empty means one row and one reply per entry.
     pub units: Vec<Unit>,
+    /// Whether a null or zero reply means that the key existed and was left alone (`on_conflict = "keep"`).
+    pub may_keep: bool,
     /// Rows decoded.
     pub rows_read: u64,
     /// Bytes of the raw batch.

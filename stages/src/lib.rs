@@ -5,10 +5,10 @@
 //! `extract/`, `transform/` and `load/` do not import each other.
 
 pub mod batch;
-// pub mod connect;
+pub mod connect;
 pub mod error;
-// pub mod extract;
-// pub mod load;
+pub mod extract;
+pub mod load;
 pub mod transform;
 
 pub use batch::{Encoded, Entry, RawBatch, Rejected, Unit};

@@ -28,10 +28,9 @@ pub(super) async fn partitions(
     first: usize,
 ) -> Result<Vec<Partition>> {
     let mut transaction = server.begin().await?;
-    let connection = &mut *transaction.connection;
     let mut cut = match shape.cut(&bound.route) {
         Cut::Ctid => by_ctid(shape, wanted),
-        Cut::Key => by_key(connection, bound, wanted).await?,
+        Cut::Key => by_key(&mut transaction.connection, bound, wanted).await?,
         Cut::Whole => vec![(Bounds::Whole, shape.rows_estimate().unwrap_or(0), shape.bytes())],
     };
     // An empty table still has a partition, so that the route is begun, counted and finished like any other.
@@ -40,7 +39,7 @@ pub(super) async fn partitions(
     }
     let mut partitions = Vec::with_capacity(cut.len());
     for (index, (bounds, rows_estimate, bytes_estimate)) in cut.into_iter().enumerate() {
-        let newest_us = newest(connection, bound, shape, &bounds).await?;
+        let newest_us = newest(&mut transaction.connection, bound, shape, &bounds).await?;
         partitions.push(Partition {
             id: PartitionId(format!("{}/{}", bound.route.name, first + index)),
             route: bound.route.name.clone(),
@@ -50,8 +49,8 @@ pub(super) async fn partitions(
             newest_us,
         });
     }
-    sqlx::raw_sql("commit")
-        .execute(connection)
+    transaction
+        .commit()
         .await
         .map_err(|error| from_sqlx(error, "cannot end the planning transaction"))?;
     Ok(partitions)

@@ -26,8 +26,6 @@ pub(super) fn stream(
         let mut transaction = transaction;
         let outcome = copy(&mut transaction, &sql, deadline, &sender, &partition).await;
         if let Err(error) = outcome {
-            // Mid-stream the session cannot be used again.
-            transaction.connection.close_on_drop();
             // A receiver that is gone has stopped asking; nobody is left to tell.
             if sender.send(Err(error)).await.is_err() {
                 tracing::trace!("the lane left before the read failed");
@@ -45,12 +43,9 @@ async fn copy(
     partition: &str,
 ) -> Result<()> {
     let failed = |error| from_sqlx(error, &format!("cannot read partition {partition}"));
-    // Dropped midway (the lane left), the session is closed: a COPY cannot be abandoned politely.
-    let mut guard = CloseUnlessDone { transaction, is_done: false };
     let end_at = Instant::now() + deadline;
     {
-        let mut messages =
-            guard.transaction.connection.copy_out_raw(sql).await.map_err(failed)?;
+        let mut messages = transaction.connection.copy_out_raw(sql).await.map_err(failed)?;
         let mut filling = BytesMut::with_capacity(BATCH_BYTES + 4096);
         let mut rows = 0;
         while let Some(message) = messages.next().await {
@@ -78,20 +73,5 @@ async fn copy(
             return Err(Error::new(Kind::Cancelled, "the lane stopped reading"));
         }
     }
-    sqlx::raw_sql("commit").execute(&mut *guard.transaction.connection).await.map_err(failed)?;
-    guard.is_done = true;
-    Ok(())
-}
-
-struct CloseUnlessDone<'a> {
-    transaction: &'a mut Transaction,
-    is_done: bool,
-}
-
-impl Drop for CloseUnlessDone<'_> {
-    fn drop(&mut self) {
-        if !self.is_done {
-            self.transaction.connection.close_on_drop();
-        }
-    }
+    transaction.commit().await.map_err(failed)
 }

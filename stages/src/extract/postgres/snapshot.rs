@@ -40,10 +40,33 @@ struct Exported {
     holder: PoolConnection<sqlx::Postgres>,
 }
 
-/// A reader's transaction.
+/// A reader's transaction. Dropped before it was committed, it takes its connection along: the pool must
+/// never hand out one that is still inside a transaction.
 pub(super) struct Transaction {
     pub(super) connection: PoolConnection<sqlx::Postgres>,
     pub(super) snapshot: Snapshot,
+    is_committed: bool,
+}
+
+impl Transaction {
+    fn new(connection: PoolConnection<sqlx::Postgres>, snapshot: Snapshot) -> Self {
+        Self { connection, snapshot, is_committed: false }
+    }
+
+    /// Ends the transaction; nothing was written, so a failure costs only the connection.
+    pub(super) async fn commit(&mut self) -> std::result::Result<(), sqlx::Error> {
+        sqlx::raw_sql("commit").execute(&mut *self.connection).await?;
+        self.is_committed = true;
+        Ok(())
+    }
+}
+
+impl Drop for Transaction {
+    fn drop(&mut self) {
+        if !self.is_committed {
+            self.connection.close_on_drop();
+        }
+    }
 }
 
 impl PostgresServer {
@@ -82,7 +105,7 @@ impl PostgresServer {
         let mut connection = self.connection().await?;
         let import = format!("{BEGIN}; set transaction snapshot '{name}'");
         match sqlx::raw_sql(AssertSqlSafe(import)).execute(&mut *connection).await {
-            Ok(_) => return Ok(Transaction { connection, snapshot }),
+            Ok(_) => return Ok(Transaction::new(connection, snapshot)),
             Err(error) => {
                 let what = format!("cannot import the snapshot on {}", self.postgres.address);
                 let error = from_sqlx(error, &what);
@@ -106,7 +129,7 @@ impl PostgresServer {
             .await
             .map_err(|error| from_sqlx(error, "cannot begin a transaction"))?;
         let snapshot = self.observe(&mut connection).await?;
-        Ok(Transaction { connection, snapshot })
+        Ok(Transaction::new(connection, snapshot))
     }
 
     async fn current(&self) -> Result<(String, Snapshot)> {

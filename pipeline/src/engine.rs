@@ -1,0 +1,173 @@
+//! The engine: runs the partitions of a round through a bounded set of lanes.
+//!
+//! Invariant: one slow or poisoned partition never stops the others; what cannot be right for any partition
+//! (a full target, a foreign sentinel, a failing journal) stops them all at their next batch.
+
+use crate::journal::PartitionRecord;
+use crate::lane::{Shared, run_partition};
+use crate::route::RouteRun;
+use stages::{Error, Kind, Result};
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::task::JoinSet;
+
+/// First pause before a partition is tried again; doubles up to [`PAUSE_MAX`], with full jitter.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// How long lanes may finish their writes in flight after a signal; below the promised 10 s.
+const DRAIN_MAX: Duration = Duration::from_secs(8);
+/// How often the target is looked at during a round.
+const WATCH_EVERY: Duration = Duration::from_secs(1);
+
+/// What runs the rounds of a run.
+pub struct Engine {
+    /// Shared by all lanes.
+    pub shared: Arc<Shared>,
+    /// Routes in plan order.
+    pub routes: Vec<Arc<RouteRun>>,
+    /// Partitions at once.
+    pub lanes: usize,
+    /// How long a system may stay away before a partition gives up.
+    pub retry_for: Duration,
+}
+
+/// Partitions waiting for a lane, and what went wrong so far.
+#[derive(Default)]
+struct Round {
+    queue: VecDeque<PartitionRecord>,
+    failures: Vec<Error>,
+}
+
+impl Engine {
+    /// Runs the given partitions, in order, and returns what failed. Every lane has ended when it returns.
+    pub async fn run_round(self: &Arc<Self>, partitions: Vec<PartitionRecord>) -> Vec<Error> {
+        if partitions.is_empty() {
+            return Vec::new();
+        }
+        let lanes = self.lanes.min(partitions.len());
+        let round = Arc::new(Mutex::new(Round { queue: partitions.into(), failures: Vec::new() }));
+        let watch = tokio::spawn(watch_target(Arc::clone(self), Arc::clone(&round)));
+        let mut tasks = JoinSet::new();
+        for lane in 0..lanes {
+            let engine = Arc::clone(self);
+            let round = Arc::clone(&round);
+            tasks.spawn(async move { engine.run_lane(lane, &round).await });
+        }
+        let drained = async { while tasks.join_next().await.is_some() {} };
+        let stop = self.shared.stop.token();
+        let give_up = async {
+            stop.cancelled().await;
+            tokio::time::sleep(DRAIN_MAX).await;
+        };
+        tokio::select! {
+            () = drained => {}
+            () = give_up => tracing::warn!("writes in flight did not end in time; they are repeated on resume"),
+        }
+        tasks.shutdown().await;
+        watch.abort();
+        std::mem::take(&mut lock(&round).failures)
+    }
+
+    async fn run_lane(&self, lane: usize, round: &Mutex<Round>) {
+        while !self.shared.stop.is_cancelled() {
+            let Some(record) = lock(round).queue.pop_front() else { return };
+            if let Err(error) = self.persist(lane, &record).await {
+                let is_fatal = error.kind() != Kind::Data;
+                lock(round).failures.push(error);
+                if is_fatal {
+                    self.shared.stop.cancel();
+                }
+            }
+        }
+    }
+
+    /// Attempts a partition until it is done, fails for good, or its systems stay away too long.
+    async fn persist(&self, lane: usize, record: &PartitionRecord) -> Result<()> {
+        let Some(route) = self.routes.iter().find(|route| route.name() == record.partition.route)
+        else {
+            let message = format!("partition {} belongs to no route", record.partition.id);
+            return Err(Error::new(Kind::Internal, message));
+        };
+        let stop = self.shared.stop.token();
+        let mut failing_since: Option<Instant> = None;
+        let mut pause = PAUSE_MIN;
+        let mut rows = 0;
+        loop {
+            let error = match run_partition(&self.shared, route, record, lane).await {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+            if !error.kind().is_transient() {
+                return Err(error);
+            }
+            let carried = self.shared.counters.rows();
+            if carried > rows {
+                // The systems work; only an outage without any progress counts against the limit.
+                (failing_since, pause, rows) = (None, PAUSE_MIN, carried);
+            }
+            let since = *failing_since.get_or_insert_with(Instant::now);
+            if since.elapsed() >= self.retry_for {
+                return Err(error);
+            }
+            tracing::warn!(partition = %record.partition.id, %error, "trying again");
+            tokio::select! {
+                () = tokio::time::sleep(jittered(pause)) => {}
+                () = stop.cancelled() => return Err(error),
+            }
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+}
+
+/// Stops the round when the target begins to evict: what it evicts may be what was just written.
+async fn watch_target(engine: Arc<Engine>, round: Arc<Mutex<Round>>) {
+    let mut evicted_before = HashMap::new();
+    loop {
+        if let Ok(state) = engine.shared.sink.state().await {
+            let before = *evicted_before.entry(state.process_id).or_insert(state.evicted);
+            if state.evicted > before {
+                let count = state.evicted - before;
+                let error = Error::new(
+                    Kind::Capacity,
+                    format!("the target evicted {count} keys (policy {}) while it was filled", state.eviction),
+                )
+                .with_hint("raise maxmemory or leave routes out with --route, then run the same command again");
+                lock(&round).failures.push(error);
+                engine.shared.stop.cancel();
+                return;
+            }
+        }
+        tokio::time::sleep(WATCH_EVERY).await;
+    }
+}
+
+fn lock(round: &Mutex<Round>) -> std::sync::MutexGuard<'_, Round> {
+    round.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A uniformly random part of the pause, so that lanes do not return all at once.
+fn jittered(pause: Duration) -> Duration {
+    // The standard library seeds every `RandomState` at random; its hash of nothing is a random number.
+    let random = RandomState::new().hash_one(());
+    pause.mul_f64(random as f64 / u64::MAX as f64)
+}
+
+/// Orders partitions: priority, then newest first, then largest first.
+pub fn order(partitions: &mut [PartitionRecord], routes: &[Arc<RouteRun>]) {
+    let priority = |record: &PartitionRecord| {
+        routes
+            .iter()
+            .find(|route| route.name() == record.partition.route)
+            .map_or(u32::MAX, |route| route.bound.route.priority)
+    };
+    partitions.sort_by_key(|record| {
+        (
+            priority(record),
+            std::cmp::Reverse(record.partition.newest_us),
+            std::cmp::Reverse(record.partition.bytes_estimate),
+            record.ordinal,
+        )
+    });
+}

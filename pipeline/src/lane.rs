@@ -1,0 +1,223 @@
+//! One partition on its way: read -> transform -> ledger -> write -> commit. Read this file first.
+//!
+//! Invariant: what is committed is a contiguous prefix of the partition, acknowledged by the target before
+//! the journal hears of it. The first error stops the lane; everything after the last commit is redone.
+
+use crate::checkpoint::Counts;
+use crate::cpu::CpuPool;
+use crate::journal::{CommitHandle, Delta, Journal, PartitionRecord};
+use crate::ledger::{self, Ledger};
+use crate::outcome::from_journal;
+use crate::progress::Counters;
+use crate::rejects::RejectWriter;
+use crate::route::RouteRun;
+use crate::snapshots::Snapshots;
+use crate::stop::StopSwitch;
+use futures::TryStreamExt;
+use schemas::{Partition, PartitionId, Position};
+use stages::extract::{BatchStream, Columns, READAHEAD};
+use stages::load::{Sink, Written};
+use stages::{Encoded, Error, Kind, Result};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Transforms a lane may have queued or running.
+pub const TRANSFORMS: usize = 2;
+/// Batches a lane may have at the target, unanswered.
+pub const WRITES: usize = 2;
+
+/// Batches that may be alive in one lane: waiting, being filled, transformed, written.
+pub const BATCHES_ALIVE: usize = READAHEAD + TRANSFORMS + WRITES + 1;
+
+/// What all lanes of a run share.
+pub struct Shared {
+    /// The run's id.
+    pub run_id: String,
+    /// The journal.
+    pub journal: Journal,
+    /// Group commit.
+    pub commits: CommitHandle,
+    /// Where entries go.
+    pub sink: Arc<dyn Sink>,
+    /// Transform threads.
+    pub cpu: CpuPool,
+    /// Keys written.
+    pub ledger: Arc<Ledger>,
+    /// Rows that could not be carried.
+    pub rejects: RejectWriter,
+    /// Source states used.
+    pub snapshots: Snapshots,
+    /// Live counters.
+    pub counters: Arc<Counters>,
+    /// Cancelled when lanes must stop at the next batch.
+    pub stop: StopSwitch,
+}
+
+/// A batch that was transformed, with its ledger frame.
+struct Ready {
+    encoded: Encoded,
+    frame: Vec<u8>,
+}
+
+/// A batch that the target acknowledged.
+struct Acknowledged {
+    position: Position,
+    counts: Counts,
+    ledger_bytes: u64,
+}
+
+/// One attempt at a partition; owns its epoch.
+struct Attempt<'a> {
+    shared: &'a Arc<Shared>,
+    route: &'a Arc<RouteRun>,
+    partition: &'a Partition,
+    lane: usize,
+    epoch: u64,
+}
+
+/// Carries one partition from its committed position to its end.
+///
+/// Returns once the journal holds it as done. After an error the partition can be attempted again at once;
+/// `Fenced` means that another attempt owns it.
+pub async fn run_partition(
+    shared: &Arc<Shared>,
+    route: &Arc<RouteRun>,
+    record: &PartitionRecord,
+    lane: usize,
+) -> Result<()> {
+    let started = Instant::now();
+    let partition = &record.partition;
+    let session = route.source.open().await?;
+    let snapshot = shared.snapshots.record(session.snapshot()).await?;
+    route.accept_snapshot(snapshot)?;
+    shared.commits.flush().await.map_err(from_journal)?;
+    let begun =
+        shared.journal.begin(&shared.run_id, &partition.id, snapshot).await.map_err(from_journal)?;
+    let attempt = Attempt { shared, route, partition, lane, epoch: begun.epoch };
+    let length = shared.ledger.begin(&partition.id, begun.ledger_bytes)?;
+    // Only the very first attempt on an empty target may rely on finding nothing under its keys.
+    let style = route.style(&partition.bounds, begun.epoch == 1);
+    let transform = (route.transform)(&partition.bounds, style);
+    let stream = session.read(partition, &begun.position, Columns::All);
+    let outcome = attempt.carry(stream, transform, begun.position, length).await;
+    shared.ledger.end(&partition.id);
+    let busy_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    match outcome {
+        Ok(()) => {
+            shared.commits.finish(&partition.id, begun.epoch, busy_ms).await.map_err(from_journal)?;
+            shared.counters.partition_done(route.index, now_ms());
+            Ok(())
+        }
+        Err(error) => {
+            let failed = shared.commits.fail(&partition.id, begun.epoch, &error.to_string()).await;
+            // What the lane met is the cause; that it could not be noted is only worth a line.
+            if let Err(noted) = failed {
+                tracing::debug!(error = %noted, "the failed attempt could not be journaled");
+            }
+            Err(error)
+        }
+    }
+}
+
+impl Attempt<'_> {
+    async fn carry(
+        &self,
+        stream: BatchStream,
+        transform: Arc<dyn stages::transform::Transform>,
+        position: Position,
+        ledger_bytes: u64,
+    ) -> Result<()> {
+        let mut from = position;
+        let mut length = ledger_bytes;
+        let transformed = self.batches(stream).map_ok(|raw| {
+            let transform = Arc::clone(&transform);
+            self.shared.cpu.submit(move || {
+                let encoded = transform.apply(raw, now_ms())?;
+                let frame = ledger::encode_frame(&encoded)?;
+                Ok(Ready { encoded, frame })
+            })
+        });
+        let written = transformed.try_buffered(TRANSFORMS).map_ok(|ready| {
+            length += ready.frame.len() as u64;
+            self.write(ready, length)
+        });
+        let mut written = std::pin::pin!(written.try_buffered(WRITES));
+        while let Some(acknowledged) = written.try_next().await? {
+            let Acknowledged { position, counts, ledger_bytes } = acknowledged;
+            self.shared.counters.add(self.route.index, &counts);
+            let delta = Delta {
+                partition: self.partition.id.clone(),
+                epoch: self.epoch,
+                from: std::mem::replace(&mut from, position.clone()),
+                to: position,
+                counts,
+                ledger_bytes,
+            };
+            self.shared.commits.commit(delta).await.map_err(from_journal)?;
+        }
+        if self.shared.stop.is_cancelled() {
+            return Err(Error::new(Kind::Cancelled, "the run was asked to stop"));
+        }
+        Ok(())
+    }
+
+    /// Turns the source's channel into a stream and counts the time the lane waits for it.
+    fn batches(
+        &self,
+        stream: BatchStream,
+    ) -> impl futures::Stream<Item = Result<stages::RawBatch>> + '_ {
+        let stop = self.shared.stop.token();
+        futures::stream::unfold((stream, stop), move |(mut stream, stop)| async move {
+            let asked = Instant::now();
+            // Asked to stop, the lane takes no more batches; those on their way are still written and committed.
+            let next = tokio::select! {
+                biased;
+                () = stop.cancelled() => return None,
+                next = stream.next() => next,
+            };
+            self.shared.counters.source_wait(self.route.index, asked.elapsed());
+            next.map(|batch| (batch, (stream, stop)))
+        })
+    }
+
+    async fn write(&self, ready: Ready, ledger_bytes: u64) -> Result<Acknowledged> {
+        let Ready { encoded, frame } = ready;
+        let id: &PartitionId = &self.partition.id;
+        // Before the first byte leaves: a key that may be in the target is in the ledger.
+        if !frame.is_empty() {
+            self.shared.ledger.append(id, &frame)?;
+        }
+        let mut rejects = 0;
+        if let Some(rejected) = &encoded.rejected {
+            rejects = rejected.reasons.len() as u64;
+            self.shared.rejects.write(&self.route.bound.route.name, id, self.epoch, rejected)?;
+        }
+        let started = Instant::now();
+        let Written { written, kept } = self.shared.sink.write(self.lane, &encoded).await?;
+        self.shared.counters.target_time(self.route.index, started.elapsed());
+        let counts = Counts {
+            rows: encoded.rows_read,
+            bytes: encoded.bytes_read,
+            written,
+            kept,
+            expired: encoded.expired,
+            rejects,
+            digest: encoded.digest,
+        };
+        if counts.rows != written + kept + counts.expired + rejects {
+            return Err(Error::new(
+                Kind::Internal,
+                format!("a batch of partition {id} does not add up: {} rows read", counts.rows),
+            ));
+        }
+        Ok(Acknowledged { position: encoded.position, counts, ledger_bytes })
+    }
+}
+
+/// Milliseconds since 1970.
+pub fn now_ms() -> i64 {
+    let since = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or(Duration::ZERO);
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}

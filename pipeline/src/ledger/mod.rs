@@ -1,0 +1,186 @@
+//! The ledger: every key a run may have written, with the hash of its value and its expiry.
+//!
+//! One file per partition under `<state>/runs/<run>/ledger`, appended before a batch is sent. It answers
+//! without the source or a SCAN what the run has written: which keys to read back, and which to remove when
+//! their rows are gone after a resume.
+//!
+//! Invariant: a key is in the ledger before it can be in the target. A torn last frame was never sent and is
+//! cut off; any other damage is an error.
+
+mod frame;
+
+pub use frame::{Frame, FrameReader, encode_frame};
+
+use schemas::PartitionId;
+use stages::{Error, Kind, Result};
+use std::collections::HashMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The ledger files of one run.
+#[derive(Debug)]
+pub struct Ledger {
+    folder: PathBuf,
+    open: Mutex<HashMap<PartitionId, Arc<File>>>,
+}
+
+impl Ledger {
+    /// Opens the folder of a run, making it with mode 0700 when it is missing.
+    pub fn open(state: &Path, run_id: &str) -> Result<Self> {
+        let folder = state.join("runs").join(run_id).join("ledger");
+        make_folder(&folder)?;
+        Ok(Self { folder, open: Mutex::default() })
+    }
+
+    /// Path of a partition's file.
+    pub fn path(&self, partition: &PartitionId) -> PathBuf {
+        // Route names are limited to letters, digits, '_', '.' and '-', so '/' only separates the ordinal.
+        self.folder.join(format!("{}.ledger", partition.0.replace('/', "@")))
+    }
+
+    /// Opens a partition's file for appending, cuts off a torn last frame, and returns its length.
+    ///
+    /// `committed` is what the journal knows; a shorter file has lost what was promised to be durable.
+    pub fn begin(&self, partition: &PartitionId, committed: u64) -> Result<u64> {
+        let path = self.path(partition);
+        let file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .read(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|error| io_error("open", &path, error))?;
+        let whole = frame::whole_length(&path)?;
+        if whole < committed {
+            return Err(damaged(&path, &format!("{whole} bytes are whole, {committed} were committed")));
+        }
+        file.set_len(whole).map_err(|error| io_error("truncate", &path, error))?;
+        self.lock().insert(partition.clone(), Arc::new(file));
+        Ok(whole)
+    }
+
+    /// Appends one encoded frame to a begun partition.
+    pub fn append(&self, partition: &PartitionId, frame: &[u8]) -> Result<()> {
+        let file = self.lock().get(partition).map(Arc::clone).ok_or_else(|| {
+            Error::new(Kind::Internal, format!("the ledger of partition {partition} is not open"))
+        })?;
+        (&*file).write_all(frame).map_err(|error| io_error("write", &self.path(partition), error))
+    }
+
+    /// Makes the files of these partitions durable.
+    pub fn sync(&self, partitions: &[PartitionId]) -> io::Result<()> {
+        for partition in partitions {
+            let file = self.lock().get(partition).map(Arc::clone);
+            if let Some(file) = file {
+                file.sync_data()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Closes a partition's file.
+    pub fn end(&self, partition: &PartitionId) {
+        self.lock().remove(partition);
+    }
+
+    /// Files of a route in the order they were cut, or its compacted file alone when there is one.
+    pub fn files(&self, route: &str) -> Result<Vec<PathBuf>> {
+        let compacted = self.compacted(route);
+        if compacted.exists() {
+            return Ok(vec![compacted]);
+        }
+        self.raw_files(route)
+    }
+
+    /// Files of a route's partitions in the order they were cut.
+    pub fn raw_files(&self, route: &str) -> Result<Vec<PathBuf>> {
+        let entries =
+            fs::read_dir(&self.folder).map_err(|error| io_error("read", &self.folder, error))?;
+        let mut files = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(|error| io_error("read", &self.folder, error))?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let ordinal = name
+                .strip_suffix(".ledger")
+                .and_then(|stem| stem.rsplit_once('@'))
+                .filter(|(owner, _)| *owner == route)
+                .and_then(|(_, ordinal)| ordinal.parse::<u64>().ok());
+            if let Some(ordinal) = ordinal {
+                files.push((ordinal, entry.path()));
+            }
+        }
+        files.sort();
+        Ok(files.into_iter().map(|(_, path)| path).collect())
+    }
+
+    /// Number of entries in a route's partition files, keys written again included.
+    pub fn entries(&self, route: &str) -> Result<u64> {
+        let mut entries = 0;
+        for path in self.raw_files(route)? {
+            let mut reader = FrameReader::open(&path)?;
+            while let Some(rows) = reader.skip_frame()? {
+                entries += rows as u64;
+            }
+        }
+        Ok(entries)
+    }
+
+    /// Path of the route's compacted ledger: each surviving key once, with what was written last.
+    pub fn compacted(&self, route: &str) -> PathBuf {
+        self.folder.join(format!("{route}@compacted"))
+    }
+
+    /// Forgets a route's compacted ledger, because more is about to be written.
+    pub fn forget_compacted(&self, route: &str) -> Result<()> {
+        let path = self.compacted(route);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(io_error("remove", &path, error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Path of the list of keys removed because their rows are gone.
+    pub fn dropped_names(&self, route: &str) -> PathBuf {
+        self.folder.with_file_name(format!("dropped-{route}.txt"))
+    }
+
+    /// Folder for the temporary files of a reconciliation.
+    pub fn scratch(&self) -> PathBuf {
+        self.folder.with_file_name("spool")
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<PartitionId, Arc<File>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Makes a folder readable by its owner only.
+pub(crate) fn make_folder(path: &Path) -> Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|error| io_error("create", path, error))
+}
+
+/// An I/O failure under the state folder.
+pub(crate) fn io_error(operation: &str, path: &Path, error: io::Error) -> Error {
+    let hint = if error.kind() == io::ErrorKind::StorageFull {
+        "free space under --state, then run the same command again: it resumes"
+    } else {
+        "check the folder given by --state, then run the same command again"
+    };
+    Error::new(Kind::Internal, format!("cannot {operation} {}", path.display()))
+        .with_hint(hint)
+        .with_source(error)
+}
+
+pub(crate) fn damaged(path: &Path, what: &str) -> Error {
+    Error::new(Kind::Internal, format!("ledger {} is damaged: {what}", path.display()))
+        .with_hint("rekindle rebuild redis --fresh")
+}

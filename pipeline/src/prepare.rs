@@ -1,0 +1,311 @@
+//! Prepares a run: new or resumed, target claimed, partitions cut, and what a resume may still believe.
+//!
+//! Invariant: what was committed is believed only where source and target are provably the ones it was
+//! committed against; everything else starts over, and its written keys are reconciled at the end.
+
+use crate::catch_up::{next_ordinal, partitions_of};
+use crate::checkpoint::Status;
+use crate::engine::Engine;
+use crate::journal::{Journal, NewRun, RouteRecord, RunRecord, RunStatus, ServerRecord};
+use crate::lane::{Shared, now_ms};
+use crate::outcome::from_journal;
+use crate::rebuild::{COMMAND, Options};
+use crate::route::RouteRun;
+use schemas::Plan;
+use stages::load::{Sentinel, Sink};
+use stages::{Error, Kind, Result};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Partitions per lane that a table is cut into at least, so that lanes end together.
+const PARTITIONS_PER_LANE: usize = 8;
+/// Role of the target in the journal's list of servers.
+const TARGET: &str = "redis";
+
+/// Finds the unfinished run of this plan or creates a new one. Returns it and whether it is resumed.
+pub async fn open_run(
+    journal: &Journal,
+    plan: &Plan,
+    options: &Options,
+    routes: &[RouteRun],
+    sink: &dyn Sink,
+) -> std::result::Result<(RunRecord, bool), Vec<Error>> {
+    let one = |error| vec![from_journal(error)];
+    let unfinished = journal.unfinished_run(COMMAND).await.map_err(one)?;
+    match unfinished {
+        Some(run) if options.fresh => {
+            sink.release(&run.id).await.map_err(|error| vec![error])?;
+            let status = RunStatus::Abandoned;
+            journal.set_run_status(&run.id, status, Some(now_ms()), None).await.map_err(one)?;
+        }
+        Some(run) => {
+            refuse_changes(journal, &run, routes).await?;
+            journal.note_attempt(&run.id).await.map_err(one)?;
+            let status = RunStatus::Running;
+            journal.set_run_status(&run.id, status, None, None).await.map_err(one)?;
+            return Ok((run, true));
+        }
+        None => {}
+    }
+    let started_ms = now_ms();
+    let run = NewRun {
+        command: COMMAND.to_owned(),
+        plan_fingerprint: plan.fingerprint(),
+        binary_version: env!("CARGO_PKG_VERSION").to_owned(),
+        lost_at_ms: options.lost_at_ms.unwrap_or(started_ms),
+        lost_at_given: options.lost_at_ms.is_some(),
+        started_ms,
+        target_was_empty: false,
+    };
+    let run = journal.create_run(run).await.map_err(one)?;
+    let records: Vec<RouteRecord> = routes.iter().map(|route| new_record(&run.id, route)).collect();
+    journal.put_routes(&records).await.map_err(one)?;
+    Ok((run, false))
+}
+
+fn new_record(run_id: &str, route: &RouteRun) -> RouteRecord {
+    RouteRecord {
+        run_id: run_id.to_owned(),
+        name: route.name().to_owned(),
+        definition: route.bound.route.definition(),
+        schema_lines: route.bound.schema.identity_lines(),
+        relations: route.source.relations(),
+        reconcile: false,
+        caught_up: None,
+        dropped_keys: 0,
+        completed_ms: None,
+    }
+}
+
+/// A resumed run must mean the same: same routes, same columns. Every difference is shown.
+async fn refuse_changes(
+    journal: &Journal,
+    run: &RunRecord,
+    routes: &[RouteRun],
+) -> std::result::Result<(), Vec<Error>> {
+    let recorded = journal.routes(&run.id).await.map_err(|error| vec![from_journal(error)])?;
+    let mut plan_changes = Vec::new();
+    let mut schema_changes = Vec::new();
+    for record in &recorded {
+        match routes.iter().find(|route| route.name() == record.name) {
+            None => plan_changes.push(format!("- route {}", record.name)),
+            Some(route) => {
+                let definition = route.bound.route.definition();
+                let (old, new) = (record.definition.lines(), definition.lines());
+                plan_changes.extend(changed_lines(&record.name, old, new));
+                let lines = route.bound.schema.identity_lines();
+                let (old, new) = (record.schema_lines.iter(), lines.iter());
+                let (old, new) = (old.map(String::as_str), new.map(String::as_str));
+                schema_changes.extend(changed_lines(&record.name, old, new));
+            }
+        }
+    }
+    let added = routes.iter().filter(|route| recorded.iter().all(|r| r.name != route.name()));
+    plan_changes.extend(added.map(|route| format!("+ route {}", route.name())));
+    let refuse = |kind, what: &str, changes: &[String]| {
+        Error::new(kind, format!("{what} changed since run {} began:\n  {}", run.id, changes.join("\n  ")))
+            .with_hint("undo the change to resume, or start over with: rekindle rebuild redis --fresh")
+    };
+    if !plan_changes.is_empty() {
+        return Err(vec![refuse(Kind::Config, "the plan's routes", &plan_changes)]);
+    }
+    if !schema_changes.is_empty() {
+        return Err(vec![refuse(Kind::Schema, "the schema of the source", &schema_changes)]);
+    }
+    Ok(())
+}
+
+fn changed_lines<'a>(
+    route: &str,
+    old: impl Iterator<Item = &'a str> + Clone,
+    new: impl Iterator<Item = &'a str> + Clone,
+) -> Vec<String> {
+    let gone = old.clone().filter(|line| !new.clone().any(|other| other == *line));
+    let added = new.clone().filter(|line| !old.clone().any(|other| other == *line));
+    gone.map(|line| format!("- {route}: {line}"))
+        .chain(added.map(|line| format!("+ {route}: {line}")))
+        .collect()
+}
+
+/// What the target turned out to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// As this run left it, or claimed for the first time.
+    AsLeft,
+    /// The same data under another process or history: everything must be read back.
+    ServerChanged,
+}
+
+/// Claims the target, and takes back what was committed to one that is no longer there.
+pub async fn claim_target(engine: &Engine, is_resumed: bool) -> Result<Target> {
+    let shared = &engine.shared;
+    let sink = &shared.sink;
+    let state = sink.state().await?;
+    if let Some(refusal) = &state.refusal {
+        return Err(Error::new(Kind::Config, format!("the target redis cannot be used: {refusal}")));
+    }
+    let mut was_empty = false;
+    let mut target = Target::AsLeft;
+    match sink.sentinel(&shared.run_id).await? {
+        Sentinel::Ours => {
+            let servers = shared.journal.servers(&shared.run_id).await.map_err(from_journal)?;
+            let known = servers.iter().find(|server| server.role == TARGET);
+            let is_same = known.is_some_and(|s| s.identity == identity_of(&state));
+            if !is_same {
+                target = Target::ServerChanged;
+            }
+        }
+        Sentinel::Missing => {
+            was_empty = state.entries == 0;
+            if is_resumed {
+                void_written(engine).await?;
+            }
+        }
+        Sentinel::Foreign(note) => return Err(stages::load::redis::foreign("the target", &note)),
+    }
+    let note = format!("host={} pid={}", host_name(), std::process::id());
+    if let Sentinel::Foreign(note) = sink.claim(&shared.run_id, &note).await? {
+        return Err(stages::load::redis::foreign("the target", &note));
+    }
+    let server = ServerRecord {
+        run_id: shared.run_id.clone(),
+        role: TARGET.to_owned(),
+        identity: identity_of(&state),
+    };
+    shared.journal.put_server(&server).await.map_err(from_journal)?;
+    for route in &engine.routes {
+        route.target_was_empty.store(was_empty, Ordering::Relaxed);
+    }
+    Ok(target)
+}
+
+fn identity_of(state: &stages::load::TargetState) -> String {
+    serde_json::json!({ "process_id": state.process_id, "history_id": state.history_id }).to_string()
+}
+
+fn host_name() -> String {
+    nix::unistd::gethostname()
+        .ok()
+        .and_then(|name| name.into_string().ok())
+        .unwrap_or_else(|| "unknown".into())
+}
+
+/// The target lost what this run wrote: every partition starts over. The ledger stays, so that keys of rows
+/// deleted since are still looked for.
+async fn void_written(engine: &Engine) -> Result<()> {
+    let shared = &engine.shared;
+    tracing::warn!("redis does not carry this run's sentinel: it was emptied or replaced; everything is written again");
+    for mut record in shared.journal.routes(&shared.run_id).await.map_err(from_journal)? {
+        shared.journal.reset_partitions(&shared.run_id, &record.name).await.map_err(from_journal)?;
+        record.reconcile |= shared.ledger.entries(&record.name)? > 0;
+        record.caught_up = None;
+        record.completed_ms = None;
+        shared.journal.update_route(&record).await.map_err(from_journal)?;
+    }
+    Ok(())
+}
+
+/// Makes sure that every route has partitions that mean something in the source as it is now.
+pub async fn cut_routes(engine: &Engine) -> Result<()> {
+    let shared = &engine.shared;
+    let earlier = shared.snapshots.last().await;
+    let records = shared.journal.routes(&shared.run_id).await.map_err(from_journal)?;
+    for mut record in records {
+        let Some(route) = engine.routes.iter().find(|route| route.name() == record.name) else {
+            continue;
+        };
+        shared.ledger.forget_compacted(route.name())?;
+        let partitions = partitions_of(engine, route.name()).await?;
+        let is_begun = partitions.iter().any(|partition| partition.epoch > 0);
+        if let Some(reason) = why_void(route, &record, is_begun, earlier.as_ref().map(|(_, s)| s)).await? {
+            tracing::warn!(route = route.name(), reason, "the route starts over");
+            restart_route(engine, &mut record).await?;
+        } else if !partitions.is_empty() {
+            continue;
+        }
+        record.relations = route.source.relations();
+        let first = next_ordinal(engine, route.name()).await?;
+        let wanted = engine.lanes * PARTITIONS_PER_LANE;
+        let cut = route.source.partitions(wanted, first).await?;
+        let ordinal = i64::try_from(first).unwrap_or(i64::MAX);
+        shared
+            .journal
+            .add_partitions(&shared.run_id, &cut, ordinal)
+            .await
+            .map_err(from_journal)?;
+        shared.journal.update_route(&record).await.map_err(from_journal)?;
+    }
+    Ok(())
+}
+
+/// Voids the partitions of a route and marks its written keys to be reconciled.
+pub async fn restart_route(engine: &Engine, record: &mut RouteRecord) -> Result<()> {
+    let shared = &engine.shared;
+    shared.journal.void_partitions(&shared.run_id, &record.name).await.map_err(from_journal)?;
+    record.reconcile |= shared.ledger.entries(&record.name)? > 0;
+    record.caught_up = None;
+    record.completed_ms = None;
+    if let Some(route) = engine.routes.iter().find(|route| route.name() == record.name) {
+        route.start_over();
+    }
+    shared.journal.update_route(record).await.map_err(from_journal)
+}
+
+/// Why the committed positions of a route mean nothing any more; `None` when they still do.
+async fn why_void(
+    route: &RouteRun,
+    record: &RouteRecord,
+    is_begun: bool,
+    earlier: Option<&stages::extract::Snapshot>,
+) -> Result<Option<&'static str>> {
+    if !is_begun {
+        // Nothing was read yet; only the cut itself may be stale.
+        let is_stale = record.relations != route.source.relations();
+        return Ok(is_stale.then_some("its relations are others than when it was cut"));
+    }
+    if route.source.no_catch_up().is_some() {
+        return Ok(Some("rows changed since cannot be told from others"));
+    }
+    if record.relations != route.source.relations() {
+        return Ok(Some("its table was rewritten, or its partitions changed"));
+    }
+    let session = route.source.open().await?;
+    let continues = earlier.is_some_and(|earlier| session.snapshot().continues(earlier));
+    Ok((!continues).then_some("the source is another server or an earlier state of it"))
+}
+
+/// Fills the live counters with what the journal knows.
+pub async fn load_counters(engine: &Engine, shared: &Shared) -> Result<()> {
+    for route in &engine.routes {
+        let partitions = partitions_of(engine, route.name()).await?;
+        let counters = &shared.counters.routes[route.index];
+        let sum = |of: &dyn Fn(&crate::journal::PartitionRecord) -> u64| partitions.iter().map(of).sum();
+        let rows = sum(&|record| record.counts.rows);
+        counters.rows.store(rows, Ordering::Relaxed);
+        counters.rows_before.store(rows, Ordering::Relaxed);
+        counters.rejects.store(sum(&|record| record.counts.rejects), Ordering::Relaxed);
+        counters.rows_estimate.store(sum(&|record| record.partition.rows_estimate), Ordering::Relaxed);
+        counters.partitions.store(partitions.len() as u64, Ordering::Relaxed);
+        let done = sum(&|record| u64::from(record.status == Status::Done));
+        counters.partitions_done.store(done, Ordering::Relaxed);
+    }
+    Ok(())
+}
+
+/// Checks keys that nothing proves unique, before the first row of their route is written.
+pub async fn check_keys(engine: &Arc<Engine>) -> Result<()> {
+    let shared = &engine.shared;
+    for route in &engine.routes {
+        if !crate::wiring::needs_collision_check(&route.bound) {
+            continue;
+        }
+        let partitions = partitions_of(engine, route.name()).await?;
+        if partitions.iter().any(|partition| partition.epoch > 0) {
+            continue;
+        }
+        shared.counters.enter(route.index, crate::progress::Phase::CheckingKeys);
+        let cover: Vec<_> = partitions.into_iter().map(|record| record.partition).collect();
+        crate::keys::check_collisions(&shared.cpu, route, &cover, &shared.ledger.scratch()).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,180 @@
+//! After a run that used more than one snapshot: finds the keys it wrote whose rows are gone, and removes them.
+//!
+//! Invariant: only keys from this run's own ledger are ever removed, and only when the source, read whole in
+//! one snapshot, no longer renders them. Keys the application wrote are never touched.
+
+use crate::keys::{Buckets, read_keys};
+use crate::lane::Shared;
+use crate::ledger::{Frame, FrameReader, io_error};
+use crate::route::RouteRun;
+use schemas::Partition;
+use schemas::key::key_hash;
+use schemas::plan::OnConflict;
+use stages::extract::Snapshot;
+use stages::{Error, Kind, Result};
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+
+/// Entries per frame of the compacted ledger.
+const FRAME_ENTRIES: usize = 4096;
+
+/// What a reconciliation found.
+#[derive(Debug)]
+pub struct Reconciled {
+    /// The snapshot the source was read in; absent when there was nothing to read.
+    pub snapshot: Option<Snapshot>,
+    /// Keys of rows that are gone.
+    pub dropped: u64,
+    /// File that names them, when there are any.
+    pub names: Option<PathBuf>,
+}
+
+/// Reconciles one route; `partitions` must cover its rows.
+pub async fn reconcile(
+    shared: &Shared,
+    route: &RouteRun,
+    partitions: &[Partition],
+) -> Result<Reconciled> {
+    let scratch = shared.ledger.scratch();
+    let name = route.name();
+    let estimate = shared.ledger.entries(name)?;
+    let mut written = Buckets::create(&scratch, &format!("{name}-written"), estimate)?;
+    spread_ledger(shared, name, &mut written)?;
+    // As many buckets as on the other side, or equal keys would not meet.
+    let mut present = Buckets::create(&scratch, &format!("{name}-present"), estimate)?;
+    let snapshot = read_keys(&shared.cpu, route, partitions, &mut |keys| {
+        keys.hashes().try_for_each(|hash| present.push(hash, &[]))
+    })
+    .await?;
+    let mut output = Output::create(shared, name)?;
+    let may_remove = route.bound.route.on_conflict == OnConflict::Replace && route.has_own_keys;
+    for (written, present) in written.finish()?.into_iter().zip(present.finish()?) {
+        // Only what was written is held in memory; the source, which may be far larger, streams past.
+        let mut entries: HashMap<u128, (Vec<u8>, bool)> = HashMap::new();
+        // Later frames describe later writes: the last one stands.
+        written.for_each(&mut |record| {
+            entries.insert(record.hash, (record.payload, false));
+            Ok(())
+        })?;
+        present.for_each(&mut |record| {
+            if let Some((_, is_present)) = entries.get_mut(&record.hash) {
+                *is_present = true;
+            }
+            Ok(())
+        })?;
+        let mut gone = Vec::new();
+        for (payload, is_present) in entries.into_values() {
+            let (key, value_hash, expires_ms) = unpack(&payload)?;
+            if is_present {
+                output.keep(key, value_hash, expires_ms)?;
+            } else {
+                output.name(key)?;
+                gone.push(bytes::Bytes::copy_from_slice(key));
+            }
+        }
+        if may_remove && !gone.is_empty() {
+            shared.sink.remove(&gone).await?;
+        }
+    }
+    let (dropped, names) = output.finish()?;
+    Ok(Reconciled { snapshot, dropped, names })
+}
+
+fn spread_ledger(shared: &Shared, route: &str, buckets: &mut Buckets) -> Result<()> {
+    let mut payload = Vec::new();
+    for path in shared.ledger.raw_files(route)? {
+        let mut reader = FrameReader::open(&path)?;
+        while let Some(frame) = reader.next_frame()? {
+            for (key, hash, expires_ms) in frame.iter() {
+                payload.clear();
+                payload.extend_from_slice(&hash.to_le_bytes());
+                payload.extend_from_slice(&expires_ms.to_le_bytes());
+                payload.extend_from_slice(key);
+                buckets.push(key_hash(key), &payload)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn unpack(payload: &[u8]) -> Result<(&[u8], u64, i64)> {
+    let eight = |at: usize| payload.get(at..at + 8).and_then(|bytes| bytes.try_into().ok());
+    match (eight(0), eight(8), payload.get(16..)) {
+        (Some(hash), Some(expiry), Some(key)) => {
+            Ok((key, u64::from_le_bytes(hash), i64::from_le_bytes(expiry)))
+        }
+        _ => Err(Error::new(Kind::Internal, "a spool record is too short")),
+    }
+}
+
+/// The compacted ledger and the list of dropped keys.
+struct Output<'a> {
+    shared: &'a Shared,
+    route: &'a str,
+    temporary: PathBuf,
+    compacted: File,
+    frame: Frame,
+    names_path: PathBuf,
+    names: Option<File>,
+    dropped: u64,
+}
+
+impl<'a> Output<'a> {
+    fn create(shared: &'a Shared, route: &'a str) -> Result<Self> {
+        let mut temporary = shared.ledger.compacted(route).into_os_string();
+        temporary.push(".tmp");
+        let temporary = PathBuf::from(temporary);
+        let compacted = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&temporary)
+            .map_err(|error| io_error("create", &temporary, error))?;
+        let names_path = shared.ledger.dropped_names(route);
+        let frame = Frame::default();
+        Ok(Self { shared, route, temporary, compacted, frame, names_path, names: None, dropped: 0 })
+    }
+
+    fn keep(&mut self, key: &[u8], hash: u64, expires_ms: i64) -> Result<()> {
+        self.frame.push(key, hash, expires_ms);
+        if self.frame.len() >= FRAME_ENTRIES {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        let bytes = self.frame.take_encoded()?;
+        self.compacted
+            .write_all(&bytes)
+            .map_err(|error| io_error("write", &self.temporary, error))
+    }
+
+    fn name(&mut self, key: &[u8]) -> Result<()> {
+        self.dropped += 1;
+        let failed = |error| io_error("write", &self.names_path, error);
+        if self.names.is_none() {
+            let file = OpenOptions::new().append(true).create(true).mode(0o600).open(&self.names_path);
+            self.names = Some(file.map_err(failed)?);
+        }
+        if let Some(file) = &mut self.names {
+            let mut line = key.to_vec();
+            line.push(b'\n');
+            file.write_all(&line).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<(u64, Option<PathBuf>)> {
+        self.flush()?;
+        let failed = |error| io_error("write", &self.temporary, error);
+        self.compacted.sync_all().map_err(failed)?;
+        std::fs::rename(&self.temporary, self.shared.ledger.compacted(self.route)).map_err(failed)?;
+        let names = (self.dropped > 0).then_some(self.names_path);
+        Ok((self.dropped, names))
+    }
+}

@@ -1,0 +1,103 @@
+//! Rejected rows, kept as Parquet with reason and origin.
+//!
+//! Invariant: a rejected row is in a file before its batch is committed; files are readable by their owner only.
+
+use crate::ledger::{io_error, make_folder};
+use arrow::array::{ArrayRef, BinaryArray, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, Schema};
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::properties::WriterProperties;
+use schemas::PartitionId;
+use stages::{Error, Kind, Rejected, Result};
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Writes reject files of one run to `<state>/rejects/<run>`.
+#[derive(Debug)]
+pub struct RejectWriter {
+    folder: PathBuf,
+    plan_fingerprint: String,
+    written: AtomicU64,
+}
+
+impl RejectWriter {
+    /// Makes a writer; the folder is made with the first reject.
+    pub fn new(state: &Path, run_id: &str, plan_fingerprint: &str) -> Self {
+        Self {
+            folder: state.join("rejects").join(run_id),
+            plan_fingerprint: plan_fingerprint.to_owned(),
+            written: AtomicU64::new(0),
+        }
+    }
+
+    /// The folder, for messages.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Writes the rejects of one batch to a new file and makes it durable.
+    ///
+    /// Columns: those of the route (null where a value could not be decoded), then `_reason`, `_route`,
+    /// `_partition`, `_plan` and `_raw` (the row as the source's wire carried it).
+    pub fn write(
+        &self,
+        route: &str,
+        partition: &PartitionId,
+        epoch: u64,
+        rejected: &Rejected,
+    ) -> Result<()> {
+        make_folder(&self.folder)?;
+        let number = self.written.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{}-{epoch}-{number}.parquet", partition.0.replace('/', "@"));
+        let path = self.folder.join(name);
+        let rows = self.with_origin(route, partition, rejected).map_err(|error| {
+            Error::new(Kind::Internal, "cannot shape the rejected rows").with_source(error)
+        })?;
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|error| io_error("create", &path, error))?;
+        let failed = |error| {
+            Error::new(Kind::Internal, format!("cannot write {}", path.display()))
+                .with_hint("free space under --state, then run the same command again: it resumes")
+                .with_source(error)
+        };
+        let properties = WriterProperties::builder()
+            .set_compression(Compression::ZSTD(ZstdLevel::default()))
+            .build();
+        let durable = file.try_clone().map_err(|error| io_error("open", &path, error))?;
+        let mut writer =
+            ArrowWriter::try_new(file, rows.schema(), Some(properties)).map_err(failed)?;
+        writer.write(&rows).map_err(failed)?;
+        writer.close().map_err(failed)?;
+        durable.sync_all().map_err(|error| io_error("write", &path, error))
+    }
+
+    fn with_origin(
+        &self,
+        route: &str,
+        partition: &PartitionId,
+        rejected: &Rejected,
+    ) -> std::result::Result<RecordBatch, arrow::error::ArrowError> {
+        let count = rejected.reasons.len();
+        let repeated = |text: &str| -> ArrayRef {
+            Arc::new(StringArray::from_iter_values(std::iter::repeat_n(text, count)))
+        };
+        let text = |name: &str| Field::new(name, DataType::Utf8, false);
+        let mut fields: Vec<Field> =
+            rejected.rows.schema().fields().iter().map(|field| field.as_ref().clone()).collect();
+        fields.extend([text("_reason"), text("_route"), text("_partition"), text("_plan")]);
+        fields.push(Field::new("_raw", DataType::Binary, false));
+        let mut columns = rejected.rows.columns().to_vec();
+        columns.push(Arc::new(StringArray::from_iter_values(&rejected.reasons)));
+        columns.extend([repeated(route), repeated(&partition.0), repeated(&self.plan_fingerprint)]);
+        columns.push(Arc::new(BinaryArray::from_iter_values(&rejected.raw)));
+        RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
+    }
+}

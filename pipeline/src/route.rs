@@ -1,0 +1,115 @@
+//! One route as a run carries it: its binding, its source, its way of encoding.
+//!
+//! Invariant: it names no system; `wiring` fills it.
+
+use schemas::plan::OnConflict;
+use schemas::bind::KeyOnly;
+use schemas::{BoundRoute, Bounds};
+use stages::extract::Source;
+use stages::transform::{Style, Transform};
+use stages::{Error, Kind, Result};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::Arc;
+
+/// Makes the transform of a partition.
+pub type MakeTransform = Box<dyn Fn(&Bounds, Style) -> Arc<dyn Transform> + Send + Sync>;
+
+/// A route in a run.
+pub struct RouteRun {
+    /// Place in the plan and in the counters.
+    pub index: usize,
+    /// The route bound to its table.
+    pub bound: Arc<BoundRoute>,
+    /// Where its rows come from.
+    pub source: Arc<dyn Source>,
+    /// How its rows are encoded.
+    pub transform: MakeTransform,
+    /// The route reduced to its key, for the collision and deletion passes.
+    pub key_only: Arc<KeyOnly>,
+    /// Whether no other route of the plan can render the same key.
+    pub has_own_keys: bool,
+    /// Whether the target was empty when it was claimed, so that a first write finds nothing to replace.
+    pub target_was_empty: AtomicBool,
+    /// The snapshot that every partition must share when changed rows cannot be told apart; 0 is none yet.
+    only_snapshot: AtomicI64,
+}
+
+impl RouteRun {
+    /// Makes a route of a run.
+    pub fn new(
+        index: usize,
+        bound: Arc<BoundRoute>,
+        source: Arc<dyn Source>,
+        transform: MakeTransform,
+    ) -> Self {
+        let key_only = Arc::new(bound.key_only());
+        Self {
+            index,
+            bound,
+            source,
+            transform,
+            key_only,
+            has_own_keys: true,
+            target_was_empty: AtomicBool::new(false),
+            only_snapshot: AtomicI64::new(0),
+        }
+    }
+
+    /// The route's name.
+    pub fn name(&self) -> &str {
+        &self.bound.route.name
+    }
+
+    /// Decides how entries are written. `is_first` is true for a partition's first attempt.
+    ///
+    /// `Blank` needs a target that was empty when this process claimed it, and rows that cannot have been
+    /// written before: not those of a catch-up, not those of a second attempt.
+    pub fn style(&self, bounds: &Bounds, is_first: bool) -> Style {
+        let is_new = is_first && !matches!(bounds, Bounds::ChangedSince { .. });
+        match self.bound.route.on_conflict {
+            OnConflict::Keep => Style::Keep,
+            OnConflict::Replace
+                if is_new
+                    && self.has_own_keys
+                    && self.bound.key_is_proven_unique
+                    && self.target_was_empty.load(Ordering::Relaxed) =>
+            {
+                Style::Blank
+            }
+            OnConflict::Replace => Style::Exact,
+        }
+    }
+
+    /// Refuses a second snapshot where rows changed in between could not be found again.
+    pub fn accept_snapshot(&self, id: i64) -> Result<()> {
+        let Some(reason) = self.source.no_catch_up() else { return Ok(()) };
+        let first = self
+            .only_snapshot
+            .compare_exchange(0, id, Ordering::Relaxed, Ordering::Relaxed)
+            .unwrap_or_else(|other| other);
+        if first == 0 || first == id {
+            return Ok(());
+        }
+        Err(Error::new(
+            Kind::RouteRestart,
+            format!("route {} must be read under one snapshot: {reason}", self.name()),
+        )
+        .with_hint("raise snapshot_max of [alloydb] if the route cannot be read within it"))
+    }
+
+    /// Forgets the snapshot, because the route starts over.
+    pub fn start_over(&self) {
+        self.only_snapshot.store(0, Ordering::Relaxed);
+    }
+}
+
+/// Marks the routes whose keys another route could render too: one literal start is a prefix of the other.
+pub fn mark_shared_keys(routes: &mut [RouteRun]) {
+    let starts: Vec<String> =
+        routes.iter().map(|route| route.bound.route.key.leading_literal().to_owned()).collect();
+    for (index, route) in routes.iter_mut().enumerate() {
+        route.has_own_keys = starts.iter().enumerate().all(|(other, start)| {
+            other == index || !(start.starts_with(&starts[index]) || starts[index].starts_with(start.as_str()))
+        });
+    }
+}

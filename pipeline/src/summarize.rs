@@ -1,0 +1,200 @@
+//! Makes the summary of a run from journal, counters and findings.
+//!
+//! Invariant: totals come from the journal, so they cover every attempt; speeds come from this process only.
+
+use crate::catch_up::partitions_of;
+use crate::engine::Engine;
+use crate::journal::{PartitionRecord, RouteRecord, RunRecord};
+use crate::lane::now_ms;
+use crate::outcome::from_journal;
+use crate::progress::RouteCounters;
+use crate::readback::{ReadBack, detection_power};
+use crate::rebuild::{COMMAND, Findings, Options};
+use crate::summary::{PriorityDone, RouteSummary, RunEnd, Summary, Verified};
+use schemas::{Digest, Plan};
+use stages::Result;
+use stages::extract::Snapshot;
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+/// Makes the summary.
+#[expect(clippy::too_many_arguments, reason = "it gathers what the whole run found out, once")]
+pub async fn summarize(
+    engine: &Engine,
+    plan: &Plan,
+    run: &RunRecord,
+    options: &Options,
+    findings: &Findings,
+    status: RunEnd,
+    clock: Instant,
+) -> Result<Summary> {
+    let shared = &engine.shared;
+    let records = shared.journal.routes(&run.id).await.map_err(from_journal)?;
+    let mut routes = Vec::new();
+    let mut as_of: Option<i64> = None;
+    for route in &engine.routes {
+        let partitions = partitions_of(engine, route.name()).await?;
+        let record = records.iter().find(|record| record.name == route.name());
+        if let Some(shown) = shown(engine, &partitions, record).await {
+            as_of = Some(as_of.map_or(shown.taken_us, |other| other.min(shown.taken_us)));
+        }
+        let counters = &shared.counters.routes[route.index];
+        routes.push(route_summary(route.name(), &partitions, record, counters, engine));
+    }
+    let ended_ms = now_ms();
+    let seconds = clock.elapsed().as_secs_f64();
+    let since_loss = (ended_ms - run.lost_at_ms).max(0) as f64 / 1000.0;
+    let rto = options.deadline.unwrap_or(plan.redis_objective.rto);
+    let rpo_seconds = as_of.map(|us| (run.lost_at_ms as f64 / 1e3 - us as f64 / 1e6).max(0.0));
+    let total = |of: fn(&RouteSummary) -> u64| routes.iter().map(of).sum();
+    Ok(Summary {
+        command: COMMAND.to_owned(),
+        run_id: run.id.clone(),
+        status,
+        lost_at: rfc3339(run.lost_at_ms),
+        clock_from: if run.lost_at_given { "loss" } else { "start" }.to_owned(),
+        started_at: rfc3339(run.started_ms),
+        ended_at: rfc3339(ended_ms),
+        seconds,
+        seconds_since_loss: since_loss,
+        rto_seconds: rto.as_secs(),
+        within_rto: since_loss <= rto.as_secs_f64(),
+        data_as_of: as_of.map(|us| rfc3339(us / 1000)),
+        rpo_seconds,
+        within_rpo: rpo_seconds.map(|age| age <= plan.redis_objective.rpo.as_secs_f64()),
+        rows: total(|route| route.rows),
+        bytes: total(|route| route.bytes),
+        written: total(|route| route.written),
+        kept: total(|route| route.kept),
+        expired: total(|route| route.expired),
+        rejects: total(|route| route.rejects),
+        dropped_keys: total(|route| route.dropped_keys),
+        rows_per_second: shared.counters.rows_now() as f64 / seconds.max(1e-9),
+        peak_rss_bytes: peak_rss_bytes(),
+        resumed: run.attempts.saturating_sub(1),
+        verified: verified(findings),
+        priorities: priorities(engine, &records, run.started_ms),
+        routes,
+        warnings: findings.warnings.clone(),
+    })
+}
+
+/// The snapshot a route shows: the one it was caught up to, or the earliest one it was read in.
+async fn shown(
+    engine: &Engine,
+    partitions: &[PartitionRecord],
+    record: Option<&RouteRecord>,
+) -> Option<Snapshot> {
+    let earliest = partitions.iter().filter_map(|partition| partition.first_snapshot).min()?;
+    let id = record.and_then(|record| record.caught_up).map_or(earliest, |id| id.max(earliest));
+    engine.shared.snapshots.get(id).await
+}
+
+fn route_summary(
+    name: &str,
+    partitions: &[PartitionRecord],
+    record: Option<&RouteRecord>,
+    counters: &RouteCounters,
+    engine: &Engine,
+) -> RouteSummary {
+    let total = |of: fn(&PartitionRecord) -> u64| partitions.iter().map(of).sum::<u64>();
+    let mut digest = Digest::default();
+    for partition in partitions {
+        digest += partition.counts.digest;
+    }
+    let mut snapshots: Vec<Option<i64>> =
+        partitions.iter().flat_map(|p| [p.first_snapshot, p.last_snapshot]).collect();
+    snapshots.sort_unstable();
+    snapshots.dedup();
+    RouteSummary {
+        name: name.to_owned(),
+        rows: total(|p| p.counts.rows),
+        bytes: total(|p| p.counts.bytes),
+        partitions: partitions.len() as u64,
+        written: total(|p| p.counts.written),
+        kept: total(|p| p.counts.kept),
+        expired: total(|p| p.counts.expired),
+        rejects: total(|p| p.counts.rejects),
+        dropped_keys: record.map_or(0, |record| record.dropped_keys),
+        seconds: total(|p| p.busy_ms) as f64 / 1000.0,
+        bottleneck: bottleneck(counters, engine).to_owned(),
+        // Rows read in several snapshots, some twice, have no digest that another run could repeat.
+        digest: (snapshots.len() == 1).then(|| digest.hex()),
+    }
+}
+
+/// Names what the lanes waited for most: the source, the target, or else the transform threads.
+fn bottleneck(counters: &RouteCounters, engine: &Engine) -> &'static str {
+    let source = counters.source_wait_us.load(Ordering::Relaxed);
+    let target = counters.target_us.load(Ordering::Relaxed);
+    let elapsed = engine.shared.counters.started.elapsed().as_micros();
+    let capacity = elapsed * engine.shared.cpu.threads() as u128;
+    let is_cpu_full = u128::from(engine.shared.cpu.busy_us()) * 10 > capacity * 9;
+    match (source, target) {
+        (0, 0) => "none",
+        _ if is_cpu_full => "cpu",
+        _ if source > target => "source",
+        _ => "target",
+    }
+}
+
+fn verified(findings: &Findings) -> Verified {
+    let Some(ReadBack { counted, compared, .. }) = &findings.read_back else {
+        return Verified { tier: "none".into(), ..Verified::default() };
+    };
+    let differences = findings.read_back.as_ref().map_or(0, ReadBack::differences);
+    let (tier, detects) = if findings.read_back_is_full {
+        ("full", "any missing key, any other value or expiry".to_owned())
+    } else {
+        ("sample", format!("any missing key; {}", detection_power(*compared)))
+    };
+    Verified {
+        tier: tier.into(),
+        keys_counted: *counted,
+        keys_compared: *compared,
+        differences,
+        detects,
+    }
+}
+
+/// Seconds from the first start until every route of a priority was complete.
+fn priorities(engine: &Engine, records: &[RouteRecord], started_ms: i64) -> Vec<PriorityDone> {
+    let mut latest: BTreeMap<u32, Option<i64>> = BTreeMap::new();
+    for route in &engine.routes {
+        let done = records.iter().find(|r| r.name == route.name()).and_then(|r| r.completed_ms);
+        latest
+            .entry(route.bound.route.priority)
+            .and_modify(|slowest| *slowest = slowest.zip(done).map(|(a, b)| a.max(b)))
+            .or_insert(done);
+    }
+    latest
+        .into_iter()
+        .filter_map(|(priority, done)| {
+            let seconds = (done? - started_ms).max(0) as f64 / 1000.0;
+            Some(PriorityDone { priority, seconds })
+        })
+        .collect()
+}
+
+/// Returns a time in milliseconds since 1970 as RFC 3339 in UTC.
+pub fn rfc3339(ms: i64) -> String {
+    jiff::Timestamp::from_millisecond(ms).map_or_else(|_| ms.to_string(), |time| time.to_string())
+}
+
+/// Returns the peak resident memory of this process (`VmHWM` of proc(5)); 0 where it is not told.
+pub fn peak_rss_bytes() -> u64 {
+    status_bytes("VmHWM:")
+}
+
+/// Returns the resident memory of this process (`VmRSS` of proc(5)); 0 where it is not told.
+pub fn rss_bytes() -> u64 {
+    status_bytes("VmRSS:")
+}
+
+fn status_bytes(field: &str) -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix(field));
+    let kib = line.and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
+}

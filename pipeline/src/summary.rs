@@ -1,0 +1,133 @@
+//! The summary of a run: the object that `--json` prints and people read.
+//!
+//! Invariant: every figure is measured or read from the journal; what was not proven is not called done.
+
+use serde::{Deserialize, Serialize};
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RunEnd {
+    /// Complete and read back.
+    Done,
+    /// Complete, not read back because `--no-verify` was given.
+    Unverified,
+    /// Stopped by a signal; resumable.
+    Interrupted,
+    /// Stopped by an error; resumable unless the error says otherwise.
+    Failed,
+}
+
+/// One run, resumes included.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// For example `rebuild redis`.
+    pub command: String,
+    /// The run's id.
+    pub run_id: String,
+    /// How it ended.
+    pub status: RunEnd,
+    /// When the data was lost, RFC 3339.
+    pub lost_at: String,
+    /// `loss` when `--lost-at` was given, else `start`: the clock then runs from the first start, not from the loss.
+    pub clock_from: String,
+    /// First start of the run, RFC 3339.
+    pub started_at: String,
+    /// End of the run, RFC 3339.
+    pub ended_at: String,
+    /// Seconds this process worked.
+    pub seconds: f64,
+    /// Seconds from the loss (or first start) to the end.
+    pub seconds_since_loss: f64,
+    /// The recovery time objective.
+    pub rto_seconds: u64,
+    /// Whether the end came within it.
+    pub within_rto: bool,
+    /// Oldest source state that the target now shows, RFC 3339; absent when nothing was read.
+    pub data_as_of: Option<String>,
+    /// Age of that state at the loss, in seconds; 0 when it is younger.
+    pub rpo_seconds: Option<f64>,
+    /// Whether that age is within the recovery point objective.
+    pub within_rpo: Option<bool>,
+    /// Rows read, all attempts, rows read again by a catch-up included.
+    pub rows: u64,
+    /// Source bytes read.
+    pub bytes: u64,
+    /// Rows written.
+    pub written: u64,
+    /// Rows whose existing key was kept.
+    pub kept: u64,
+    /// Rows skipped because they had expired.
+    pub expired: u64,
+    /// Rows that could not be carried.
+    pub rejects: u64,
+    /// Keys removed because their rows were deleted since they were written.
+    pub dropped_keys: u64,
+    /// Rows this process carried per second of its own time.
+    pub rows_per_second: f64,
+    /// Peak resident memory of this process.
+    pub peak_rss_bytes: u64,
+    /// Attempts before this one.
+    pub resumed: u32,
+    /// What the read-back covered.
+    pub verified: Verified,
+    /// Seconds from the first start until every route of a priority was complete, by priority.
+    pub priorities: Vec<PriorityDone>,
+    /// Per route.
+    pub routes: Vec<RouteSummary>,
+    /// What a person should know although the run ended well.
+    pub warnings: Vec<String>,
+}
+
+/// What the read-back proved.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Verified {
+    /// `none`, `sample` or `full`.
+    pub tier: String,
+    /// Keys whose existence was checked.
+    pub keys_counted: u64,
+    /// Keys whose value and expiry were compared.
+    pub keys_compared: u64,
+    /// Keys missing or different.
+    pub differences: u64,
+    /// What the sample would have found, in words.
+    pub detects: String,
+}
+
+/// When a priority was complete.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PriorityDone {
+    /// The priority.
+    pub priority: u32,
+    /// Seconds from the first start of the run.
+    pub seconds: f64,
+}
+
+/// One route of a summary.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RouteSummary {
+    /// Route name.
+    pub name: String,
+    /// Rows read.
+    pub rows: u64,
+    /// Source bytes read.
+    pub bytes: u64,
+    /// Partitions, catch-up reads included.
+    pub partitions: u64,
+    /// Rows written.
+    pub written: u64,
+    /// Rows whose existing key was kept.
+    pub kept: u64,
+    /// Rows skipped because they had expired.
+    pub expired: u64,
+    /// Rows that could not be carried.
+    pub rejects: u64,
+    /// Keys removed because their rows were deleted.
+    pub dropped_keys: u64,
+    /// Sum of the lanes' working time, in seconds.
+    pub seconds: f64,
+    /// What the lanes waited for most in this process: `source`, `cpu` or `target`.
+    pub bottleneck: String,
+    /// Row digest (32 hex digits) when every row was read once under one snapshot, else absent.
+    pub digest: Option<String>,
+}
