@@ -1,4 +1,27 @@
-//! Placeholder.
+//! The engine of rekindle: lanes, journal, resume, read-back, and the commands on top of them.
+//!
+//! Invariant: only `wiring` names the systems together; everything else knows traits.
 
+pub mod catch_up;
 pub mod checkpoint;
+pub mod cpu;
+pub mod engine;
 pub mod journal;
+pub mod keys;
+pub mod lane;
+pub mod ledger;
+pub mod outcome;
+
+pub mod plan;
+pub mod prepare;
+pub mod progress;
+pub mod readback;
+pub mod rebuild;
+pub mod reconcile;
+pub mod rejects;
+pub mod route;
+pub mod snapshots;
+pub mod stop;
+pub mod summarize;
+pub mod summary;
+pub mod wiring;

@@ -35,9 +35,9 @@ pub const COMMAND: &str = "rebuild redis";
 /// Times a target or a route may be lost and started over within one process.
 const RESTARTS_MAX: usize = 3;
 /// Assumed time between crashes, for the checkpoint interval; pessimistic on purpose.
-const CRASH_EVERY: Duration = Duration::from_secs(3600);
+pub const CRASH_EVERY: Duration = Duration::from_secs(3600);
 /// Commit cost assumed until the first commits were measured: two flushes of a slow disk.
-const COMMIT_COST_GUESS: Duration = Duration::from_millis(20);
+pub const COMMIT_COST_GUESS: Duration = Duration::from_millis(20);
 
 /// How a rebuild was asked for.
 #[derive(Debug, Clone)]

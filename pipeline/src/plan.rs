@@ -1,0 +1,309 @@
+//! `rekindle plan`: what a rebuild would do, without doing it.
+//!
+//! Invariant: it writes nothing, neither to the target nor under `--state`; every figure says whether it is
+//! measured, derived or unknown.
+
+use crate::checkpoint::commit_interval;
+use crate::keys::Buckets;
+use crate::lane::{BATCHES_ALIVE, WRITES};
+use crate::rebuild::{COMMIT_COST_GUESS, CRASH_EVERY, Options, patiently, selected_routes};
+use crate::route::RouteRun;
+use crate::summarize::rss_bytes;
+use crate::wiring::{self, Described};
+use schemas::{Bounds, Plan, duration};
+use serde::Serialize;
+use stages::Error;
+use stages::extract::postgres::{Cut, PostgresServer};
+use stages::extract::BATCH_BYTES;
+use stages::load::Sink;
+use std::fmt::Write;
+use std::sync::Arc;
+
+/// Resident memory that a run adds to what `plan` itself uses: journal, TLS, allocator slack. Measured on
+/// rebuilds of 1 M to 5 M rows (see `benches/README.md`) and rounded up.
+const RUN_BASE_BYTES: u64 = 24 << 20;
+/// What one lane holds beside its batches: its connection's buffers and its thread's allocator arena.
+const LANE_BASE_BYTES: u64 = 2 << 20;
+/// Ledger bytes per row beside the key: half of the value hash and expiry columns compress away.
+const LEDGER_ROW_BYTES: u64 = 14;
+
+/// What a rebuild would do.
+#[derive(Debug, Clone, Serialize)]
+pub struct PlanReport {
+    /// Always `rebuild redis`.
+    pub command: String,
+    /// Fingerprint that a resume compares.
+    pub fingerprint: String,
+    /// `host:port/database`.
+    pub source: String,
+    /// `host:port/db`.
+    pub target: TargetReport,
+    /// Partitions at once.
+    pub lanes: usize,
+    /// The recovery time objective.
+    pub rto_seconds: u64,
+    /// Upper bound of this process's resident memory during the run.
+    pub memory_bound_bytes: u64,
+    /// The part of it that was measured now or is fixed.
+    pub memory_base_bytes: u64,
+    /// Source bytes that may be sent and not yet answered when the process dies.
+    pub in_flight_bytes: u64,
+    /// Seconds between checkpoints: work lost per crash, beside what is in flight.
+    pub checkpoint_seconds: f64,
+    /// Bytes the ledger under `--state` will take, about.
+    pub ledger_bytes: Option<u64>,
+    /// Routes in the order they would run.
+    pub routes: Vec<RouteReport>,
+    /// Sum of the estimates; absent when one is unknown.
+    pub rows_estimate: Option<u64>,
+    /// What a person should know.
+    pub notes: Vec<String>,
+}
+
+/// The target as it is now.
+#[derive(Debug, Clone, Serialize)]
+pub struct TargetReport {
+    /// `host:port/db`.
+    pub address: String,
+    /// Product and version.
+    pub version: String,
+    /// Entries in the database.
+    pub entries: u64,
+    /// Bytes in use.
+    pub used_bytes: u64,
+    /// Memory limit; absent when there is none.
+    pub limit_bytes: Option<u64>,
+    /// What happens at the limit.
+    pub eviction: String,
+}
+
+/// One route of a plan report.
+#[derive(Debug, Clone, Serialize)]
+pub struct RouteReport {
+    /// Route name.
+    pub name: String,
+    /// Table or query.
+    pub table: String,
+    /// Key template.
+    pub key: String,
+    /// Layout.
+    pub layout: String,
+    /// Priority.
+    pub priority: u32,
+    /// How it is cut: `ctid`, `split_by` or `whole`.
+    pub cut: String,
+    /// Partitions.
+    pub partitions: usize,
+    /// Estimated rows; absent when the source has no statistics.
+    pub rows_estimate: Option<u64>,
+    /// Bytes on disk that are read; absent for views and queries.
+    pub bytes_estimate: Option<u64>,
+    /// What proves that no two rows share a key.
+    pub uniqueness: String,
+    /// What happens to existing keys.
+    pub on_conflict: String,
+    /// When keys expire.
+    pub expiry: String,
+    /// What a resume does with this route.
+    pub resume: String,
+    /// Columns read, with their types.
+    pub columns: Vec<String>,
+}
+
+/// Plans a rebuild of the selected routes.
+pub async fn plan_rebuild(plan: &Plan, options: &Options) -> Result<PlanReport, Vec<Error>> {
+    let one = |error: Error| vec![error];
+    let chosen = selected_routes(plan, &options.routes)?;
+    let (retry_for, cancel) = (options.retry_for, &options.cancel);
+    let server = patiently(retry_for, cancel, || wiring::connect_source(plan, options.lanes))
+        .await
+        .map_err(one)?;
+    let sink = wiring::make_sink(plan).map_err(one)?;
+    let state = patiently(retry_for, cancel, || sink.state()).await.map_err(one)?;
+    let described = wiring::describe_routes(&server, &chosen).await?;
+    let mut notes = Vec::new();
+    if let Some(refusal) = &state.refusal {
+        notes.push(format!("the target cannot be used as it is: {refusal}"));
+    }
+    if state.limit_bytes.is_some() && state.eviction != "noeviction" {
+        notes.push(format!(
+            "the target evicts when it is full ({}); a run stops with exit 5 as soon as it does",
+            state.eviction
+        ));
+    }
+    let mut routes = route_reports(&server, described, options.lanes, &mut notes).await.map_err(one)?;
+    routes.sort_by_key(|route| route.priority);
+    server.release_snapshot().await;
+    let rows_estimate = routes.iter().map(|route| route.rows_estimate).sum::<Option<u64>>();
+    let base = rss_bytes() + RUN_BASE_BYTES + options.lanes as u64 * LANE_BASE_BYTES;
+    let batches = options.lanes as u64 * BATCHES_ALIVE as u64 * BATCH_BYTES as u64;
+    let rto = options.deadline.unwrap_or(plan.redis_objective.rto);
+    Ok(PlanReport {
+        command: crate::rebuild::COMMAND.to_owned(),
+        fingerprint: plan.fingerprint(),
+        source: server.address().to_owned(),
+        target: TargetReport {
+            address: sink.address().to_owned(),
+            version: state.version,
+            entries: state.entries,
+            used_bytes: state.used_bytes,
+            limit_bytes: state.limit_bytes,
+            eviction: state.eviction,
+        },
+        lanes: options.lanes,
+        rto_seconds: rto.as_secs(),
+        memory_bound_bytes: base + 2 * batches,
+        memory_base_bytes: base,
+        in_flight_bytes: options.lanes as u64 * (WRITES as u64 + 1) * BATCH_BYTES as u64,
+        checkpoint_seconds: commit_interval(COMMIT_COST_GUESS, CRASH_EVERY).as_secs_f64(),
+        ledger_bytes: rows_estimate.map(|rows| rows * LEDGER_ROW_BYTES),
+        routes,
+        rows_estimate,
+        notes,
+    })
+}
+
+async fn route_reports(
+    server: &Arc<PostgresServer>,
+    described: Vec<Described>,
+    lanes: usize,
+    notes: &mut Vec<String>,
+) -> stages::Result<Vec<RouteReport>> {
+    let known: Vec<(Cut, Option<u64>, u64, String)> = described
+        .iter()
+        .map(|d| {
+            let shape = &d.shape;
+            (shape.cut(&d.bound.route), shape.rows_estimate(), shape.bytes(), shape.name.clone())
+        })
+        .collect();
+    let runs = wiring::run_routes(server, described);
+    let mut reports = Vec::new();
+    for (run, (cut, rows, bytes, table)) in runs.iter().zip(known) {
+        let partitions = run.source.partitions(lanes * 8, 0).await?;
+        let counted = partitions.iter().map(|partition| partition.rows_estimate).sum();
+        // Cutting by key counts the rows exactly.
+        let rows = if cut == Cut::Key { Some(counted) } else { rows };
+        let name = run.name();
+        if rows.is_none() {
+            notes.push(format!("route {name}: rows unknown (never analysed, a view or a query); no ETA until it ran"));
+        }
+        if !run.has_own_keys {
+            notes.push(format!("route {name}: another route may render the same keys; they are replaced one by one and never removed"));
+        }
+        if cut == Cut::Whole && partitions.iter().all(|p| p.bounds == Bounds::Whole) {
+            notes.push(format!("route {name}: one partition, so one lane and no checkpoint inside it"));
+        }
+        reports.push(report(run, cut, partitions.len(), rows, (bytes, table)));
+    }
+    Ok(reports)
+}
+
+fn report(
+    run: &RouteRun,
+    cut: Cut,
+    partitions: usize,
+    rows: Option<u64>,
+    (bytes, table): (u64, String),
+) -> RouteReport {
+    let route = &run.bound.route;
+    let uniqueness = if run.bound.key_is_proven_unique {
+        "proven by a unique index".to_owned()
+    } else if wiring::needs_collision_check(&run.bound) {
+        let buckets = Buckets::wanted(rows.unwrap_or(0));
+        format!("checked before the first write, {buckets} spool files under --state")
+    } else {
+        "not proven: the last row by order_by wins".to_owned()
+    };
+    RouteReport {
+        name: route.name.clone(),
+        table,
+        key: route.key.text().to_owned(),
+        layout: route.layout.word().to_owned(),
+        priority: route.priority,
+        cut: match cut {
+            Cut::Ctid => "ctid",
+            Cut::Key => "split_by",
+            Cut::Whole => "whole",
+        }
+        .to_owned(),
+        partitions,
+        rows_estimate: rows,
+        bytes_estimate: (bytes > 0).then_some(bytes),
+        uniqueness,
+        on_conflict: route.on_conflict.word().to_owned(),
+        expiry: route.expiry.as_ref().map_or("never".into(), |e| format!("by column {}", e.column())),
+        resume: match run.source.no_catch_up() {
+            None => "continues; rows changed since are read again".to_owned(),
+            Some(reason) => format!("starts over, because {reason}"),
+        },
+        columns: run
+            .bound
+            .schema
+            .columns
+            .iter()
+            .map(|column| format!("{} {}", column.name, column.source_type))
+            .collect(),
+    }
+}
+
+impl PlanReport {
+    /// Renders the report for people.
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        self.write_to(&mut text).unwrap_or_default();
+        text
+    }
+
+    fn write_to(&self, out: &mut String) -> std::fmt::Result {
+        let mib = |bytes: u64| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
+        let target = &self.target;
+        writeln!(out, "rebuild redis  (nothing is written by this command)")?;
+        writeln!(out, "source   alloydb {}", self.source)?;
+        let limit = target.limit_bytes.map_or("no limit".into(), mib);
+        writeln!(
+            out,
+            "target   {} {}, {} keys, {} used of {limit}, {}",
+            target.version, target.address, target.entries, mib(target.used_bytes), target.eviction
+        )?;
+        writeln!(out, "\nroutes, in order:")?;
+        for route in &self.routes {
+            let rows = route.rows_estimate.map_or("unknown".into(), |rows| format!("~{rows}"));
+            let bytes = route.bytes_estimate.map_or("unknown size".into(), mib);
+            writeln!(out, "  {} (priority {})", route.name, route.priority)?;
+            writeln!(out, "    {} -> {} {}", route.table, route.layout, route.key)?;
+            writeln!(
+                out,
+                "    {rows} rows, {bytes}, {} partitions cut by {}",
+                route.partitions, route.cut
+            )?;
+            writeln!(out, "    columns    {}", route.columns.join(", "))?;
+            writeln!(out, "    unique     {}", route.uniqueness)?;
+            writeln!(out, "    on_conflict {}, expiry {}", route.on_conflict, route.expiry)?;
+            writeln!(out, "    resume     {}", route.resume)?;
+        }
+        let total = self.rows_estimate.map_or("unknown".into(), |rows| format!("~{rows}"));
+        writeln!(out, "\nrows in all        {total}")?;
+        writeln!(
+            out,
+            "memory bound       {} = {} base + 2 x {} lanes x {BATCHES_ALIVE} batches x {}",
+            mib(self.memory_bound_bytes),
+            mib(self.memory_base_bytes),
+            self.lanes,
+            mib(BATCH_BYTES as u64)
+        )?;
+        writeln!(
+            out,
+            "work lost per crash at most {:.1} s of acknowledged rows and {} in flight",
+            self.checkpoint_seconds,
+            mib(self.in_flight_bytes)
+        )?;
+        let ledger = self.ledger_bytes.map_or("unknown".into(), |bytes| format!("about {}", mib(bytes)));
+        writeln!(out, "ledger under --state {ledger}")?;
+        let rto = std::time::Duration::from_secs(self.rto_seconds);
+        writeln!(out, "objective          RTO {}; predicted time unknown until measured", duration::format(rto))?;
+        for note in &self.notes {
+            writeln!(out, "note: {note}")?;
+        }
+        Ok(())
+    }
+}
