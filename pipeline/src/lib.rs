@@ -4,6 +4,7 @@
 
 pub mod catch_up;
 pub mod checkpoint;
+pub mod cli;
 pub mod cpu;
 pub mod engine;
 pub mod journal;

@@ -1,2 +1,7 @@
-//! Entry point.
-fn main() {}
+//! The `rekindle` program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    rekindle::cli::main()
+}

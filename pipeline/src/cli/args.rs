@@ -1,0 +1,358 @@
+//! The command line: commands, flags, their defaults and bounds, and the help texts.
+//!
+//! Invariant: a flag is either honoured or refused; commands that are not built are refused by name and not shown.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+const ABOUT: &str =
+    "Rebuilds Redis from AlloyDB or PostgreSQL after a disaster, and proves what it rebuilt";
+
+const ABOUT_REDIS: &str =
+    "Fills Redis from AlloyDB or PostgreSQL through the routes of the plan, and reads it back";
+
+const EXIT_CODES: &str = "\
+Exit codes:
+    0  done and proven as asked
+    1  internal: panic, full disk, corrupt or newer journal
+    2  usage, plan, credentials, missing permission, changed plan or schema
+    3  a system could not be reached in time; run the same command again later
+    4  a difference was found between what was written and what is there
+    5  capacity: the target would evict or run out of memory
+    6  the data is right, but the objective (RTO or RPO) was missed
+    7  finished with more rejected rows than the plan allows
+    8  another run holds the state folder or the target
+  130  interrupted (SIGINT), checkpointed, resumable
+  143  terminated (SIGTERM), checkpointed, resumable";
+
+const EXAMPLES: &str = "\
+Examples:
+  rekindle check                          is everything ready?
+  rekindle plan                           what would a run do, and how long would it take?
+  rekindle rebuild redis                  do it; run it again to resume
+  rekindle rebuild redis --route builds --lost-at 2026-01-31T04:05:06Z
+  rekindle status                         how far is it?
+
+Not built yet, refused by name: backup, restore, verify, bench, drill, report, demo.
+
+";
+
+const AFTER_REBUILD: &str = "\
+Killing it is safe: the same command resumes where the journal stands.
+The first Ctrl-C checkpoints and stops, the second one stops at once.
+
+";
+
+/// What was typed.
+#[derive(Debug, Parser)]
+#[command(
+    name = "rekindle",
+    version,
+    about = ABOUT,
+    after_help = format!("{EXAMPLES}{EXIT_CODES}"),
+    subcommand_required = true,
+    arg_required_else_help = true,
+    max_term_width = 110,
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// Flags of every command.
+    #[command(flatten)]
+    pub shared: Shared,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Connects everywhere and tells, control by control, what is ready: OK, FAILED or UNKNOWN
+    #[command(after_help = EXIT_CODES)]
+    Check(Check),
+    /// Tells what a run would do: partitions, rows, memory and time against the RTO; writes nothing
+    #[command(after_help = EXIT_CODES)]
+    Plan(RunFlags),
+    /// Rebuilds a system from its sources, or resumes the unfinished rebuild
+    #[command(subcommand_required = true, arg_required_else_help = true, after_help = EXIT_CODES)]
+    Rebuild {
+        /// Which system.
+        #[command(subcommand)]
+        target: Target,
+    },
+    /// Tells how the last run stands, also while it is at work
+    #[command(after_help = EXIT_CODES)]
+    Status,
+    /// Known, not built yet.
+    #[command(hide = true, disable_help_flag = true)]
+    Backup(Rest),
+    /// Known, not built yet.
+    #[command(hide = true, disable_help_flag = true)]
+    Restore(Rest),
+    /// Known, not built yet.
+    #[command(hide = true, disable_help_flag = true)]
+    Verify(Rest),
+    /// Known, not built yet.
+    #[command(hide = true, disable_help_flag = true)]
+    Bench(Rest),
+    /// Known, not built yet.
+    #[command(hide = true, disable_help_flag = true)]
+    Drill(Rest),
+    /// Known, not built yet.
+    #[command(hide = true, disable_help_flag = true)]
+    Report(Rest),
+    /// Known, not built yet.
+    #[command(hide = true, disable_help_flag = true)]
+    Demo(Rest),
+}
+
+impl Command {
+    /// Returns the name of a command that is known but not built.
+    pub fn not_built(&self) -> Option<&'static str> {
+        match self {
+            Self::Backup(_) => Some("backup"),
+            Self::Restore(_) => Some("restore"),
+            Self::Verify(_) => Some("verify"),
+            Self::Bench(_) => Some("bench"),
+            Self::Drill(_) => Some("drill"),
+            Self::Report(_) => Some("report"),
+            Self::Demo(_) => Some("demo"),
+            Self::Check(_) | Self::Plan(_) | Self::Rebuild { .. } | Self::Status => None,
+        }
+    }
+}
+
+/// What can be rebuilt.
+#[derive(Debug, Subcommand)]
+pub enum Target {
+    /// Redis.
+    #[command(about = ABOUT_REDIS, after_help = format!("{AFTER_REBUILD}{EXIT_CODES}"))]
+    Redis(RebuildRedis),
+}
+
+/// Flags of `check`.
+#[derive(Debug, Args)]
+pub struct Check {
+    /// Exit with 2 when something could not be found out
+    #[arg(long)]
+    pub strict: bool,
+}
+
+/// Flags of `rebuild redis`.
+#[derive(Debug, Args)]
+pub struct RebuildRedis {
+    /// Flags it shares with `plan`.
+    #[command(flatten)]
+    pub run: RunFlags,
+    /// Take the target over from this run, which must be dead
+    #[arg(long, value_name = "RUN_ID")]
+    pub take_over: Option<String>,
+}
+
+/// Flags of `plan` and `rebuild redis`.
+#[derive(Debug, Args)]
+pub struct RunFlags {
+    /// Start over instead of resuming the unfinished run
+    #[arg(long)]
+    pub fresh: bool,
+    /// Do not read the target back; the run then ends as unverified, never as done
+    #[arg(long)]
+    pub no_verify: bool,
+    /// How long a system may stay unreachable before the run gives up
+    #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = schemas::duration::parse)]
+    pub retry_for: Duration,
+}
+
+/// Flags of every command.
+#[derive(Debug, Args)]
+pub struct Shared {
+    /// The plan file
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "REKINDLE_PLAN",
+        hide_env_values = true,
+        default_value = "rekindle.toml",
+        help_heading = "Shared options"
+    )]
+    pub plan: PathBuf,
+    /// Folder of the journal; never on a system that is being recovered
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "REKINDLE_STATE",
+        hide_env_values = true,
+        default_value = ".rekindle",
+        help_heading = "Shared options"
+    )]
+    pub state: PathBuf,
+    /// Only this route of the plan; may be given several times
+    #[arg(long = "route", global = true, value_name = "NAME", help_heading = "Shared options")]
+    pub routes: Vec<String>,
+    /// Partitions on their way at once, 1 to 64
+    #[arg(
+        long,
+        global = true,
+        value_name = "N",
+        default_value_t = 4,
+        value_parser = clap::value_parser!(u8).range(1..=64),
+        help_heading = "Shared options"
+    )]
+    pub lanes: u8,
+    /// Replaces the RTO of the plan for this run, for example 24h
+    #[arg(
+        long,
+        global = true,
+        value_name = "DURATION",
+        value_parser = schemas::duration::parse,
+        help_heading = "Shared options"
+    )]
+    pub deadline: Option<Duration>,
+    /// When the data was lost (RFC 3339); the RTO clock starts there [default: the first start of the run]
+    #[arg(
+        long,
+        global = true,
+        value_name = "TIME",
+        value_parser = parse_past,
+        help_heading = "Shared options"
+    )]
+    pub lost_at: Option<jiff::Timestamp>,
+    /// Print one JSON object on stdout instead of text
+    #[arg(long, global = true, help_heading = "Shared options")]
+    pub json: bool,
+    /// How to show progress on stderr; auto is bar on a terminal and log elsewhere
+    #[arg(
+        long,
+        global = true,
+        value_name = "HOW",
+        value_enum,
+        default_value_t = Progress::Auto,
+        hide_possible_values = true,
+        help = "How to show progress on stderr: auto, bar, log or none; auto is bar on a terminal, else log",
+        help_heading = "Shared options"
+    )]
+    pub progress: Progress,
+    /// What to log on stderr: error, warn, info, debug, trace, or a filter such as rekindle=debug,warn
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILTER",
+        env = "REKINDLE_LOG",
+        hide_env_values = true,
+        default_value = "warn",
+        value_parser = parse_filter,
+        help_heading = "Shared options"
+    )]
+    pub log_level: String,
+}
+
+/// How progress is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Progress {
+    /// `Bar` on a terminal, else `Log`.
+    Auto,
+    /// One bar per route.
+    Bar,
+    /// A plain line every few seconds.
+    Log,
+    /// Nothing.
+    None,
+}
+
+/// Whatever follows the name of a command that is not built.
+#[derive(Debug, Args)]
+pub struct Rest {
+    /// Anything.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, num_args = 0..)]
+    pub rest: Vec<OsString>,
+}
+
+fn parse_past(text: &str) -> Result<jiff::Timestamp, String> {
+    let time: jiff::Timestamp = text.parse().map_err(|_| {
+        "must be a time with its zone, for example \"2026-01-31T04:05:06Z\"".to_owned()
+    })?;
+    if time > jiff::Timestamp::now() {
+        return Err("must not be in the future".to_owned());
+    }
+    Ok(time)
+}
+
+fn parse_filter(text: &str) -> Result<String, String> {
+    match tracing_subscriber::EnvFilter::try_new(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => {
+            Err("must be error, warn, info, debug, trace or a list such as \"rekindle=debug,warn\""
+                .to_owned())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn shared_flags_may_stand_before_and_after_the_command() {
+        for line in [
+            "rekindle --lanes 8 --route a --route b rebuild redis --fresh",
+            "rekindle rebuild redis --fresh --lanes 8 --route a --route b",
+        ] {
+            let cli = parse(line).unwrap();
+            assert_eq!((cli.shared.lanes, cli.shared.routes.join(" ")), (8, "a b".to_owned()));
+            let Command::Rebuild { target: Target::Redis(redis) } = cli.command else {
+                panic!("{line}")
+            };
+            assert!(redis.run.fresh && !redis.run.no_verify);
+        }
+    }
+
+    #[test]
+    fn what_is_out_of_bounds_is_refused() {
+        for flags in [
+            "--lanes 0",
+            "--lanes 65",
+            "--deadline 0s",
+            "--deadline 1w",
+            "--lost-at 2999-01-01T00:00:00Z",
+            "--lost-at yesterday",
+            "--lost-at 2026-01-31T04:05:06",
+            "--progress loud",
+            "--log-level =",
+            "--strict",
+            "--unknown",
+        ] {
+            let error = parse(&format!("rekindle rebuild redis {flags}")).expect_err(flags);
+            assert_eq!(error.exit_code(), 2, "{flags}");
+        }
+        assert!(
+            parse("rekindle rebuild redis --lost-at 2026-01-31T04:05:06+01:00 --lanes 64").is_ok()
+        );
+    }
+
+    #[test]
+    fn commands_that_are_not_built_are_known_whatever_follows() {
+        for (line, name) in [
+            ("rekindle drill", "drill"),
+            ("rekindle backup bigquery --accept-loss builds", "backup"),
+            ("rekindle restore bigquery --replace", "restore"),
+            ("rekindle verify redis --tier count", "verify"),
+            ("rekindle demo --help", "demo"),
+        ] {
+            assert_eq!(parse(line).unwrap().command.not_built(), Some(name), "{line}");
+        }
+        assert_eq!(parse("rekindle dril").unwrap_err().exit_code(), 2);
+    }
+}

@@ -1,0 +1,211 @@
+//! Role and access rights of the target, asked over one raw stream.
+//!
+//! Invariant: `ACL DRYRUN` answers for the server; nothing of what it is asked about is executed.
+
+use super::controls::Control;
+use stages::connect::redis::Stream;
+use std::fmt::Write as _;
+use std::io;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+/// What a run needs, each with arguments of the right number; `KEY` stands for a key of the plan.
+const COMMANDS: [&[&str]; 16] = [
+    &["SET", KEY, "x"],
+    &["HSET", KEY, "f", "x"],
+    &["DEL", KEY],
+    &["EXISTS", KEY],
+    &["PEXPIREAT", KEY, "0"],
+    &["GET", KEY],
+    &["HGETALL", KEY],
+    &["PTTL", KEY],
+    &["MULTI"],
+    &["EXEC"],
+    &["EVAL", "return 1", "1", KEY],
+    &["EVALSHA", "0", "1", KEY],
+    &["SCRIPT", "LOAD", "return 1"],
+    &["INFO"],
+    &["DBSIZE"],
+    &["TIME"],
+];
+const KEY: &str = "\0key";
+/// The mark a run leaves.
+const SENTINEL: &str = stages::load::redis::SENTINEL_KEY;
+/// A reply longer than this is none of those asked for.
+const REPLY_BYTES_MAX: usize = 64 * 1024;
+
+/// What the server answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Reply {
+    Text(String),
+    Refused(String),
+}
+
+/// Asks for the role and the access rights to keys with these prefixes.
+pub(super) async fn controls(
+    stream: &mut dyn Stream,
+    prefixes: &[&str],
+    timeout: Duration,
+) -> (Control, Control) {
+    let asked = tokio::time::timeout(timeout, async {
+        let role = role(stream).await?;
+        Ok::<_, io::Error>((role, access(stream, prefixes).await?))
+    });
+    let lost = match asked.await {
+        Ok(Ok(controls)) => return controls,
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => format!("no answer within {} s", timeout.as_secs()),
+    };
+    (Control::unknown("redis role", lost.clone()), Control::unknown("redis access", lost))
+}
+
+async fn role(stream: &mut dyn Stream) -> io::Result<Control> {
+    const NAME: &str = "redis role";
+    let reply = ask(stream, &["INFO", "replication"]).await?;
+    let Reply::Text(info) = reply else {
+        return Ok(Control::unknown(NAME, "INFO replication is not answered"));
+    };
+    let role = info.lines().find_map(|line| line.trim_end().strip_prefix("role:"));
+    Ok(match role {
+        Some("master") => Control::ok(NAME, "primary"),
+        Some(other) => Control::failed(NAME, format!("it is a {other}, which takes no writes"))
+            .with_fix(Some("name the primary in [redis]")),
+        None => Control::unknown(NAME, "the server does not tell"),
+    })
+}
+
+async fn access(stream: &mut dyn Stream, prefixes: &[&str]) -> io::Result<Control> {
+    const NAME: &str = "redis access";
+    let user = match ask(stream, &["ACL", "WHOAMI"]).await? {
+        Reply::Text(user) => user,
+        Reply::Refused(why) => {
+            return Ok(Control::unknown(
+                NAME,
+                format!("the server does not tell the user's rights: {why}"),
+            ));
+        }
+    };
+    let mut keys: Vec<String> = prefixes.iter().map(|prefix| format!("{prefix}0")).collect();
+    keys.push(SENTINEL.to_owned());
+    keys.sort();
+    keys.dedup();
+    let mut denied = Vec::new();
+    for command in COMMANDS {
+        let is_keyed = command.contains(&KEY);
+        let subjects = if is_keyed { keys.as_slice() } else { &keys[..1] };
+        for key in subjects {
+            let words = command.iter().map(|word| if *word == KEY { key.as_str() } else { *word });
+            let words: Vec<&str> = ["ACL", "DRYRUN", &user].into_iter().chain(words).collect();
+            match ask(stream, &words).await? {
+                Reply::Text(answer) if answer == "OK" => {}
+                Reply::Text(_) if is_keyed => denied.push(format!("{} on {key}", command[0])),
+                Reply::Text(_) => denied.push(command[0].to_owned()),
+                Reply::Refused(why) => {
+                    let detail = format!(
+                        "user {user}; the server does not answer ACL DRYRUN (7.0 and later do): {why}"
+                    );
+                    return Ok(Control::unknown(NAME, detail));
+                }
+            }
+        }
+    }
+    Ok(verdict(NAME, &user, &denied))
+}
+
+fn verdict(name: &str, user: &str, denied: &[String]) -> Control {
+    const SHOWN_MAX: usize = 8;
+    if denied.is_empty() {
+        return Control::ok(name, format!("user {user} may run every command a rebuild needs"));
+    }
+    let mut list = denied.iter().take(SHOWN_MAX).cloned().collect::<Vec<_>>().join(", ");
+    if denied.len() > SHOWN_MAX {
+        list = format!("{list} and {} more", denied.len() - SHOWN_MAX);
+    }
+    Control::failed(name, format!("user {user} may not run {list}"))
+        .with_fix(Some(&format!("grant them with ACL SETUSER {user}")))
+}
+
+/// Sends one command and reads its reply: a status, an error, a bulk string or a number.
+async fn ask(stream: &mut dyn Stream, words: &[&str]) -> io::Result<Reply> {
+    let mut command = format!("*{}\r\n", words.len());
+    for word in words {
+        write!(command, "${}\r\n{word}\r\n", word.len()).expect("writing to a string cannot fail");
+    }
+    stream.write_all(command.as_bytes()).await?;
+    stream.flush().await?;
+    let line = read_line(stream).await?;
+    let (kind, rest) = line.split_at_checked(1).unwrap_or((&line, ""));
+    match kind {
+        "+" | ":" => Ok(Reply::Text(rest.to_owned())),
+        "-" => Ok(Reply::Refused(rest.to_owned())),
+        "$" => match rest.parse::<usize>() {
+            Ok(length) if length <= REPLY_BYTES_MAX => {
+                let mut body = vec![0; length + 2];
+                stream.read_exact(&mut body).await?;
+                body.truncate(length);
+                Ok(Reply::Text(String::from_utf8_lossy(&body).into_owned()))
+            }
+            Ok(_) => Err(io::Error::other("a reply of redis is too long")),
+            // A null.
+            Err(_) => Ok(Reply::Text(String::new())),
+        },
+        _ => Err(io::Error::other("a reply of redis is not understood")),
+    }
+}
+
+async fn read_line(stream: &mut dyn Stream) -> io::Result<String> {
+    let mut line = Vec::with_capacity(64);
+    while !line.ends_with(b"\r\n") {
+        if line.len() > REPLY_BYTES_MAX {
+            return Err(io::Error::other("a reply of redis is too long"));
+        }
+        line.push(stream.read_u8().await?);
+    }
+    line.truncate(line.len() - 2);
+    Ok(String::from_utf8_lossy(&line).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::check::controls::Verdict;
+
+    /// Answers each command with the next canned reply.
+    async fn asked(replies: &[&str]) -> (Control, Control) {
+        let (mut near, mut far) = tokio::io::duplex(1 << 20);
+        far.write_all(replies.concat().as_bytes()).await.unwrap();
+        controls(&mut near, &["build:"], Duration::from_millis(200)).await
+    }
+
+    #[tokio::test]
+    async fn a_user_with_every_right_is_fine() {
+        let mut replies = vec!["$13\r\nrole:master\r\n\r\n", "$3\r\napp\r\n"];
+        replies.extend(["+OK\r\n"; 40]);
+        let (role, access) = asked(&replies).await;
+        assert_eq!(
+            (role.verdict, access.verdict),
+            (Verdict::Ok, Verdict::Ok),
+            "{role:?} {access:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn what_is_denied_is_named() {
+        let denied = "+User app has no permissions to run the 'set' command\r\n";
+        let mut replies = vec!["$12\r\nrole:slave\r\n\r\n", "$3\r\napp\r\n", denied];
+        replies.extend(["+OK\r\n"; 40]);
+        let (role, access) = asked(&replies).await;
+        assert_eq!((role.verdict, access.verdict), (Verdict::Failed, Verdict::Failed));
+        assert_eq!(access.detail, "user app may not run SET on build:0");
+    }
+
+    #[tokio::test]
+    async fn an_older_server_leaves_it_unknown() {
+        let (_, access) =
+            asked(&["$13\r\nrole:master\r\n\r\n", "$3\r\napp\r\n", "-ERR Unknown subcommand\r\n"])
+                .await;
+        assert_eq!(access.verdict, Verdict::Unknown);
+        let (role, access) = asked(&[]).await;
+        assert_eq!((role.verdict, access.verdict), (Verdict::Unknown, Verdict::Unknown));
+    }
+}

@@ -1,0 +1,224 @@
+//! The command line program: parses, dispatches, tells how it ended.
+//!
+//! Invariant: data goes to stdout, everything else to stderr, and the exit code is a function of what happened.
+
+pub mod args;
+mod check;
+mod failure;
+mod figures;
+mod loading;
+mod signals;
+mod status;
+mod summary_text;
+mod watch;
+
+use crate::outcome::Exit;
+use crate::plan::plan_rebuild;
+use crate::rebuild::{Ended, Options, Watcher, rebuild_redis};
+use crate::rejects::RejectWriter;
+use crate::summary::RunEnd;
+use args::{Cli, Command, RunFlags, Shared, Target};
+use clap::Parser;
+use failure::{Failure, tell};
+use indicatif::MultiProgress;
+use schemas::Plan;
+use serde::Serialize;
+use signals::Signals;
+use std::io::{IsTerminal, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a thread that is still busy at the end may hold the process up.
+const SHUTDOWN_MAX: Duration = Duration::from_secs(1);
+
+/// Runs the command that was typed.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            if error.print().is_err() {
+                // Nobody is listening; the code still tells.
+            }
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Exit::Usage.code()));
+        }
+    };
+    let bars = MultiProgress::new();
+    start_log(&cli.shared, &bars);
+    // The default hook has said where it panicked; a lane's panic never comes this far.
+    let exit = catch_unwind(AssertUnwindSafe(|| run(&cli, bars))).unwrap_or(Exit::Internal);
+    ExitCode::from(exit.code())
+}
+
+fn start_log(shared: &Shared, bars: &MultiProgress) {
+    let filter = tracing_subscriber::EnvFilter::try_new(&shared.log_level).unwrap_or_default();
+    let is_plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let writer = watch::LogWriter(bars.clone());
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal() && !is_plain)
+        .with_target(false)
+        .with_writer(move || writer.clone());
+    if log.try_init().is_err() {
+        // Only a second call in one process, as in a test, finds a log already there.
+        tracing::trace!("the log was started before");
+    }
+}
+
+fn run(cli: &Cli, bars: MultiProgress) -> Exit {
+    if let Some(name) = cli.command.not_built() {
+        let message = format!("`rekindle {name}` is not built yet");
+        tell(&[Failure::new(Exit::Usage, message, Some("rekindle --help"))], cli.shared.json);
+        return Exit::Usage;
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return internal("cannot start the runtime", &error, cli.shared.json),
+    };
+    let exit = runtime.block_on(async {
+        match Signals::listen() {
+            Ok(signals) => dispatch(cli, bars, &signals).await,
+            Err(error) => internal("cannot listen for signals", &error, cli.shared.json),
+        }
+    });
+    runtime.shutdown_timeout(SHUTDOWN_MAX);
+    exit
+}
+
+fn internal(message: &str, error: &std::io::Error, json: bool) -> Exit {
+    tell(&[Failure::new(Exit::Internal, format!("{message}: {error}"), None)], json);
+    Exit::Internal
+}
+
+async fn dispatch(cli: &Cli, bars: MultiProgress, signals: &Signals) -> Exit {
+    let shared = &cli.shared;
+    match &cli.command {
+        // These only read; the first signal may end them where they are.
+        Command::Check(flags) => until_signal(check::check(shared, flags.strict), signals).await,
+        Command::Plan(flags) => until_signal(plan(shared, flags, signals), signals).await,
+        Command::Status => until_signal(show_status(shared), signals).await,
+        Command::Rebuild { target: Target::Redis(flags) } => {
+            let take_over = flags.take_over.clone();
+            let options = Options { take_over, ..options(shared, &flags.run, signals) };
+            signals.name(rebuild(shared, options, bars).await)
+        }
+        Command::Backup(_)
+        | Command::Restore(_)
+        | Command::Verify(_)
+        | Command::Bench(_)
+        | Command::Drill(_)
+        | Command::Report(_)
+        | Command::Demo(_) => Exit::Usage,
+    }
+}
+
+async fn until_signal(command: impl Future<Output = Exit>, signals: &Signals) -> Exit {
+    tokio::select! {
+        exit = command => exit,
+        () = signals.cancel.cancelled() => signals.name(Exit::Interrupted),
+    }
+}
+
+fn options(shared: &Shared, flags: &RunFlags, signals: &Signals) -> Options {
+    Options {
+        state: shared.state.clone(),
+        lanes: usize::from(shared.lanes),
+        routes: shared.routes.clone(),
+        deadline: shared.deadline,
+        lost_at_ms: shared.lost_at.map(jiff::Timestamp::as_millisecond),
+        fresh: flags.fresh,
+        verify: !flags.no_verify,
+        retry_for: flags.retry_for,
+        take_over: None,
+        cancel: signals.cancel.clone(),
+    }
+}
+
+/// Reads the plan, or tells every mistake in it.
+fn plan_of(shared: &Shared) -> Result<Plan, Exit> {
+    loading::load(&shared.plan, &shared.routes).map_err(|failures| {
+        tell(&failures, shared.json);
+        Exit::Usage
+    })
+}
+
+async fn plan(shared: &Shared, flags: &RunFlags, signals: &Signals) -> Exit {
+    let plan = match plan_of(shared) {
+        Ok(plan) => plan,
+        Err(exit) => return exit,
+    };
+    match plan_rebuild(&plan, &options(shared, flags, signals)).await {
+        Ok(report) => print(shared.json, &report, || report.render()),
+        Err(errors) => tell_errors(&errors, None, shared.json),
+    }
+}
+
+async fn show_status(shared: &Shared) -> Exit {
+    match status::StatusReport::read(&shared.state, &shared.routes).await {
+        Ok(report) => print(shared.json, &report, || report.render()),
+        Err(error) => tell_errors(&[error], None, shared.json),
+    }
+}
+
+async fn rebuild(shared: &Shared, options: Options, bars: MultiProgress) -> Exit {
+    let plan = match plan_of(shared) {
+        Ok(plan) => plan,
+        Err(exit) => return exit,
+    };
+    let display = Arc::new(watch::Display::new(shared.progress, bars));
+    let watcher: Arc<dyn Watcher> = Arc::<watch::Display>::clone(&display);
+    let ended = rebuild_redis(&plan, options, watcher).await;
+    // Whatever way the run came back, no bar is left below what follows.
+    display.end();
+    let mut exit = exit_of(&ended);
+    if let Some(summary) = &ended.summary {
+        let rejects = RejectWriter::new(&shared.state, &summary.run_id, "");
+        let printed =
+            print(shared.json, summary, || summary_text::render(summary, rejects.folder()));
+        exit = exit.min(printed);
+    }
+    if ended.errors.is_empty() { exit } else { tell_errors(&ended.errors, Some(exit), shared.json) }
+}
+
+/// Returns the worst of what the run came to; what is not known to be done is not done.
+fn exit_of(ended: &Ended) -> Exit {
+    let told = ended.exits.iter().copied().min().filter(|exit| *exit != Exit::Done);
+    let met = || ended.errors.iter().map(|error| Exit::of_kind(error.kind())).min();
+    told.or_else(met).unwrap_or(match &ended.summary {
+        Some(summary) if matches!(summary.status, RunEnd::Done | RunEnd::Unverified) => Exit::Done,
+        Some(summary) if summary.status == RunEnd::Interrupted => Exit::Interrupted,
+        _ => Exit::Internal,
+    })
+}
+
+fn tell_errors(errors: &[stages::Error], exit: Option<Exit>, json: bool) -> Exit {
+    let worst = errors.iter().map(|error| Exit::of_kind(error.kind())).min();
+    let exit = exit.or(worst).unwrap_or(Exit::Internal);
+    let failures: Vec<Failure> =
+        errors.iter().map(|error| Failure::of_stage(exit, error)).collect();
+    tell(&failures, json);
+    exit
+}
+
+/// Prints data on stdout: one JSON object, or the text.
+fn print(json: bool, data: &impl Serialize, text: impl FnOnce() -> String) -> Exit {
+    let written = if json {
+        serde_json::to_string_pretty(data).map(|mut object| {
+            object.push('\n');
+            object
+        })
+    } else {
+        Ok(text())
+    };
+    let mut stdout = std::io::stdout().lock();
+    match written.map_err(std::io::Error::from).and_then(|text| {
+        stdout.write_all(text.as_bytes())?;
+        stdout.flush()
+    }) {
+        Ok(()) => Exit::Done,
+        // A reader such as `head` that has seen enough is no failure.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Exit::Done,
+        Err(error) => internal("cannot write to stdout", &error, json),
+    }
+}

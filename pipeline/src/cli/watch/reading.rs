@@ -1,0 +1,259 @@
+//! One reading of the live counters, and what can be told from it: speed, time left, the RTO clock.
+//!
+//! Invariant: pure; the speed is this process's own, and time left is unknown unless every row ahead is estimated.
+
+use crate::cli::figures;
+use crate::progress::{Counters, PHASES, Phase};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// The counters at one instant.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Reading {
+    /// Time this process has worked on the run.
+    pub(crate) elapsed: Duration,
+    /// Time since the loss, or since the first start.
+    pub(crate) since_loss: Duration,
+    /// The recovery time objective.
+    pub(crate) rto: Duration,
+    /// Rows this process has carried.
+    pub(crate) rows_now: u64,
+    /// Transactions of the journal, where known.
+    pub(crate) commits: Option<u64>,
+    /// One per route, in plan order.
+    pub(crate) routes: Vec<RouteReading>,
+}
+
+/// The counters of one route at one instant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RouteReading {
+    /// The route.
+    pub(crate) name: String,
+    /// An index into [`PHASES`].
+    pub(crate) phase: usize,
+    /// Rows carried, earlier attempts included.
+    pub(crate) rows: u64,
+    /// Rows expected; `None` where nothing is known.
+    pub(crate) rows_estimate: Option<u64>,
+    /// Source bytes read by this process.
+    pub(crate) bytes: u64,
+    /// Partitions done.
+    pub(crate) partitions_done: u64,
+    /// Partitions cut.
+    pub(crate) partitions: u64,
+    /// Rows that could not be carried.
+    pub(crate) rejects: u64,
+}
+
+impl Reading {
+    /// Reads the counters.
+    pub(crate) fn take(counters: &Counters, commits: Option<u64>, now_ms: i64) -> Self {
+        let since_loss = u64::try_from(now_ms.saturating_sub(counters.lost_at_ms)).unwrap_or(0);
+        Self {
+            elapsed: counters.started.elapsed(),
+            since_loss: Duration::from_millis(since_loss),
+            rto: Duration::from_secs(counters.rto_seconds),
+            rows_now: counters.rows_now(),
+            commits,
+            routes: counters
+                .routes
+                .iter()
+                .map(|route| RouteReading {
+                    name: route.name.clone(),
+                    phase: usize::try_from(load(&route.phase)).unwrap_or(0).min(PHASES.len() - 1),
+                    rows: load(&route.rows),
+                    rows_estimate: Some(load(&route.rows_estimate)).filter(|rows| *rows > 0),
+                    bytes: load(&route.bytes),
+                    partitions_done: load(&route.partitions_done),
+                    partitions: load(&route.partitions),
+                    rejects: load(&route.rejects),
+                })
+                .collect(),
+        }
+    }
+
+    /// Returns rows per second of this process.
+    pub(crate) fn rows_per_second(&self) -> f64 {
+        per(self.rows_now as f64, self.elapsed)
+    }
+
+    /// Returns source bytes per second of this process.
+    pub(crate) fn bytes_per_second(&self) -> f64 {
+        per(self.routes.iter().map(|route| route.bytes).sum::<u64>() as f64, self.elapsed)
+    }
+
+    /// Returns how long the rows ahead take at the speed so far; `None` when that cannot be told.
+    pub(crate) fn time_left(&self) -> Option<Duration> {
+        let mut rows_left = 0;
+        for route in &self.routes {
+            rows_left += route.rows_left()?;
+        }
+        if rows_left == 0 {
+            return Some(Duration::ZERO);
+        }
+        let speed = self.rows_per_second();
+        (speed > 0.0).then(|| Duration::try_from_secs_f64(rows_left as f64 / speed).ok())?
+    }
+
+    /// Returns by how much the run would miss the RTO at the speed so far, if it would.
+    pub(crate) fn late_by(&self) -> Option<Duration> {
+        let end = self.since_loss + self.time_left().unwrap_or_default();
+        end.checked_sub(self.rto).filter(|late| !late.is_zero())
+    }
+
+    /// Writes the RTO clock: `RTO 00:01:12 of 24:00:00`.
+    pub(crate) fn rto_clock(&self) -> String {
+        format!("RTO {} of {}", figures::clock(self.since_loss), figures::clock(self.rto))
+    }
+
+    /// Writes speed and time left of the whole run.
+    pub(crate) fn speed(&self) -> String {
+        let eta = self.time_left().map_or_else(|| "unknown".to_owned(), figures::clock);
+        format!(
+            "{} rows/s, {:.1} MB/s, eta {eta}",
+            figures::per_second(self.rows_per_second()),
+            self.bytes_per_second() / 1_000_000.0
+        )
+    }
+
+    /// Writes the line under the bars.
+    pub(crate) fn bottom_line(&self) -> String {
+        let end = match self.time_left() {
+            Some(left) => format!("ends in about {}", figures::clock(left)),
+            None => "end unknown".to_owned(),
+        };
+        format!(
+            "{} rows/s, {:.1} MB/s, {}, {end}",
+            figures::per_second(self.rows_per_second()),
+            self.bytes_per_second() / 1_000_000.0,
+            self.rto_clock()
+        )
+    }
+
+    /// Writes the warning that the RTO will be, or has been, missed.
+    pub(crate) fn late_warning(&self) -> Option<String> {
+        let late = self.late_by()?;
+        if self.since_loss > self.rto {
+            return Some(format!("warning: the RTO has passed: {}", self.rto_clock()));
+        }
+        Some(format!(
+            "warning: at this rate the run ends {} after the RTO; more --lanes may help, rekindle status tells how it stands",
+            figures::clock(late)
+        ))
+    }
+
+    /// Writes the regular line of the log: one route when one is at work, else all of them.
+    pub(crate) fn line(&self) -> String {
+        let mut active = self.routes.iter().filter(|route| route.is_active());
+        let subject = match (active.next(), active.count()) {
+            (Some(only), 0) => only.described(),
+            (Some(_), others) => {
+                format!(
+                    "{} of {} {}",
+                    others + 1,
+                    figures::things(self.routes.len() as u64, "route"),
+                    self.total().progress()
+                )
+            }
+            (None, _) => self.total().described(),
+        };
+        self.with_subject(&subject)
+    }
+
+    /// Writes the line of one route, for when its phase changed.
+    pub(crate) fn line_of(&self, route: usize) -> String {
+        self.with_subject(&self.routes[route].described())
+    }
+
+    fn with_subject(&self, subject: &str) -> String {
+        let done: u64 = self.routes.iter().map(|route| route.partitions_done).sum();
+        let cut: u64 = self.routes.iter().map(|route| route.partitions).sum();
+        let mut line = format!(
+            "{subject}, {}, {}, {}/{} partitions",
+            self.speed(),
+            self.rto_clock(),
+            figures::count(done),
+            figures::count(cut)
+        );
+        if let Some(commits) = self.commits {
+            line = format!("{line}, {}", figures::things(commits, "commit"));
+        }
+        line
+    }
+
+    /// All routes as one; named after the least advanced phase that is under way.
+    fn total(&self) -> RouteReading {
+        let phase =
+            self.routes.iter().filter(|route| route.is_active()).map(|route| route.phase).min();
+        let all_done = self.routes.iter().all(|route| route.phase == Phase::Done as usize);
+        let idle = if all_done { Phase::Done } else { Phase::Waiting } as usize;
+        let sum = |figure: fn(&RouteReading) -> u64| self.routes.iter().map(figure).sum();
+        RouteReading {
+            name: "run".to_owned(),
+            phase: phase.unwrap_or(idle),
+            rows: sum(|route| route.rows),
+            rows_estimate: self.routes.iter().map(|route| route.rows_estimate).sum(),
+            bytes: sum(|route| route.bytes),
+            partitions_done: sum(|route| route.partitions_done),
+            partitions: sum(|route| route.partitions),
+            rejects: sum(|route| route.rejects),
+        }
+    }
+}
+
+impl RouteReading {
+    /// Writes `builds loading 340,112/1,000,000 rows 34 %`.
+    pub(crate) fn described(&self) -> String {
+        format!("{} {}", self.name, self.progress())
+    }
+
+    /// Writes `loading 340,112/1,000,000 rows 34 %`.
+    pub(crate) fn progress(&self) -> String {
+        let rows = figures::count(self.rows);
+        let mut text = match self.rows_estimate {
+            // An estimate that turned out too low says nothing any more.
+            Some(estimate) if self.rows <= estimate => {
+                format!(
+                    "{} {rows}/{} rows {} %",
+                    self.phase(),
+                    figures::count(estimate),
+                    self.rows * 100 / estimate
+                )
+            }
+            _ => format!("{} {rows} rows", self.phase()),
+        };
+        if self.rejects > 0 {
+            text = format!("{text}, {}", figures::things(self.rejects, "reject"));
+        }
+        text
+    }
+
+    /// Returns the word of its phase.
+    pub(crate) fn phase(&self) -> &'static str {
+        PHASES[self.phase]
+    }
+
+    fn is_active(&self) -> bool {
+        self.phase != Phase::Waiting as usize && self.phase != Phase::Done as usize
+    }
+
+    /// Rows still to be read; `None` when there is no estimate, or more came than estimated.
+    fn rows_left(&self) -> Option<u64> {
+        if self.phase > Phase::Loading as usize {
+            return Some(0);
+        }
+        self.rows_estimate?.checked_sub(self.rows)
+    }
+}
+
+fn load(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
+
+fn per(amount: f64, elapsed: Duration) -> f64 {
+    let seconds = elapsed.as_secs_f64();
+    if seconds > 0.0 { amount / seconds } else { 0.0 }
+}
+
+#[cfg(test)]
+mod tests;

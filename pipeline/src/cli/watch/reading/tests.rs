@@ -1,0 +1,96 @@
+//! What a reading tells, on made-up counters.
+
+use super::*;
+
+fn route(name: &str, phase: Phase, rows: u64, estimate: Option<u64>) -> RouteReading {
+    RouteReading {
+        name: name.to_owned(),
+        phase: phase as usize,
+        rows,
+        rows_estimate: estimate,
+        bytes: 57_300_000,
+        partitions_done: 3,
+        partitions: 17,
+        rejects: 0,
+    }
+}
+
+fn reading(rows_now: u64, routes: Vec<RouteReading>) -> Reading {
+    Reading {
+        elapsed: Duration::from_secs(2),
+        since_loss: Duration::from_secs(9),
+        rto: Duration::from_hours(24),
+        rows_now,
+        commits: Some(4),
+        routes,
+    }
+}
+
+#[test]
+fn one_route_at_work_is_named() {
+    let reading = reading(340_112, vec![route("builds", Phase::Loading, 340_112, Some(1_000_000))]);
+    assert_eq!(
+        reading.line(),
+        "builds loading 340,112/1,000,000 rows 34 %, 170,056 rows/s, 28.6 MB/s, eta 00:00:03, \
+         RTO 00:00:09 of 24:00:00, 3/17 partitions, 4 commits"
+    );
+    assert_eq!(
+        reading.bottom_line(),
+        "170,056 rows/s, 28.6 MB/s, RTO 00:00:09 of 24:00:00, ends in about 00:00:03"
+    );
+}
+
+#[test]
+fn several_routes_at_work_are_summed() {
+    let routes = vec![
+        route("customers", Phase::Done, 10, Some(10)),
+        route("builds", Phase::Loading, 100, Some(1_000)),
+        route("logs", Phase::Loading, 100, Some(990)),
+    ];
+    let line = reading(210, routes).line();
+    assert!(line.starts_with("2 of 3 routes loading 210/2,000 rows 10 %, 105 rows/s"), "{line}");
+    assert!(line.contains("9/51 partitions"), "{line}");
+}
+
+#[test]
+fn speed_is_of_this_process_alone() {
+    // 900 of the 1,000 rows were carried by an earlier attempt.
+    let reading = reading(100, vec![route("builds", Phase::Loading, 1_000, Some(2_000))]);
+    assert_eq!(reading.time_left(), Some(Duration::from_secs(20)));
+}
+
+#[test]
+fn time_left_is_unknown_without_estimate_or_speed() {
+    let estimated = route("builds", Phase::Loading, 0, Some(1_000));
+    assert_eq!(reading(0, vec![estimated.clone()]).time_left(), None);
+    let unknown = route("logs", Phase::Waiting, 0, None);
+    assert_eq!(reading(10, vec![estimated.clone(), unknown]).time_left(), None);
+    let exceeded = route("logs", Phase::Loading, 1_001, Some(1_000));
+    assert_eq!(reading(10, vec![estimated.clone(), exceeded.clone()]).time_left(), None);
+    assert_eq!(exceeded.progress(), "loading 1,001 rows");
+    // What has been read completely needs no estimate.
+    let read = route("logs", Phase::ReadingBack, 5, None);
+    assert_eq!(reading(500, vec![estimated, read]).time_left(), Some(Duration::from_secs(4)));
+}
+
+#[test]
+fn a_run_that_will_miss_the_rto_says_so() {
+    let mut reading = reading(10, vec![route("builds", Phase::Loading, 10, Some(1_000_000))]);
+    assert_eq!(reading.late_by(), Some(Duration::from_secs(9 + 199_998 - 86_400)));
+    assert!(reading.late_warning().unwrap().contains("ends 31:33:27 after the RTO"));
+    reading.since_loss = Duration::from_secs(86_401);
+    assert_eq!(
+        reading.late_warning().unwrap(),
+        "warning: the RTO has passed: RTO 24:00:01 of 24:00:00"
+    );
+    reading.since_loss = Duration::from_secs(1);
+    reading.rto = Duration::from_hours(87_600);
+    assert_eq!(reading.late_warning(), None);
+}
+
+#[test]
+fn rejects_are_shown_as_soon_as_there_are_any() {
+    let mut builds = route("builds", Phase::CatchingUp, 10, Some(10));
+    builds.rejects = 2;
+    assert_eq!(builds.described(), "builds catching up 10/10 rows 100 %, 2 rejects");
+}
