@@ -277,3 +277,6 @@ pub fn commit_interval(commit_cost: Duration, mtbf: Duration) -> Duration {
         .unwrap_or(COMMIT_INTERVAL_MAX)
         .clamp(COMMIT_INTERVAL_MIN, COMMIT_INTERVAL_MAX)
 }
+
+#[cfg(test)]
+mod tests;

@@ -45,7 +45,8 @@ impl Committer {
             queue: Mutex::new(Queue { interval, ..Queue::default() }),
             wake: Notify::new(),
         });
-        let task = tokio::spawn(run(Arc::clone(&shared), before));
+        // Made here, not in the task: an aborted task may never have run at all.
+        let task = tokio::spawn(run(Closing(Arc::clone(&shared)), before));
         let handle = CommitHandle { _last: Arc::new(LastHandle(Arc::clone(&shared))), shared };
         (handle, task)
     }
@@ -304,8 +305,8 @@ impl Drop for Closing {
     }
 }
 
-async fn run(shared: Arc<Shared>, before: BeforeCommit) -> Result<()> {
-    let _closing = Closing(Arc::clone(&shared));
+async fn run(closing: Closing, before: BeforeCommit) -> Result<()> {
+    let shared = &*closing.0;
     loop {
         let (due, is_closed) = {
             let queue = shared.queue();
@@ -314,7 +315,7 @@ async fn run(shared: Arc<Shared>, before: BeforeCommit) -> Result<()> {
         match due {
             None if is_closed => return Ok(()),
             None => shared.wake.notified().await,
-            Some(due) if is_closed || due <= Instant::now() => flush(&shared, &before).await?,
+            Some(due) if is_closed || due <= Instant::now() => flush(shared, &before).await?,
             Some(due) => {
                 // Woken early by a finish or a flush, which are due at once.
                 tokio::time::timeout_at(due.into(), shared.wake.notified()).await.ok();

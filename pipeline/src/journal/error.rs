@@ -1,4 +1,4 @@
-//! What can go wrong with the journal, and how an SQLite failure is told apart from damage.
+//! What can go wrong with the journal, and how an `SQLite` failure is told apart from damage.
 //!
 //! Invariant: every error can be cloned, so that one failure reaches every lane as it is.
 
@@ -88,7 +88,7 @@ pub enum JournalError {
         /// Why.
         source: Arc<io::Error>,
     },
-    /// SQLite refused for another reason.
+    /// `SQLite` refused for another reason.
     #[error("cannot {operation} in journal {}", path.display())]
     Sql {
         /// What was being done.

@@ -1,10 +1,10 @@
-//! The journal: what a run did, durable in an SQLite file of the state folder.
+//! The journal: what a run did, durable in an `SQLite` file of the state folder.
 //!
 //! Invariant: `journal.sqlite` appears complete or not at all, is written by one process at a time, and is never
 //! repaired, overwritten or guessed around when it is damaged or newer than this binary.
 //!
-//! Nothing in this process may open the file except through SQLite: closing any other descriptor of it would drop the
-//! locks SQLite holds on it.
+//! Nothing in this process may open the file except through `SQLite`: closing any other descriptor of it would drop the
+//! locks `SQLite` holds on it.
 
 mod committer;
 mod error;
@@ -19,11 +19,14 @@ mod tests;
 pub use committer::{BeforeCommit, CommitHandle, Committer};
 pub use error::{JournalError, Result};
 pub use record::{
-    Begun, Delta, NewRun, NewSnapshot, PartitionRecord, RouteRecord, RunRecord, RunStatus, ServerRecord, SnapshotRecord,
+    Begun, Delta, NewRun, NewSnapshot, PartitionRecord, RouteRecord, RunRecord, RunStatus,
+    ServerRecord, SnapshotRecord,
 };
 
 use lock::StateLock;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
 use sqlx::{ConnectOptions, Connection, Row, Sqlite, SqliteConnection, Transaction};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
@@ -113,7 +116,11 @@ impl Journal {
         self.pool().begin_with("BEGIN IMMEDIATE").await.map_err(self.failed_to(operation))
     }
 
-    async fn commit_write(&self, transaction: Transaction<'static, Sqlite>, operation: &'static str) -> Result<()> {
+    async fn commit_write(
+        &self,
+        transaction: Transaction<'static, Sqlite>,
+        operation: &'static str,
+    ) -> Result<()> {
         transaction.commit().await.map_err(self.failed_to(operation))
     }
 
@@ -162,9 +169,9 @@ fn writable(path: &Path) -> SqliteConnectOptions {
 /// so a journal that was closed there is opened as a file nobody can change.
 fn readable(path: &Path) -> SqliteConnectOptions {
     let is_sealed = !beside(path, "-wal").exists()
-        && path
-            .parent()
-            .is_some_and(|folder| nix::unistd::access(folder, nix::unistd::AccessFlags::W_OK).is_err());
+        && path.parent().is_some_and(|folder| {
+            nix::unistd::access(folder, nix::unistd::AccessFlags::W_OK).is_err()
+        });
     SqliteConnectOptions::new()
         .filename(path)
         .read_only(true)
@@ -190,7 +197,10 @@ async fn create(path: &Path) -> Result<()> {
     let log = beside(path, "-wal");
     if exists(&log)? {
         // SQLite would replay that log into the new file.
-        return Err(JournalError::corrupt(path, format!("it is missing, but its log {} is there", log.display())));
+        return Err(JournalError::corrupt(
+            path,
+            format!("it is missing, but its log {} is there", log.display()),
+        ));
     }
     let new = beside(path, ".new");
     for leftover in ["", "-wal", "-shm", "-journal"].map(|suffix| beside(&new, suffix)) {
@@ -239,11 +249,12 @@ async fn inspect(path: &Path) -> Result<()> {
 
 async fn examine(connection: &mut SqliteConnection, path: &Path) -> Result<()> {
     let failed = |source| JournalError::sql("open", path, source);
-    let has_format: bool =
-        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'format')")
-            .fetch_one(&mut *connection)
-            .await
-            .map_err(failed)?;
+    let has_format: bool = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'format')",
+    )
+    .fetch_one(&mut *connection)
+    .await
+    .map_err(failed)?;
     if !has_format {
         return Err(JournalError::corrupt(path, "it is not a journal of rekindle"));
     }
@@ -256,12 +267,19 @@ async fn examine(connection: &mut SqliteConnection, path: &Path) -> Result<()> {
     let found: i64 = row.try_get("format").map_err(failed)?;
     let written_by: String = row.try_get("written_by").map_err(failed)?;
     if found > FORMAT {
-        return Err(JournalError::Newer { path: path.to_owned(), found, known: FORMAT, written_by });
+        return Err(JournalError::Newer {
+            path: path.to_owned(),
+            found,
+            known: FORMAT,
+            written_by,
+        });
     }
     if found < FORMAT {
         return Err(JournalError::corrupt(path, format!("there is no format {found}")));
     }
-    let check: String =
-        sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(&mut *connection).await.map_err(failed)?;
+    let check: String = sqlx::query_scalar("PRAGMA quick_check(1)")
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(failed)?;
     if check == "ok" { Ok(()) } else { Err(JournalError::corrupt(path, check)) }
 }

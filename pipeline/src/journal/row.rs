@@ -1,4 +1,4 @@
-//! Rows of the journal read into records, and the few values SQLite has no type for.
+//! Rows of the journal read into records, and the few values `SQLite` has no type for.
 //!
 //! Invariant: a value that does not parse is an error that names its column, never a default.
 
@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Error, Row};
 
-/// Returns `value` as SQLite stores it; SQLite has no unsigned integers.
+/// Returns `value` as `SQLite` stores it; `SQLite` has no unsigned integers.
 pub(super) fn signed(value: u64) -> Result<i64, Error> {
     i64::try_from(value).map_err(|error| Error::Encode(error.into()))
 }

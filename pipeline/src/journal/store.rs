@@ -2,12 +2,12 @@
 //!
 //! Invariant: every method that writes is one transaction, durable when it returns.
 
+use super::Journal;
 use super::error::{JournalError, Result};
 use super::record::{
     NewRun, NewSnapshot, RouteRecord, RunRecord, RunStatus, ServerRecord, SnapshotRecord,
 };
 use super::row::{self, signed, to_json};
-use super::Journal;
 use sqlx::sqlite::{SqliteQueryResult, SqliteRow};
 use sqlx::{Error, SqliteConnection};
 use uuid::{NoContext, Timestamp, Uuid};
