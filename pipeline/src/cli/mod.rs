@@ -24,6 +24,7 @@ use indicatif::MultiProgress;
 use schemas::Plan;
 use serde::Serialize;
 use signals::Signals;
+use stages::Kind;
 use std::io::{IsTerminal, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -77,7 +78,7 @@ fn run(cli: &Cli, bars: MultiProgress) -> Exit {
         Err(error) => return internal("cannot start the runtime", &error, cli.shared.json),
     };
     let exit = runtime.block_on(async {
-        match Signals::listen() {
+        match Signals::listen(bars.clone()) {
             Ok(signals) => dispatch(cli, bars, &signals).await,
             Err(error) => internal("cannot listen for signals", &error, cli.shared.json),
         }
@@ -101,7 +102,7 @@ async fn dispatch(cli: &Cli, bars: MultiProgress, signals: &Signals) -> Exit {
         Command::Rebuild { target: Target::Redis(flags) } => {
             let take_over = flags.take_over.clone();
             let options = Options { take_over, ..options(shared, &flags.run, signals) };
-            signals.name(rebuild(shared, options, bars).await)
+            rebuild(shared, options, bars, signals).await
         }
         Command::Backup(_)
         | Command::Restore(_)
@@ -161,17 +162,23 @@ async fn show_status(shared: &Shared) -> Exit {
     }
 }
 
-async fn rebuild(shared: &Shared, options: Options, bars: MultiProgress) -> Exit {
+async fn rebuild(
+    shared: &Shared,
+    options: Options,
+    bars: MultiProgress,
+    signals: &Signals,
+) -> Exit {
     let plan = match plan_of(shared) {
         Ok(plan) => plan,
         Err(exit) => return exit,
     };
     let display = Arc::new(watch::Display::new(shared.progress, bars));
     let watcher: Arc<dyn Watcher> = Arc::<watch::Display>::clone(&display);
-    let ended = rebuild_redis(&plan, options, watcher).await;
+    let mut ended = rebuild_redis(&plan, options, watcher).await;
     // Whatever way the run came back, no bar is left below what follows.
     display.end();
-    let mut exit = exit_of(&ended);
+    leave_stopped_out(&mut ended, signals.is_received());
+    let mut exit = signals.name(exit_of(&ended));
     if let Some(summary) = &ended.summary {
         let rejects = RejectWriter::new(&shared.state, &summary.run_id, "");
         let printed =
@@ -179,6 +186,19 @@ async fn rebuild(shared: &Shared, options: Options, bars: MultiProgress) -> Exit
         exit = exit.min(printed);
     }
     if ended.errors.is_empty() { exit } else { tell_errors(&ended.errors, Some(exit), shared.json) }
+}
+
+/// Leaves out what lanes report that were told to stop: it is a consequence, and with a signal everybody knows of what.
+/// Without one, the cause is another error, and that one names the exit.
+fn leave_stopped_out(ended: &mut Ended, is_signalled: bool) {
+    let is_stopped = |exit: &Exit| matches!(exit, Exit::Interrupted | Exit::Terminated);
+    let has_cause = ended.errors.iter().any(|error| error.kind() != Kind::Cancelled);
+    if is_signalled || has_cause {
+        ended.errors.retain(|error| error.kind() != Kind::Cancelled);
+    }
+    if !is_signalled && ended.exits.iter().any(|exit| !is_stopped(exit)) {
+        ended.exits.retain(|exit| !is_stopped(exit));
+    }
 }
 
 /// Returns the worst of what the run came to; what is not known to be done is not done.
@@ -220,5 +240,46 @@ fn print(json: bool, data: &impl Serialize, text: impl FnOnce() -> String) -> Ex
         // A reader such as `head` that has seen enough is no failure.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Exit::Done,
         Err(error) => internal("cannot write to stdout", &error, json),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use stages::Error;
+
+    fn ended() -> Ended {
+        Ended {
+            summary: None,
+            exits: vec![Exit::Internal, Exit::Interrupted],
+            errors: vec![
+                Error::new(Kind::Internal, "a broken invariant"),
+                Error::new(Kind::Cancelled, "the run was asked to stop"),
+            ],
+        }
+    }
+
+    #[test]
+    fn a_failure_that_stopped_the_other_lanes_is_no_interruption() {
+        let mut ended = ended();
+        leave_stopped_out(&mut ended, false);
+        assert_eq!((exit_of(&ended), ended.errors.len()), (Exit::Internal, 1));
+    }
+
+    #[test]
+    fn a_signal_wins_over_what_failed_beside_it() {
+        let mut ended = ended();
+        leave_stopped_out(&mut ended, true);
+        assert_eq!((exit_of(&ended), ended.errors.len()), (Exit::Interrupted, 1));
+    }
+
+    #[test]
+    fn what_is_not_known_to_be_done_is_internal() {
+        let nothing = || Ended { summary: None, exits: Vec::new(), errors: Vec::new() };
+        assert_eq!(exit_of(&nothing()), Exit::Internal);
+        let claims_done = Ended { exits: vec![Exit::Done], ..nothing() };
+        assert_eq!(exit_of(&claims_done), Exit::Internal);
+        let met = Ended { errors: vec![Error::new(Kind::Capacity, "full")], ..nothing() };
+        assert_eq!(exit_of(&met), Exit::Capacity);
     }
 }

@@ -4,10 +4,14 @@
 
 use super::failure::say;
 use crate::outcome::Exit;
+use indicatif::MultiProgress;
 use std::io;
 use std::sync::{Arc, OnceLock};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+
+const STOPPING: &str =
+    "stopping: what is under way is committed first; a second signal stops at once\n";
 
 /// What is known of the signals so far.
 #[derive(Debug, Clone, Default)]
@@ -18,13 +22,18 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    /// Starts to listen. Must be called inside the runtime.
-    pub(crate) fn listen() -> io::Result<Self> {
+    /// Starts to listen; what it says goes above the bars. Must be called inside the runtime.
+    pub(crate) fn listen(bars: MultiProgress) -> io::Result<Self> {
         let signals = Self::default();
         let interrupt = signal(SignalKind::interrupt())?;
         let terminate = signal(SignalKind::terminate())?;
-        tokio::spawn(signals.clone().attend(interrupt, terminate));
+        tokio::spawn(signals.clone().attend(interrupt, terminate, bars));
         Ok(signals)
+    }
+
+    /// Whether a signal came.
+    pub(crate) fn is_received(&self) -> bool {
+        self.first.get().is_some()
     }
 
     /// Returns the exit of the command: an interrupted one is named after the signal that interrupted it.
@@ -35,7 +44,7 @@ impl Signals {
         }
     }
 
-    async fn attend(self, mut interrupt: Signal, mut terminate: Signal) {
+    async fn attend(self, mut interrupt: Signal, mut terminate: Signal, bars: MultiProgress) {
         loop {
             let received = tokio::select! {
                 Some(()) = interrupt.recv() => Exit::Interrupted,
@@ -45,7 +54,7 @@ impl Signals {
             if self.first.set(received).is_err() {
                 leave(received);
             }
-            say("stopping: what is under way is committed first; a second signal stops at once\n");
+            bars.suspend(|| say(STOPPING));
             self.cancel.cancel();
         }
     }

@@ -175,8 +175,9 @@ fn draw(source: &Readings, bars: &MultiProgress, stopped: &Receiver<()>) {
     loop {
         let reading = source.take();
         for (bar, route) in drawn.iter().zip(&reading.routes) {
-            bar.set_length(route.rows_estimate.unwrap_or(0).max(route.rows).max(1));
-            bar.set_position(if route.rows_estimate.is_some() { route.rows } else { 0 });
+            let expected = if route.is_loaded() { Some(route.rows) } else { route.rows_estimate };
+            bar.set_length(expected.unwrap_or(0).max(route.rows).max(1));
+            bar.set_position(if expected.is_some() { route.rows } else { 0 });
             bar.set_message(route.progress());
         }
         bottom.set_message(reading.bottom_line());

@@ -65,7 +65,8 @@ impl Reading {
                     rows_estimate: Some(load(&route.rows_estimate)).filter(|rows| *rows > 0),
                     bytes: load(&route.bytes),
                     partitions_done: load(&route.partitions_done),
-                    partitions: load(&route.partitions),
+                    // Catch-up reads are partitions that the first cut did not know.
+                    partitions: load(&route.partitions).max(load(&route.partitions_done)),
                     rejects: load(&route.rejects),
                 })
                 .collect(),
@@ -89,7 +90,9 @@ impl Reading {
             rows_left += route.rows_left()?;
         }
         if rows_left == 0 {
-            return Some(Duration::ZERO);
+            // Catching up and reading back are not counted in rows ahead.
+            let is_done = self.routes.iter().all(|route| route.phase == Phase::Done as usize);
+            return is_done.then_some(Duration::ZERO);
         }
         let speed = self.rows_per_second();
         (speed > 0.0).then(|| Duration::try_from_secs_f64(rows_left as f64 / speed).ok())?
@@ -157,15 +160,6 @@ impl Reading {
             }
             (None, _) => self.total().described(),
         };
-        self.with_subject(&subject)
-    }
-
-    /// Writes the line of one route, for when its phase changed.
-    pub(crate) fn line_of(&self, route: usize) -> String {
-        self.with_subject(&self.routes[route].described())
-    }
-
-    fn with_subject(&self, subject: &str) -> String {
         let done: u64 = self.routes.iter().map(|route| route.partitions_done).sum();
         let cut: u64 = self.routes.iter().map(|route| route.partitions).sum();
         let mut line = format!(
@@ -179,6 +173,18 @@ impl Reading {
             line = format!("{line}, {}", figures::things(commits, "commit"));
         }
         line
+    }
+
+    /// Writes the line of one route, for when its phase changed.
+    pub(crate) fn line_of(&self, route: usize) -> String {
+        let route = &self.routes[route];
+        format!(
+            "{}, {}/{} partitions, {}",
+            route.described(),
+            figures::count(route.partitions_done),
+            figures::count(route.partitions),
+            self.rto_clock()
+        )
     }
 
     /// All routes as one; named after the least advanced phase that is under way.
@@ -212,7 +218,7 @@ impl RouteReading {
         let rows = figures::count(self.rows);
         let mut text = match self.rows_estimate {
             // An estimate that turned out too low says nothing any more.
-            Some(estimate) if self.rows <= estimate => {
+            Some(estimate) if self.rows <= estimate && !self.is_loaded() => {
                 format!(
                     "{} {rows}/{} rows {} %",
                     self.phase(),
@@ -237,12 +243,22 @@ impl RouteReading {
         self.phase != Phase::Waiting as usize && self.phase != Phase::Done as usize
     }
 
-    /// Rows still to be read; `None` when there is no estimate, or more came than estimated.
+    /// Whether every row has been read at least once.
+    pub(crate) fn is_loaded(&self) -> bool {
+        let is_past = self.phase > Phase::Loading as usize;
+        is_past || (self.partitions > 0 && self.partitions_done >= self.partitions)
+    }
+
+    /// Rows still to be read; `None` when nothing tells.
     fn rows_left(&self) -> Option<u64> {
-        if self.phase > Phase::Loading as usize {
+        if self.is_loaded() {
             return Some(0);
         }
-        self.rows_estimate?.checked_sub(self.rows)
+        // Where more came than was estimated, the partitions left are taken to be as large as those done.
+        self.rows_estimate?.checked_sub(self.rows).or_else(|| {
+            let of_one = self.rows.checked_div(self.partitions_done)?;
+            Some(of_one * (self.partitions - self.partitions_done))
+        })
     }
 }
 

@@ -65,12 +65,31 @@ fn time_left_is_unknown_without_estimate_or_speed() {
     assert_eq!(reading(0, vec![estimated.clone()]).time_left(), None);
     let unknown = route("logs", Phase::Waiting, 0, None);
     assert_eq!(reading(10, vec![estimated.clone(), unknown]).time_left(), None);
-    let exceeded = route("logs", Phase::Loading, 1_001, Some(1_000));
-    assert_eq!(reading(10, vec![estimated.clone(), exceeded.clone()]).time_left(), None);
-    assert_eq!(exceeded.progress(), "loading 1,001 rows");
+    let first = RouteReading { partitions_done: 0, ..route("logs", Phase::Loading, 11, Some(10)) };
+    assert_eq!(reading(10, vec![estimated.clone(), first]).time_left(), None);
     // What has been read completely needs no estimate.
     let read = route("logs", Phase::ReadingBack, 5, None);
     assert_eq!(reading(500, vec![estimated, read]).time_left(), Some(Duration::from_secs(4)));
+}
+
+#[test]
+fn an_estimate_that_was_too_low_gives_way_to_the_partitions() {
+    // 3 of 17 partitions held 1,200 rows, so 14 hold 5,600.
+    let exceeded = route("logs", Phase::Loading, 1_200, Some(1_000));
+    assert_eq!(exceeded.progress(), "loading 1,200 rows");
+    let reading = reading(1_200, vec![exceeded]);
+    assert_eq!(figures::clock(reading.time_left().unwrap()), "00:00:09");
+}
+
+#[test]
+fn the_end_of_catching_up_and_reading_back_is_unknown() {
+    let routes =
+        vec![route("a", Phase::Done, 10, Some(40)), route("b", Phase::ReadingBack, 9, Some(9))];
+    let mut reading = reading(19, routes);
+    assert_eq!(reading.time_left(), None);
+    assert_eq!(reading.routes[0].progress(), "done 10 rows");
+    reading.routes[1].phase = Phase::Done as usize;
+    assert_eq!(reading.time_left(), Some(Duration::ZERO));
 }
 
 #[test]
@@ -92,5 +111,5 @@ fn a_run_that_will_miss_the_rto_says_so() {
 fn rejects_are_shown_as_soon_as_there_are_any() {
     let mut builds = route("builds", Phase::CatchingUp, 10, Some(10));
     builds.rejects = 2;
-    assert_eq!(builds.described(), "builds catching up 10/10 rows 100 %, 2 rejects");
+    assert_eq!(builds.described(), "builds catching up 10 rows, 2 rejects");
 }
