@@ -25,8 +25,6 @@ pub struct CaughtUp {
     pub dropped: u64,
     /// File that names them.
     pub names: Option<std::path::PathBuf>,
-    /// Failures of its lanes.
-    pub failures: Vec<String>,
 }
 
 /// Brings one route up to date. All its ordinary partitions must be done.
@@ -73,7 +71,7 @@ pub async fn catch_up(
         record.reconcile = false;
         record.dropped_keys = dropped;
         store(engine, record).await.map_err(one)?;
-        return Ok(CaughtUp { snapshot: Some(shown), dropped, names, failures: Vec::new() });
+        return Ok(CaughtUp { snapshot: Some(shown), dropped, names });
     }
     Err(one(Error::new(
         Kind::SnapshotLost,
@@ -117,7 +115,12 @@ async fn read_changes(
         .into_iter()
         .filter(|record| changed.iter().any(|partition| partition.id == record.partition.id))
         .collect();
+    let counters = &shared.counters.routes[route.index];
+    counters.partitions.fetch_add(pending.len() as u64, std::sync::atomic::Ordering::Relaxed);
     let failures = engine.run_round(pending).await;
+    if shared.stop.is_run_cancelled() {
+        return Err(one(Error::new(Kind::Cancelled, "the run was asked to stop")));
+    }
     if !failures.is_empty() {
         return Err(failures);
     }

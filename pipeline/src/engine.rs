@@ -74,6 +74,10 @@ impl Engine {
         while !self.shared.stop.is_cancelled() {
             let Some(record) = lock(round).queue.pop_front() else { return };
             if let Err(error) = self.persist(lane, &record).await {
+                if error.kind() == Kind::Cancelled {
+                    // Whoever threw the switch has said why; this lane only followed.
+                    return;
+                }
                 let is_fatal = error.kind() != Kind::Data;
                 lock(round).failures.push(error);
                 if is_fatal {

@@ -108,6 +108,10 @@ pub async fn run_partition(
             shared.counters.partition_done(route.index, now_ms());
             Ok(())
         }
+        Err(error) if error.kind() == Kind::Cancelled => {
+            shared.commits.flush().await.map_err(from_journal)?;
+            Err(error)
+        }
         Err(error) => {
             let failed = shared.commits.fail(&partition.id, begun.epoch, &error.to_string()).await;
             // What the lane met is the cause; that it could not be noted is only worth a line.
@@ -144,6 +148,8 @@ impl Attempt<'_> {
         let mut written = std::pin::pin!(written.try_buffered(WRITES));
         while let Some(acknowledged) = written.try_next().await? {
             let Acknowledged { position, counts, ledger_bytes } = acknowledged;
+            // A batch inside one group of equal `split_by` values completes none: the position stays.
+            let position = if position == Position::Start { from.clone() } else { position };
             self.shared.counters.add(self.route.index, &counts);
             let delta = Delta {
                 partition: self.partition.id.clone(),

@@ -136,8 +136,8 @@ pub enum Target {
     ServerChanged,
 }
 
-/// Claims the target, and takes back what was committed to one that is no longer there.
-pub async fn claim_target(engine: &Engine, is_resumed: bool) -> Result<Target> {
+/// Looks at the target, and takes back what was committed to one that is no longer there. Writes nothing to it.
+pub async fn inspect_target(engine: &Engine, is_resumed: bool) -> Result<Target> {
     let shared = &engine.shared;
     let sink = &shared.sink;
     let state = sink.state().await?;
@@ -161,22 +161,28 @@ pub async fn claim_target(engine: &Engine, is_resumed: bool) -> Result<Target> {
                 void_written(engine).await?;
             }
         }
-        Sentinel::Foreign(note) => return Err(stages::load::redis::foreign("the target", &note)),
+        Sentinel::Foreign(note) => return Err(stages::load::redis::foreign(sink.address(), &note)),
     }
+    for route in &engine.routes {
+        route.target_was_empty.store(was_empty, Ordering::Relaxed);
+    }
+    Ok(target)
+}
+
+/// Leaves this run's mark on the target, right before the first write.
+pub async fn claim_target(engine: &Engine) -> Result<()> {
+    let shared = &engine.shared;
     let note = format!("host={} pid={}", host_name(), std::process::id());
-    if let Sentinel::Foreign(note) = sink.claim(&shared.run_id, &note).await? {
-        return Err(stages::load::redis::foreign("the target", &note));
+    if let Sentinel::Foreign(note) = shared.sink.claim(&shared.run_id, &note).await? {
+        return Err(stages::load::redis::foreign(shared.sink.address(), &note));
     }
+    let state = shared.sink.state().await?;
     let server = ServerRecord {
         run_id: shared.run_id.clone(),
         role: TARGET.to_owned(),
         identity: identity_of(&state),
     };
-    shared.journal.put_server(&server).await.map_err(from_journal)?;
-    for route in &engine.routes {
-        route.target_was_empty.store(was_empty, Ordering::Relaxed);
-    }
-    Ok(target)
+    shared.journal.put_server(&server).await.map_err(from_journal)
 }
 
 fn identity_of(state: &stages::load::TargetState) -> String {

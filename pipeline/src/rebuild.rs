@@ -187,7 +187,7 @@ impl Setup {
         let (run, is_resumed) =
             prepare::open_run(&journal, plan, options, &routes, &*sink).await?;
         let engine = engine(plan, options, &run, journal, sink, routes).await.map_err(one)?;
-        let target = prepare::claim_target(&engine, is_resumed).await.map_err(one)?;
+        let target = prepare::inspect_target(&engine, is_resumed).await.map_err(one)?;
         Ok(Self { engine, plan: plan.clone(), run, target, source_server: server })
     }
 
@@ -229,7 +229,7 @@ impl Setup {
     async fn start_over(&mut self, errors: &[Error]) -> stages::Result<()> {
         let shared = &self.engine.shared;
         if errors.iter().any(|error| error.kind() == Kind::TargetChanged) {
-            self.target = prepare::claim_target(&self.engine, true).await?;
+            self.target = prepare::inspect_target(&self.engine, true).await?;
         }
         if errors.iter().any(|error| error.kind() == Kind::RouteRestart) {
             let records = shared.journal.routes(&shared.run_id).await.map_err(from_journal)?;
@@ -257,6 +257,7 @@ impl Setup {
         prepare::cut_routes(&engine).await.map_err(one)?;
         prepare::load_counters(&engine, shared).await.map_err(one)?;
         prepare::check_keys(&engine).await.map_err(one)?;
+        prepare::claim_target(&engine).await.map_err(one)?;
         self.load().await?;
         for route in &engine.routes {
             let records = shared.journal.routes(&shared.run_id).await;
@@ -346,7 +347,7 @@ impl Setup {
                 return Err(one(Error::new(Kind::TargetChanged, message)));
             }
             Sentinel::Foreign(note) => {
-                return Err(one(stages::load::redis::foreign("the target", &note)));
+                return Err(one(stages::load::redis::foreign(shared.sink.address(), &note)));
             }
         }
         findings.read_back_is_full = is_full;

@@ -77,6 +77,8 @@ pub enum Difference {
 /// written, and never corrupts the connection for others. An error says nothing about what was written.
 #[async_trait]
 pub trait Sink: Send + Sync {
+    /// Where it is, without credentials.
+    fn address(&self) -> &str;
     /// Writes a batch through the lane's connection.
     async fn write(&self, lane: usize, batch: &Encoded) -> Result<Written>;
     /// Reads who the target is and what it holds.

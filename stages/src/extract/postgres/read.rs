@@ -49,8 +49,9 @@ async fn copy(
         let mut filling = BytesMut::with_capacity(BATCH_BYTES + 4096);
         let mut rows = 0;
         while let Some(message) = messages.next().await {
-            filling.extend_from_slice(&message.map_err(failed)?);
-            rows += 1;
+            let message = message.map_err(failed)?;
+            filling.extend_from_slice(&message);
+            rows += usize::from(!is_trailer(&message));
             if filling.len() < BATCH_BYTES {
                 continue;
             }
@@ -74,4 +75,16 @@ async fn copy(
         }
     }
     transaction.commit().await.map_err(failed)
+}
+
+/// Bytes of the COPY BINARY header: signature (11), flags (4), extension length (4).
+const HEADER_BYTES: usize = 19;
+
+/// Whether a message ends the stream instead of carrying a row: the trailer (-1 as a field count), alone or,
+/// where there are no rows, right behind the header (PostgreSQL manual, COPY, "Binary Format").
+fn is_trailer(message: &[u8]) -> bool {
+    message == [0xff, 0xff]
+        || (message.len() == HEADER_BYTES + 2
+            && message.starts_with(b"PGCOPY")
+            && message.ends_with(&[0xff, 0xff]))
 }

@@ -122,13 +122,12 @@ impl PostgresServer {
         &self,
         mut connection: PoolConnection<sqlx::Postgres>,
     ) -> Result<Transaction> {
-        // Whatever the failed import left behind is undone; without a transaction this is only a notice.
-        let begin = format!("rollback; {BEGIN}");
-        sqlx::raw_sql(AssertSqlSafe(begin))
-            .execute(&mut *connection)
-            .await
-            .map_err(|error| from_sqlx(error, "cannot begin a transaction"))?;
-        let snapshot = self.observe(&mut connection).await?;
+        let failed = |error| from_sqlx(error, "cannot begin a transaction");
+        // What the failed import left behind is undone; without a transaction this is only a notice.
+        sqlx::raw_sql("rollback").execute(&mut *connection).await.map_err(failed)?;
+        let identity = self.identity(&mut connection).await;
+        sqlx::raw_sql(BEGIN).execute(&mut *connection).await.map_err(failed)?;
+        let snapshot = self.observe(&mut connection, identity).await?;
         Ok(Transaction::new(connection, snapshot))
     }
 
@@ -146,11 +145,12 @@ impl PostgresServer {
             tracing::info!("the snapshot on alloydb is replaced; rows changed since are read again at the end");
         }
         let mut holder = self.connection().await?;
+        let identity = self.identity(&mut holder).await;
         sqlx::raw_sql(BEGIN)
             .execute(&mut *holder)
             .await
             .map_err(|error| from_sqlx(error, "cannot begin a transaction"))?;
-        let snapshot = self.observe(&mut holder).await?;
+        let snapshot = self.observe(&mut holder, identity).await?;
         let name: String = sqlx::query_scalar("select pg_export_snapshot()")
             .fetch_one(&mut *holder)
             .await
@@ -160,7 +160,7 @@ impl PostgresServer {
         Ok(current)
     }
 
-    async fn observe(&self, connection: &mut PgConnection) -> Result<Snapshot> {
+    async fn observe(&self, connection: &mut PgConnection, identity: String) -> Result<Snapshot> {
         let failed = |error| from_sqlx(error, "cannot read the snapshot of alloydb");
         let row = sqlx::query(OBSERVE).fetch_one(&mut *connection).await.map_err(failed)?;
         let unsigned = |index: usize| -> Result<u64> {
@@ -173,25 +173,19 @@ impl PostgresServer {
             xmax: unsigned(1)?,
             taken_us: row.try_get(2).map_err(failed)?,
             lsn: unsigned(3)?,
-            identity: self.identity(connection).await,
+            identity,
         })
     }
 
-    /// Asks for the system identifier inside a savepoint, because a denied function would end the transaction.
+    /// Asks for the system identifier, before the transaction: a denied function would end it, and a
+    /// savepoint would keep its snapshot from being exported.
     async fn identity(&self, connection: &mut PgConnection) -> String {
-        let mut identity = String::new();
-        if sqlx::raw_sql("savepoint identity").execute(&mut *connection).await.is_err() {
-            return identity;
-        }
-        match sqlx::query_scalar::<_, String>(IDENTITY).fetch_one(&mut *connection).await {
-            Ok(system) => identity = format!("{system} {}", self.postgres.address),
+        match sqlx::query_scalar::<_, String>(IDENTITY).fetch_one(connection).await {
+            Ok(system) => format!("{system} {}", self.postgres.address),
             Err(error) => {
                 tracing::debug!(%error, "alloydb does not tell its system identifier");
-                if sqlx::raw_sql("rollback to savepoint identity").execute(connection).await.is_err() {
-                    tracing::debug!("the savepoint could not be rolled back");
-                }
+                String::new()
             }
         }
-        identity
     }
 }

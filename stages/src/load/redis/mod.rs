@@ -59,11 +59,6 @@ impl RedisSink {
         })
     }
 
-    /// Returns `host:port/db`.
-    pub fn address(&self) -> &str {
-        &self.endpoint.address
-    }
-
     async fn connection(&self) -> Result<Connection> {
         self.control.get().await.map_err(|error| {
             from_pool(error, &format!("cannot connect to redis at {}", self.endpoint.address))
@@ -116,6 +111,10 @@ pub fn foreign(address: &str, note: &str) -> Error {
 
 #[async_trait]
 impl Sink for RedisSink {
+    fn address(&self) -> &str {
+        &self.endpoint.address
+    }
+
     async fn write(&self, lane: usize, batch: &Encoded) -> Result<Written> {
         if batch.entries.is_empty() {
             return Ok(Written::default());
