@@ -53,10 +53,8 @@ fn bound(layout: Layout, has_expiry: bool) -> Arc<BoundRoute> {
         layout,
         columns: None,
         as_text: Vec::new(),
-        expiry: has_expiry.then(|| Expiry::After {
-            column: "finished_at".into(),
-            ttl: Duration::from_secs(86_400),
-        }),
+        expiry: has_expiry
+            .then(|| Expiry::After { column: "finished_at".into(), ttl: Duration::from_hours(24) }),
         null: NullPolicy::Omit,
         on_collision: None,
         on_conflict: OnConflict::Replace,

@@ -75,7 +75,10 @@ pub async fn catch_up(
     }
     Err(one(Error::new(
         Kind::SnapshotLost,
-        format!("route {} could not be read under one last snapshot in {ROUNDS_MAX} rounds", route.name()),
+        format!(
+            "route {} could not be read under one last snapshot in {ROUNDS_MAX} rounds",
+            route.name()
+        ),
     )
     .with_hint("raise snapshot_max of [alloydb], then run the same command again")))
 }
@@ -144,9 +147,15 @@ pub async fn next_ordinal(engine: &Engine, route: &str) -> Result<usize> {
     let shared = &engine.shared;
     let mut all = shared.journal.partitions(&shared.run_id).await.map_err(from_journal)?;
     all.extend(shared.journal.void_partitions_of(&shared.run_id).await.map_err(from_journal)?);
-    let numbers = all.iter().filter(|record| record.partition.route == route).filter_map(|record| {
-        record.partition.id.0.rsplit_once('/').and_then(|(_, number)| number.parse::<usize>().ok())
-    });
+    let numbers =
+        all.iter().filter(|record| record.partition.route == route).filter_map(|record| {
+            record
+                .partition
+                .id
+                .0
+                .rsplit_once('/')
+                .and_then(|(_, number)| number.parse::<usize>().ok())
+        });
     Ok(numbers.max().map_or(0, |number| number + 1))
 }
 

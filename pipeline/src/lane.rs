@@ -91,8 +91,11 @@ pub async fn run_partition(
     let snapshot = shared.snapshots.record(session.snapshot()).await?;
     route.accept_snapshot(snapshot)?;
     shared.commits.flush().await.map_err(from_journal)?;
-    let begun =
-        shared.journal.begin(&shared.run_id, &partition.id, snapshot).await.map_err(from_journal)?;
+    let begun = shared
+        .journal
+        .begin(&shared.run_id, &partition.id, snapshot)
+        .await
+        .map_err(from_journal)?;
     let attempt = Attempt { shared, route, partition, lane, epoch: begun.epoch };
     let length = shared.ledger.begin(&partition.id, begun.ledger_bytes)?;
     // Only the very first attempt on an empty target may rely on finding nothing under its keys.
@@ -104,7 +107,11 @@ pub async fn run_partition(
     let busy_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     match outcome {
         Ok(()) => {
-            shared.commits.finish(&partition.id, begun.epoch, busy_ms).await.map_err(from_journal)?;
+            shared
+                .commits
+                .finish(&partition.id, begun.epoch, busy_ms)
+                .await
+                .map_err(from_journal)?;
             shared.counters.partition_done(route.index, now_ms());
             Ok(())
         }

@@ -13,8 +13,8 @@ use crate::wiring::{self, Described};
 use schemas::{Bounds, Plan, duration};
 use serde::Serialize;
 use stages::Error;
-use stages::extract::postgres::{Cut, PostgresServer};
 use stages::extract::BATCH_BYTES;
+use stages::extract::postgres::{Cut, PostgresServer};
 use stages::load::Sink;
 use std::fmt::Write;
 use std::sync::Arc;
@@ -131,7 +131,8 @@ pub async fn plan_rebuild(plan: &Plan, options: &Options) -> Result<PlanReport, 
             state.eviction
         ));
     }
-    let mut routes = route_reports(&server, described, options.lanes, &mut notes).await.map_err(one)?;
+    let mut routes =
+        route_reports(&server, described, options.lanes, &mut notes).await.map_err(one)?;
     routes.sort_by_key(|route| route.priority);
     server.release_snapshot().await;
     let rows_estimate = routes.iter().map(|route| route.rows_estimate).sum::<Option<u64>>();
@@ -191,7 +192,9 @@ async fn route_reports(
             notes.push(format!("route {name}: another route may render the same keys; they are replaced one by one and never removed"));
         }
         if cut == Cut::Whole && partitions.iter().all(|p| p.bounds == Bounds::Whole) {
-            notes.push(format!("route {name}: one partition, so one lane and no checkpoint inside it"));
+            notes.push(format!(
+                "route {name}: one partition, so one lane and no checkpoint inside it"
+            ));
         }
         reports.push(report(run, cut, partitions.len(), rows, (bytes, table)));
     }
@@ -231,7 +234,10 @@ fn report(
         bytes_estimate: (bytes > 0).then_some(bytes),
         uniqueness,
         on_conflict: route.on_conflict.word().to_owned(),
-        expiry: route.expiry.as_ref().map_or("never".into(), |e| format!("by column {}", e.column())),
+        expiry: route
+            .expiry
+            .as_ref()
+            .map_or("never".into(), |e| format!("by column {}", e.column())),
         resume: match run.source.no_catch_up() {
             None => "continues; rows changed since are read again".to_owned(),
             Some(reason) => format!("starts over, because {reason}"),
@@ -263,7 +269,11 @@ impl PlanReport {
         writeln!(
             out,
             "target   {} {}, {} keys, {} used of {limit}, {}",
-            target.version, target.address, target.entries, mib(target.used_bytes), target.eviction
+            target.version,
+            target.address,
+            target.entries,
+            mib(target.used_bytes),
+            target.eviction
         )?;
         writeln!(out, "\nroutes, in order:")?;
         for route in &self.routes {
@@ -297,10 +307,15 @@ impl PlanReport {
             self.checkpoint_seconds,
             mib(self.in_flight_bytes)
         )?;
-        let ledger = self.ledger_bytes.map_or("unknown".into(), |bytes| format!("about {}", mib(bytes)));
+        let ledger =
+            self.ledger_bytes.map_or("unknown".into(), |bytes| format!("about {}", mib(bytes)));
         writeln!(out, "ledger under --state {ledger}")?;
         let rto = std::time::Duration::from_secs(self.rto_seconds);
-        writeln!(out, "objective          RTO {}; predicted time unknown until measured", duration::format(rto))?;
+        writeln!(
+            out,
+            "objective          RTO {}; predicted time unknown until measured",
+            duration::format(rto)
+        )?;
         for note in &self.notes {
             writeln!(out, "note: {note}")?;
         }

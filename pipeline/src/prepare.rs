@@ -91,20 +91,24 @@ async fn refuse_changes(
             None => plan_changes.push(format!("- route {}", record.name)),
             Some(route) => {
                 let definition = route.bound.route.definition();
-                let (old, new) = (record.definition.lines(), definition.lines());
-                plan_changes.extend(changed_lines(&record.name, old, new));
+                let old: Vec<&str> = record.definition.lines().collect();
+                let new: Vec<&str> = definition.lines().collect();
+                plan_changes.extend(changed_lines(&record.name, &old, &new));
                 let lines = route.bound.schema.identity_lines();
-                let (old, new) = (record.schema_lines.iter(), lines.iter());
-                let (old, new) = (old.map(String::as_str), new.map(String::as_str));
-                schema_changes.extend(changed_lines(&record.name, old, new));
+                let old: Vec<&str> = record.schema_lines.iter().map(String::as_str).collect();
+                let new: Vec<&str> = lines.iter().map(String::as_str).collect();
+                schema_changes.extend(changed_lines(&record.name, &old, &new));
             }
         }
     }
     let added = routes.iter().filter(|route| recorded.iter().all(|r| r.name != route.name()));
     plan_changes.extend(added.map(|route| format!("+ route {}", route.name())));
     let refuse = |kind, what: &str, changes: &[String]| {
-        Error::new(kind, format!("{what} changed since run {} began:\n  {}", run.id, changes.join("\n  ")))
-            .with_hint("undo the change to resume, or start over with: rekindle rebuild redis --fresh")
+        Error::new(
+            kind,
+            format!("{what} changed since run {} began:\n  {}", run.id, changes.join("\n  ")),
+        )
+        .with_hint("undo the change to resume, or start over with: rekindle rebuild redis --fresh")
     };
     if !plan_changes.is_empty() {
         return Err(vec![refuse(Kind::Config, "the plan's routes", &plan_changes)]);
@@ -115,16 +119,12 @@ async fn refuse_changes(
     Ok(())
 }
 
-fn changed_lines<'a>(
-    route: &str,
-    old: impl Iterator<Item = &'a str> + Clone,
-    new: impl Iterator<Item = &'a str> + Clone,
-) -> Vec<String> {
-    let gone = old.clone().filter(|line| !new.clone().any(|other| other == *line));
-    let added = new.clone().filter(|line| !old.clone().any(|other| other == *line));
-    gone.map(|line| format!("- {route}: {line}"))
-        .chain(added.map(|line| format!("+ {route}: {line}")))
-        .collect()
+fn changed_lines(route: &str, old: &[&str], new: &[&str]) -> Vec<String> {
+    let gone =
+        old.iter().filter(|line| !new.contains(line)).map(|line| format!("- {route}: {line}"));
+    let added =
+        new.iter().filter(|line| !old.contains(line)).map(|line| format!("+ {route}: {line}"));
+    gone.chain(added).collect()
 }
 
 /// What the target turned out to be.
@@ -142,7 +142,10 @@ pub async fn inspect_target(engine: &Engine, is_resumed: bool) -> Result<Target>
     let sink = &shared.sink;
     let state = sink.state().await?;
     if let Some(refusal) = &state.refusal {
-        return Err(Error::new(Kind::Config, format!("the target redis cannot be used: {refusal}")));
+        return Err(Error::new(
+            Kind::Config,
+            format!("the target redis cannot be used: {refusal}"),
+        ));
     }
     let mut was_empty = false;
     let mut target = Target::AsLeft;
@@ -186,7 +189,8 @@ pub async fn claim_target(engine: &Engine) -> Result<()> {
 }
 
 fn identity_of(state: &stages::load::TargetState) -> String {
-    serde_json::json!({ "process_id": state.process_id, "history_id": state.history_id }).to_string()
+    serde_json::json!({ "process_id": state.process_id, "history_id": state.history_id })
+        .to_string()
 }
 
 fn host_name() -> String {
@@ -200,9 +204,15 @@ fn host_name() -> String {
 /// deleted since are still looked for.
 async fn void_written(engine: &Engine) -> Result<()> {
     let shared = &engine.shared;
-    tracing::warn!("redis does not carry this run's sentinel: it was emptied or replaced; everything is written again");
+    tracing::warn!(
+        "redis does not carry this run's sentinel: it was emptied or replaced; everything is written again"
+    );
     for mut record in shared.journal.routes(&shared.run_id).await.map_err(from_journal)? {
-        shared.journal.reset_partitions(&shared.run_id, &record.name).await.map_err(from_journal)?;
+        shared
+            .journal
+            .reset_partitions(&shared.run_id, &record.name)
+            .await
+            .map_err(from_journal)?;
         record.reconcile |= shared.ledger.entries(&record.name)? > 0;
         record.caught_up = None;
         record.completed_ms = None;
@@ -223,7 +233,9 @@ pub async fn cut_routes(engine: &Engine) -> Result<()> {
         shared.ledger.forget_compacted(route.name())?;
         let partitions = partitions_of(engine, route.name()).await?;
         let is_begun = partitions.iter().any(|partition| partition.epoch > 0);
-        if let Some(reason) = why_void(route, &record, is_begun, earlier.as_ref().map(|(_, s)| s)).await? {
+        if let Some(reason) =
+            why_void(route, &record, is_begun, earlier.as_ref().map(|(_, s)| s)).await?
+        {
             tracing::warn!(route = route.name(), reason, "the route starts over");
             restart_route(engine, &mut record).await?;
         } else if !partitions.is_empty() {
@@ -234,11 +246,7 @@ pub async fn cut_routes(engine: &Engine) -> Result<()> {
         let wanted = engine.lanes * PARTITIONS_PER_LANE;
         let cut = route.source.partitions(wanted, first).await?;
         let ordinal = i64::try_from(first).unwrap_or(i64::MAX);
-        shared
-            .journal
-            .add_partitions(&shared.run_id, &cut, ordinal)
-            .await
-            .map_err(from_journal)?;
+        shared.journal.add_partitions(&shared.run_id, &cut, ordinal).await.map_err(from_journal)?;
         shared.journal.update_route(&record).await.map_err(from_journal)?;
     }
     Ok(())
@@ -285,12 +293,15 @@ pub async fn load_counters(engine: &Engine, shared: &Shared) -> Result<()> {
     for route in &engine.routes {
         let partitions = partitions_of(engine, route.name()).await?;
         let counters = &shared.counters.routes[route.index];
-        let sum = |of: &dyn Fn(&crate::journal::PartitionRecord) -> u64| partitions.iter().map(of).sum();
+        let sum =
+            |of: &dyn Fn(&crate::journal::PartitionRecord) -> u64| partitions.iter().map(of).sum();
         let rows = sum(&|record| record.counts.rows);
         counters.rows.store(rows, Ordering::Relaxed);
         counters.rows_before.store(rows, Ordering::Relaxed);
         counters.rejects.store(sum(&|record| record.counts.rejects), Ordering::Relaxed);
-        counters.rows_estimate.store(sum(&|record| record.partition.rows_estimate), Ordering::Relaxed);
+        counters
+            .rows_estimate
+            .store(sum(&|record| record.partition.rows_estimate), Ordering::Relaxed);
         counters.partitions.store(partitions.len() as u64, Ordering::Relaxed);
         let done = sum(&|record| u64::from(record.status == Status::Done));
         counters.partitions_done.store(done, Ordering::Relaxed);

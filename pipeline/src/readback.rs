@@ -12,6 +12,8 @@ use schemas::plan::OnConflict;
 use stages::Result;
 use stages::load::Difference;
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// Keys whose values a sample compares, per route, about.
 pub const SAMPLE: u64 = 1_000;
@@ -71,8 +73,36 @@ impl ReadBack {
 
 type Expected = (Bytes, u64, i64);
 
-/// Reads one route back. `is_full` compares every value, else about [`SAMPLE`] of them.
-pub async fn read_back(shared: &Shared, route: &RouteRun, is_full: bool) -> Result<ReadBack> {
+/// How thorough a read-back is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tier {
+    /// About [`SAMPLE`] values per route are compared; that no key is missing is proven by the size of the database.
+    SampleOnly,
+    /// Every key is asked for, about [`SAMPLE`] values per route are compared.
+    Sample,
+    /// Every value is compared.
+    Full,
+}
+
+/// Whether the size of the database alone proves that every key is there: it was empty when it was claimed,
+/// nothing expires, every ledger entry is one key, and it now holds exactly these keys and the run's mark.
+pub async fn is_count_proven(shared: &Shared, routes: &[Arc<RouteRun>]) -> Result<bool> {
+    let mut expected = 1;
+    for route in routes {
+        let plan = &route.bound.route;
+        let is_blank = route.target_was_empty.load(Ordering::Relaxed) && route.has_own_keys;
+        let is_plain = plan.expiry.is_none() && plan.on_conflict == OnConflict::Replace;
+        if !is_blank || !is_plain || !route.bound.key_is_proven_unique {
+            return Ok(false);
+        }
+        expected += shared.ledger.entries(route.name())?;
+    }
+    Ok(shared.sink.state().await?.entries == expected)
+}
+
+/// Reads one route back.
+pub async fn read_back(shared: &Shared, route: &RouteRun, tier: Tier) -> Result<ReadBack> {
+    let is_full = tier == Tier::Full;
     let mut found = ReadBack::default();
     let entries = shared.ledger.entries(route.name())?;
     let every = u128::from((entries / SAMPLE).max(1));
@@ -84,11 +114,15 @@ pub async fn read_back(shared: &Shared, route: &RouteRun, is_full: bool) -> Resu
         let mut reader = FrameReader::open(&path)?;
         while let Some(frame) = reader.next_frame()? {
             for (key, hash, expires_ms) in frame.iter() {
-                let key = Bytes::copy_from_slice(key);
-                if compares && !is_full && key_hash(&key).is_multiple_of(every) {
-                    sample.insert(key.clone(), (hash, expires_ms));
+                if compares && !is_full && key_hash(key).is_multiple_of(every) {
+                    sample.insert(Bytes::copy_from_slice(key), (hash, expires_ms));
                 }
-                waiting.push((key, hash, expires_ms));
+                if tier != Tier::SampleOnly {
+                    waiting.push((Bytes::copy_from_slice(key), hash, expires_ms));
+                }
+            }
+            if tier == Tier::SampleOnly {
+                found.counted += frame.len() as u64;
             }
             if waiting.len() >= KEYS_PER_EXCHANGE {
                 exchange(shared, route, is_full && compares, &waiting, &mut found).await?;
@@ -119,8 +153,11 @@ async fn exchange(
     }
     // Keys that have expired meanwhile are rightly gone.
     let now = now_ms();
-    let living: Vec<Expected> =
-        expected.iter().filter(|(_, _, expires)| *expires == 0 || *expires > now).cloned().collect();
+    let living: Vec<Expected> = expected
+        .iter()
+        .filter(|(_, _, expires)| *expires == 0 || *expires > now)
+        .cloned()
+        .collect();
     let keys: Vec<Bytes> = living.iter().map(|(key, _, _)| key.clone()).collect();
     found.counted += keys.len() as u64;
     let existing = shared.sink.count_existing(&keys).await?;

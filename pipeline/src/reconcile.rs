@@ -149,16 +149,15 @@ impl<'a> Output<'a> {
 
     fn flush(&mut self) -> Result<()> {
         let bytes = self.frame.take_encoded()?;
-        self.compacted
-            .write_all(&bytes)
-            .map_err(|error| io_error("write", &self.temporary, error))
+        self.compacted.write_all(&bytes).map_err(|error| io_error("write", &self.temporary, error))
     }
 
     fn name(&mut self, key: &[u8]) -> Result<()> {
         self.dropped += 1;
         let failed = |error| io_error("write", &self.names_path, error);
         if self.names.is_none() {
-            let file = OpenOptions::new().append(true).create(true).mode(0o600).open(&self.names_path);
+            let file =
+                OpenOptions::new().append(true).create(true).mode(0o600).open(&self.names_path);
             self.names = Some(file.map_err(failed)?);
         }
         if let Some(file) = &mut self.names {
@@ -173,7 +172,8 @@ impl<'a> Output<'a> {
         self.flush()?;
         let failed = |error| io_error("write", &self.temporary, error);
         self.compacted.sync_all().map_err(failed)?;
-        std::fs::rename(&self.temporary, self.shared.ledger.compacted(self.route)).map_err(failed)?;
+        std::fs::rename(&self.temporary, self.shared.ledger.compacted(self.route))
+            .map_err(failed)?;
         let names = (self.dropped > 0).then_some(self.names_path);
         Ok((self.dropped, names))
     }

@@ -2,14 +2,14 @@
 //!
 //! Invariant: it names no system; `wiring` fills it.
 
-use schemas::plan::OnConflict;
 use schemas::bind::KeyOnly;
+use schemas::plan::OnConflict;
 use schemas::{BoundRoute, Bounds};
 use stages::extract::Source;
 use stages::transform::{Style, Transform};
 use stages::{Error, Kind, Result};
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 /// Makes the transform of a partition.
 pub type MakeTransform = Box<dyn Fn(&Bounds, Style) -> Arc<dyn Transform> + Send + Sync>;
@@ -109,7 +109,8 @@ pub fn mark_shared_keys(routes: &mut [RouteRun]) {
         routes.iter().map(|route| route.bound.route.key.leading_literal().to_owned()).collect();
     for (index, route) in routes.iter_mut().enumerate() {
         route.has_own_keys = starts.iter().enumerate().all(|(other, start)| {
-            other == index || !(start.starts_with(&starts[index]) || starts[index].starts_with(start.as_str()))
+            other == index
+                || !(start.starts_with(&starts[index]) || starts[index].starts_with(start.as_str()))
         });
     }
 }

@@ -67,7 +67,9 @@ pub async fn describe_routes(
 
 /// Binds a route to its table and checks what only both together can tell.
 pub fn bind(route: &Route, shape: &Shape) -> std::result::Result<BoundRoute, Vec<Error>> {
-    let refused = |message: String| Error::new(Kind::Schema, message).with_hint("mend the plan, then: rekindle plan");
+    let refused = |message: String| {
+        Error::new(Kind::Schema, message).with_hint("mend the plan, then: rekindle plan")
+    };
     let schema = shape
         .schema(route)
         .map_err(|mistakes| mistakes.into_iter().map(refused).collect::<Vec<_>>())?;

@@ -42,10 +42,7 @@ pub enum Kind {
 impl Kind {
     /// Whether repeating the same attempt later may succeed.
     pub fn is_transient(self) -> bool {
-        matches!(
-            self,
-            Self::Connection | Self::Unavailable | Self::Timeout | Self::SnapshotLost
-        )
+        matches!(self, Self::Connection | Self::Unavailable | Self::Timeout | Self::SnapshotLost)
     }
 }
 

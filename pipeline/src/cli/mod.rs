@@ -79,7 +79,7 @@ fn run(cli: &Cli, bars: MultiProgress) -> Exit {
     };
     let exit = runtime.block_on(async {
         match Signals::listen(bars.clone()) {
-            Ok(signals) => dispatch(cli, bars, &signals).await,
+            Ok(signals) => Box::pin(dispatch(cli, bars, &signals)).await,
             Err(error) => internal("cannot listen for signals", &error, cli.shared.json),
         }
     });
@@ -96,8 +96,10 @@ async fn dispatch(cli: &Cli, bars: MultiProgress, signals: &Signals) -> Exit {
     let shared = &cli.shared;
     match &cli.command {
         // These only read; the first signal may end them where they are.
-        Command::Check(flags) => until_signal(check::check(shared, flags.strict), signals).await,
-        Command::Plan(flags) => until_signal(plan(shared, flags, signals), signals).await,
+        Command::Check(flags) => {
+            Box::pin(until_signal(check::check(shared, flags.strict), signals)).await
+        }
+        Command::Plan(flags) => Box::pin(until_signal(plan(shared, flags, signals), signals)).await,
         Command::Status => until_signal(show_status(shared), signals).await,
         Command::Rebuild { target: Target::Redis(flags) } => {
             let take_over = flags.take_over.clone();

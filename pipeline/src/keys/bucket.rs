@@ -59,7 +59,6 @@ impl Buckets {
     /// Appends a record to its bucket.
     pub fn push(&mut self, hash: u128, payload: &[u8]) -> Result<()> {
         let count = self.files.len() as u128;
-        #[expect(clippy::cast_possible_truncation, reason = "the remainder is below the number of files")]
         let (path, file) = &mut self.files[(hash % count) as usize];
         let length = u32::try_from(payload.len())
             .map_err(|_| Error::new(Kind::Internal, "a key is longer than 4 GiB"))?;

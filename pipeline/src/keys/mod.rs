@@ -89,5 +89,7 @@ pub async fn check_collisions(
             examples.join(", ")
         ),
     )
-    .with_hint("add a column to key, or say on_collision = \"last\" with order_by; nothing was written"))
+    .with_hint(
+        "add a column to key, or say on_collision = \"last\" with order_by; nothing was written",
+    ))
 }

@@ -84,8 +84,9 @@ fn encode<'a>(
         put(&mut raw, rows * 12 + index * 8, &expires_ms.to_le_bytes());
         raw.extend_from_slice(key);
     }
-    let body = zstd::bulk::compress(&raw, LEVEL)
-        .map_err(|error| Error::new(Kind::Internal, "cannot compress the ledger").with_source(error))?;
+    let body = zstd::bulk::compress(&raw, LEVEL).map_err(|error| {
+        Error::new(Kind::Internal, "cannot compress the ledger").with_source(error)
+    })?;
     let mut frame = Vec::with_capacity(HEADER_BYTES + body.len());
     frame.extend_from_slice(&MAGIC);
     frame.extend_from_slice(&length(rows)?.to_le_bytes());
@@ -101,7 +102,8 @@ fn put(raw: &mut [u8], at: usize, bytes: &[u8]) {
 }
 
 fn length(length: usize) -> Result<u32> {
-    u32::try_from(length).map_err(|_| Error::new(Kind::Internal, "a batch is too large for the ledger"))
+    u32::try_from(length)
+        .map_err(|_| Error::new(Kind::Internal, "a batch is too large for the ledger"))
 }
 
 /// Reads the frames of one file.
@@ -117,15 +119,22 @@ impl FrameReader {
     /// Opens a file.
     pub fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(|error| io_error("open", path, error))?;
-        Ok(Self { path: path.to_owned(), file: BufReader::with_capacity(256 * 1024, file), whole: 0 })
+        Ok(Self {
+            path: path.to_owned(),
+            file: BufReader::with_capacity(256 * 1024, file),
+            whole: 0,
+        })
     }
 
     /// Returns the next frame; `None` at the end or at a torn last frame.
     pub fn next_frame(&mut self) -> Result<Option<Frame>> {
         let Some((header, body)) = self.next_body()? else { return Ok(None) };
-        let raw = zstd::bulk::decompress(&body, header.raw_length)
-            .map_err(|error| damaged(&self.path, &format!("a frame does not decompress: {error}")))?;
-        decode(&raw, header.rows).map(Some).ok_or_else(|| damaged(&self.path, "a frame has inconsistent lengths"))
+        let raw = zstd::bulk::decompress(&body, header.raw_length).map_err(|error| {
+            damaged(&self.path, &format!("a frame does not decompress: {error}"))
+        })?;
+        decode(&raw, header.rows)
+            .map(Some)
+            .ok_or_else(|| damaged(&self.path, "a frame has inconsistent lengths"))
     }
 
     /// Passes over the next frame and returns its number of entries; `None` as in `next_frame`.
@@ -139,7 +148,8 @@ impl FrameReader {
         if got < HEADER_BYTES {
             return Ok(None);
         }
-        let header = Header::parse(&bytes).ok_or_else(|| damaged(&self.path, "a frame has no valid header"))?;
+        let header = Header::parse(&bytes)
+            .ok_or_else(|| damaged(&self.path, "a frame has no valid header"))?;
         let mut body = vec![0; header.body_length];
         let got = self.fill(&mut body)?;
         if got < body.len() {

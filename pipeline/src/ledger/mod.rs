@@ -55,7 +55,10 @@ impl Ledger {
             .map_err(|error| io_error("open", &path, error))?;
         let whole = frame::whole_length(&path)?;
         if whole < committed {
-            return Err(damaged(&path, &format!("{whole} bytes are whole, {committed} were committed")));
+            return Err(damaged(
+                &path,
+                &format!("{whole} bytes are whole, {committed} were committed"),
+            ));
         }
         file.set_len(whole).map_err(|error| io_error("truncate", &path, error))?;
         self.lock().insert(partition.clone(), Arc::new(file));

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// Where every plan of a test gets its servers from.
-const SERVERS: &str = "[alloydb]\nurl = \"${env:ALLOYDB_URL}\"\n[redis]\nurl = \"${env:REDIS_URL}\"\n";
+const SERVERS: &str =
+    "[alloydb]\nurl = \"${env:ALLOYDB_URL}\"\n[redis]\nurl = \"${env:REDIS_URL}\"\n";
 
 /// One test's systems and files.
 pub(crate) struct World {
@@ -38,8 +39,9 @@ impl Ran {
 
     /// The summary object that `--json` printed.
     pub(crate) fn summary(&self) -> Value {
-        serde_json::from_str(&self.stdout)
-            .unwrap_or_else(|error| panic!("no summary ({error}) in {:?}\n{}", self.stdout, self.stderr))
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| {
+            panic!("no summary ({error}) in {:?}\n{}", self.stdout, self.stderr)
+        })
     }
 
     /// Asserts the exit code, showing what was said when it is another.

@@ -79,9 +79,8 @@ pub fn from_sqlx(error: sqlx::Error, what: &str) -> Error {
     let shaped = Error::new(kind, what.to_owned());
     let shaped = match kind {
         Kind::Auth => shaped.with_hint("check user, password and grants, then: rekindle check"),
-        Kind::Connection | Kind::Unavailable => {
-            shaped.with_hint("see that the server is up and reachable, then run the same command again")
-        }
+        Kind::Connection | Kind::Unavailable => shaped
+            .with_hint("see that the server is up and reachable, then run the same command again"),
         _ => shaped,
     };
     shaped.with_source(error)

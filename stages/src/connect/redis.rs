@@ -31,7 +31,6 @@ impl Endpoint {
             .into_connection_info()
             .map_err(|_| Error::new(Kind::Config, "cannot parse the url of [redis]"))?;
         let address = match info.addr() {
-            ConnectionAddr::Tcp(host, port) => format!("{host}:{port}"),
             ConnectionAddr::TcpTls { insecure: true, .. } => {
                 return Err(Error::new(
                     Kind::Config,
@@ -39,7 +38,9 @@ impl Endpoint {
                 )
                 .with_hint("remove #insecure and set SSL_CERT_FILE to the server's CA"));
             }
-            ConnectionAddr::TcpTls { host, port, .. } => format!("{host}:{port}"),
+            ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
+                format!("{host}:{port}")
+            }
             _ => return Err(Error::new(Kind::Config, "the url of [redis] names no host")),
         };
         let address = format!("{address}/{}", info.redis_settings().db());
@@ -88,7 +89,9 @@ impl Endpoint {
         };
         let lost = |error: std::io::Error| {
             Error::new(Kind::Connection, format!("cannot connect to redis at {}", self.address))
-                .with_hint("see that the server is up and reachable, then run the same command again")
+                .with_hint(
+                    "see that the server is up and reachable, then run the same command again",
+                )
                 .with_source(error)
         };
         let socket = TcpStream::connect((host.as_str(), port)).await.map_err(lost)?;
@@ -145,7 +148,10 @@ impl Endpoint {
         if text == "+OK" {
             return Ok(());
         }
-        Err(from_reply(text.trim_start_matches('-'), &format!("{name} on redis at {}", self.address)))
+        Err(from_reply(
+            text.trim_start_matches('-'),
+            &format!("{name} on redis at {}", self.address),
+        ))
     }
 }
 
@@ -182,7 +188,8 @@ pub fn kind_of_code(code: &str) -> Kind {
 /// Maps an error of the control client to a kind.
 pub fn from_redis(error: RedisError, what: &str) -> Error {
     if let Some(code) = error.code() {
-        let mut shaped = from_reply(&format!("{code} {}", error.detail().unwrap_or_default()), what);
+        let mut shaped =
+            from_reply(&format!("{code} {}", error.detail().unwrap_or_default()), what);
         if shaped.kind() == Kind::Internal && error.kind() == ErrorKind::AuthenticationFailed {
             shaped = Error::new(Kind::Auth, what.to_owned()).with_source(error);
         }

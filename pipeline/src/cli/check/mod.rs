@@ -53,7 +53,7 @@ impl CheckReport {
 
 /// Runs every control and prints them.
 pub(super) async fn check(shared: &Shared, strict: bool) -> Exit {
-    let controls = controls(shared).await;
+    let controls = Box::pin(controls(shared)).await;
     let exit = exit_of(&controls, strict);
     let report = CheckReport::new(controls, strict);
     let printed = super::print(shared.json, &report, || report.render());

@@ -102,7 +102,11 @@ fn ranges(relation: &Relation, block_size: i64, step: u32) -> Vec<Sized> {
             from_block: from,
             to_block: (!is_last).then_some(to),
         };
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "estimates, not negative")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "estimates, not negative"
+        )]
         cut.push((bounds, (rows * share) as u64, (relation.bytes as f64 * share) as u64));
         from = to;
     }
@@ -110,10 +114,15 @@ fn ranges(relation: &Relation, block_size: i64, step: u32) -> Vec<Sized> {
 }
 
 /// Cuts by exact quantiles of `split_by`; equal values fall on one side of a cut by construction.
-async fn by_key(connection: &mut PgConnection, bound: &BoundRoute, wanted: usize) -> Result<Vec<Sized>> {
+async fn by_key(
+    connection: &mut PgConnection,
+    bound: &BoundRoute,
+    wanted: usize,
+) -> Result<Vec<Sized>> {
     let route = &bound.route;
     let column = quote(route.split_by.as_deref().unwrap_or_default());
-    let filter = route.filter.as_ref().map(|filter| format!(" where ({filter}\n)")).unwrap_or_default();
+    let filter =
+        route.filter.as_ref().map(|filter| format!(" where ({filter}\n)")).unwrap_or_default();
     let shares: Vec<String> =
         (1..wanted.max(1)).map(|n| format!("{:.6}", n as f64 / wanted as f64)).collect();
     let cuts = if shares.is_empty() {
@@ -124,7 +133,8 @@ async fn by_key(connection: &mut PgConnection, bound: &BoundRoute, wanted: usize
             shares.join(", ")
         )
     };
-    let sql = format!("select {cuts}, count({column}), count(*) from {}{filter}", from_origin(route));
+    let sql =
+        format!("select {cuts}, count({column}), count(*) from {}{filter}", from_origin(route));
     let failed = |error| from_sqlx(error, &format!("cannot cut route {} by split_by", route.name));
     let row = sqlx::query(AssertSqlSafe(sql)).fetch_one(&mut *connection).await.map_err(failed)?;
     let cuts: Option<Vec<Option<String>>> = row.try_get(0).map_err(failed)?;
@@ -184,7 +194,9 @@ async fn newest(
     sqlx::query_scalar(AssertSqlSafe(format!("select {value} from ({sample}) s")))
         .fetch_one(connection)
         .await
-        .map_err(|error| from_sqlx(error, &format!("cannot sample newest_by of route {}", bound.route.name)))
+        .map_err(|error| {
+            from_sqlx(error, &format!("cannot sample newest_by of route {}", bound.route.name))
+        })
 }
 
 fn relation_end(shape: &Shape, name: &str) -> u32 {

@@ -89,11 +89,17 @@ impl Shape {
 
     /// Estimated rows; `None` when nothing is known (never analysed, a view, a query).
     pub fn rows_estimate(&self) -> Option<u64> {
-        if self.relations.is_empty() || self.relations.iter().any(|r| r.reltuples < 0.0 || !r.is_heap) {
+        if self.relations.is_empty()
+            || self.relations.iter().any(|r| r.reltuples < 0.0 || !r.is_heap)
+        {
             return None;
         }
         let rows: f64 = self.relations.iter().map(|r| r.reltuples).sum();
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an estimate, not negative")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "an estimate, not negative"
+        )]
         Some(rows as u64)
     }
 
@@ -131,7 +137,11 @@ impl Shape {
             }
         }
         if mistakes.is_empty() {
-            Ok(TableSchema { table: self.name.clone(), columns, unique_keys: self.unique_keys.clone() })
+            Ok(TableSchema {
+                table: self.name.clone(),
+                columns,
+                unique_keys: self.unique_keys.clone(),
+            })
         } else {
             Err(mistakes)
         }
@@ -217,7 +227,11 @@ async fn relations(connection: &mut PgConnection, oid: i64, name: &str) -> Resul
         let is_readable: bool = row.try_get(7).map_err(failed)?;
         if !is_readable {
             return Err(Error::new(Kind::Auth, format!("no permission to read {schema}.{table}"))
-                .with_hint(format!("grant select on {}.{} to the user of [alloydb]", quote(&schema), quote(&table))));
+                .with_hint(format!(
+                    "grant select on {}.{} to the user of [alloydb]",
+                    quote(&schema),
+                    quote(&table)
+                )));
         }
         relations.push(Relation {
             name: format!("{}.{}", quote(&schema), quote(&table)),
@@ -233,7 +247,11 @@ async fn relations(connection: &mut PgConnection, oid: i64, name: &str) -> Resul
 
 /// Unique indexes that prove a key: valid, immediate, without predicate or expression. An index on a
 /// parent of plain inheritance says nothing about its children, so it proves nothing.
-async fn unique_keys(connection: &mut PgConnection, oid: i64, name: &str) -> Result<Vec<Vec<String>>> {
+async fn unique_keys(
+    connection: &mut PgConnection,
+    oid: i64,
+    name: &str,
+) -> Result<Vec<Vec<String>>> {
     sqlx::query_scalar(
         "select array_agg(a.attname::text order by k.n) from pg_index i \
          join pg_class c on c.oid = i.indrelid \
@@ -257,9 +275,7 @@ async fn columns(
     name: &str,
 ) -> Result<Vec<SourceColumn>> {
     let sql = format!("select * from {}", from_origin(route));
-    let failed = |error| {
-        from_sqlx(error, &format!("cannot describe {name}"))
-    };
+    let failed = |error| from_sqlx(error, &format!("cannot describe {name}"));
     let statement = (&mut *connection)
         .prepare(sqlx::SqlSafeStr::into_sql_str(AssertSqlSafe(sql)))
         .await
@@ -270,11 +286,19 @@ async fn columns(
         let Some(oid) = info.oid() else {
             return Err(Error::new(
                 Kind::Schema,
-                format!("column {} of {name} has type {}, which alloydb does not identify", sqlx::Column::name(column), info.name()),
+                format!(
+                    "column {} of {name} has type {}, which alloydb does not identify",
+                    sqlx::Column::name(column),
+                    info.name()
+                ),
             ));
         };
         let (pg_type, type_name) = pg_type(connection, i64::from(oid.0), name).await?;
-        columns.push(SourceColumn { name: sqlx::Column::name(column).to_owned(), type_name, pg_type });
+        columns.push(SourceColumn {
+            name: sqlx::Column::name(column).to_owned(),
+            type_name,
+            pg_type,
+        });
     }
     if let Origin::Table { schema, table } = &route.origin {
         exact_type_names(connection, schema, table, &mut columns).await?;

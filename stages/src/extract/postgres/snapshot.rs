@@ -142,7 +142,9 @@ impl PostgresServer {
                 return Ok(current);
             }
             exported.holder.close_on_drop();
-            tracing::info!("the snapshot on alloydb is replaced; rows changed since are read again at the end");
+            tracing::info!(
+                "the snapshot on alloydb is replaced; rows changed since are read again at the end"
+            );
         }
         let mut holder = self.connection().await?;
         let identity = self.identity(&mut holder).await;

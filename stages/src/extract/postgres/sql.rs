@@ -94,7 +94,8 @@ pub(super) fn copy(
         sql.push_str(&conditions.join(" and "));
     }
     if let Some(order) = order {
-        sql.push_str(&format!(" order by {order}"));
+        sql.push_str(" order by ");
+        sql.push_str(&order);
     }
     sql.push_str(") to stdout (format binary)");
     sql

@@ -224,12 +224,10 @@ impl StoredEntry {
         let value_hash = value.and_then(redis::RedisResult::ok).and_then(|value| match value {
             Value::BulkString(bytes) => Some(layout::string_value_hash(&bytes)),
             Value::Array(_) | Value::Map(_) => {
-                redis::from_redis_value::<Vec<(Vec<u8>, Vec<u8>)>>(value)
-                    .ok()
-                    .map(|pairs| {
-                        let pairs = pairs.iter().map(|(name, value)| (&name[..], &value[..]));
-                        layout::hash_value_hash(route, pairs)
-                    })
+                redis::from_redis_value::<Vec<(Vec<u8>, Vec<u8>)>>(value).ok().map(|pairs| {
+                    let pairs = pairs.iter().map(|(name, value)| (&name[..], &value[..]));
+                    layout::hash_value_hash(route, pairs)
+                })
             }
             _ => None,
         });

@@ -15,8 +15,8 @@ use crate::transform::redis_command::KEEP_HASH_SCRIPT;
 use async_trait::async_trait;
 use bytes::Bytes;
 use deadpool_redis::{Connection, Pool};
-use pipe::Pipe;
 pub use pipe::IN_FLIGHT_MAX;
+use pipe::Pipe;
 use schemas::BoundRoute;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::{Mutex, RwLock};
@@ -40,9 +40,9 @@ pub struct RedisSink {
 /// What the target was when this run claimed it.
 #[derive(Debug, Clone)]
 struct Claim {
-    run_id: String,
-    process_id: String,
-    history_id: String,
+    run: String,
+    process: String,
+    history: String,
 }
 
 impl RedisSink {
@@ -81,7 +81,7 @@ impl RedisSink {
     /// Before any connection is used: the server must still be the one that was claimed.
     async fn check_claim(&self) -> Result<()> {
         let Some(claim) = self.claimed.read().await.clone() else { return Ok(()) };
-        match self.sentinel(&claim.run_id).await? {
+        match self.sentinel(&claim.run).await? {
             Sentinel::Ours => {}
             Sentinel::Missing => {
                 return Err(Error::new(
@@ -92,7 +92,7 @@ impl RedisSink {
             Sentinel::Foreign(note) => return Err(foreign(&self.endpoint.address, &note)),
         }
         let state = self.state().await?;
-        if !state.is_same_server(&claim.process_id, &claim.history_id) {
+        if !state.is_same_server(&claim.process, &claim.history) {
             tracing::warn!(address = %self.endpoint.address, "redis is another process or history than before; the read-back will be full");
             self.changed.store(true, Ordering::Relaxed);
         }
@@ -155,9 +155,9 @@ impl Sink for RedisSink {
         if sentinel == Sentinel::Ours {
             let state = control::state(&mut connection, address).await?;
             *self.claimed.write().await = Some(Claim {
-                run_id: run_id.to_owned(),
-                process_id: state.process_id,
-                history_id: state.history_id,
+                run: run_id.to_owned(),
+                process: state.process_id,
+                history: state.history_id,
             });
             self.changed.store(false, Ordering::Relaxed);
         }

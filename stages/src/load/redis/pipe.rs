@@ -199,10 +199,11 @@ impl<'a> Tally<'a> {
         self.seen += 1;
         let is_last = self.seen == unit.replies;
         match reply {
-            Reply::Error(text) => self.note(text),
-            Reply::Array(Some(text)) => self.note(text),
+            Reply::Error(text) | Reply::Array(Some(text)) => self.note(text),
             // A transaction whose EXEC is null was dropped by the server.
-            Reply::Null if unit.replies > 1 => self.note("EXECABORT the transaction was dropped".into()),
+            Reply::Null if unit.replies > 1 => {
+                self.note("EXECABORT the transaction was dropped".into());
+            }
             // SET NX answers null, the keep script 0, when the key existed.
             Reply::Null | Reply::Integer(0) if self.may_keep => {
                 self.outcome.kept += u64::from(unit.rows);

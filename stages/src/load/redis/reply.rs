@@ -166,7 +166,14 @@ mod tests {
 
     #[test]
     fn bytes_that_are_no_reply_are_refused() {
-        for bad in [&b"hello\r\n"[..], b"\r\n", b":x\r\n", b"$-2\r\n", b"*-7\r\n", b"$99999999999999999999\r\n"] {
+        for bad in [
+            &b"hello\r\n"[..],
+            b"\r\n",
+            b":x\r\n",
+            b"$-2\r\n",
+            b"*-7\r\n",
+            b"$99999999999999999999\r\n",
+        ] {
             let outcome = Scanner::default().scan(bad, &mut |_| ());
             assert_eq!(outcome.unwrap_err().kind(), Kind::Connection, "{bad:?}");
         }
