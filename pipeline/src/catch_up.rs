@@ -55,7 +55,8 @@ pub async fn catch_up(
             .map(|record| record.partition)
             .filter(|partition| !matches!(partition.bounds, Bounds::ChangedSince { .. }))
             .collect();
-        let outcome = reconcile(&engine.shared, route, &cover).await;
+        let reconciling = reconcile(&engine.shared, route, &cover);
+        let outcome = engine.shared.stop.unless_cancelled(reconciling).await;
         let Reconciled { snapshot, dropped, names } = match outcome {
             // The snapshot was replaced on the way: what it proved is void, catch up again.
             Err(error) if error.kind() == Kind::SnapshotLost => continue,

@@ -2,6 +2,7 @@
 //!
 //! Invariant: after `renew`, only the run's own cancellation still counts.
 
+use stages::{Error, Kind, Result};
 use std::sync::{Mutex, PoisonError};
 use tokio_util::sync::CancellationToken;
 
@@ -37,6 +38,14 @@ impl StopSwitch {
     /// Whether the run itself was asked to stop.
     pub fn is_run_cancelled(&self) -> bool {
         self.run.is_cancelled()
+    }
+
+    /// Runs work that has no batches to stop at, and leaves it when the run is asked to stop.
+    pub async fn unless_cancelled<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        tokio::select! {
+            done = work => done,
+            () = self.run.cancelled() => Err(Error::new(Kind::Cancelled, "the run was asked to stop")),
+        }
     }
 
     /// Arms the switch for another round.

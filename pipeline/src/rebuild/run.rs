@@ -127,9 +127,9 @@ impl Run {
         let one = |error: Error| vec![error];
         let engine = Arc::clone(&self.engine);
         let shared = &engine.shared;
-        prepare::cut_routes(&engine).await.map_err(one)?;
+        shared.stop.unless_cancelled(prepare::cut_routes(&engine)).await.map_err(one)?;
         prepare::load_counters(&engine, shared).await.map_err(one)?;
-        prepare::check_keys(&engine).await.map_err(one)?;
+        shared.stop.unless_cancelled(prepare::check_keys(&engine)).await.map_err(one)?;
         prepare::claim_target(&engine).await.map_err(one)?;
         self.load().await?;
         for route in &engine.routes {
@@ -214,7 +214,8 @@ impl Run {
         let mut differing = Vec::new();
         for route in &engine.routes {
             shared.counters.enter(route.index, Phase::ReadingBack);
-            let found = read_back(shared, route, tier).await.map_err(one)?;
+            let reading = read_back(shared, route, tier);
+            let found = shared.stop.unless_cancelled(reading).await.map_err(one)?;
             if found.differences() > 0 {
                 differing.push(route.name().to_owned());
             }
