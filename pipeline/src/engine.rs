@@ -5,9 +5,12 @@
 
 use crate::journal::PartitionRecord;
 use crate::lane::{Shared, run_partition};
+use crate::outcome::from_journal;
+use crate::prepare::void_written;
 use crate::route::RouteRun;
+use stages::load::TargetState;
 use stages::{Error, Kind, Result};
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -48,7 +51,8 @@ impl Engine {
         }
         let lanes = self.lanes.min(partitions.len());
         let round = Arc::new(Mutex::new(Round { queue: partitions.into(), failures: Vec::new() }));
-        let watch = tokio::spawn(watch_target(Arc::clone(self), Arc::clone(&round)));
+        let evictions = Arc::new(Evictions::since_now(&self.shared).await);
+        let watch = tokio::spawn(watch_target(Arc::clone(self), Arc::clone(&evictions)));
         let mut tasks = JoinSet::new();
         for lane in 0..lanes {
             let engine = Arc::clone(self);
@@ -67,7 +71,25 @@ impl Engine {
         }
         tasks.shutdown().await;
         watch.abort();
-        std::mem::take(&mut lock(&round).failures)
+        let failures = std::mem::take(&mut lock(&round).failures);
+        // Asked once more: a short round may end between two looks.
+        match evictions.found(&self.shared).await {
+            Some(error) => self.take_back(error, failures).await,
+            None => failures,
+        }
+    }
+
+    /// The target evicted keys, and nobody knows which: nothing that was committed counts any more.
+    async fn take_back(&self, evicted: Error, mut failures: Vec<Error>) -> Vec<Error> {
+        // A mark that was evicted looks like a target that was replaced; starting over would evict again.
+        failures.retain(|error| error.kind() != Kind::TargetChanged);
+        failures.push(evicted);
+        if let Err(error) = self.shared.commits.flush().await {
+            failures.push(from_journal(error));
+        } else if let Err(error) = void_written(self).await {
+            failures.push(error);
+        }
+        failures
     }
 
     async fn run_lane(&self, lane: usize, round: &Mutex<Round>) {
@@ -125,23 +147,39 @@ impl Engine {
     }
 }
 
+/// What the target had evicted when a round began.
+struct Evictions {
+    before: Option<TargetState>,
+}
+
+impl Evictions {
+    async fn since_now(shared: &Shared) -> Self {
+        Self { before: shared.sink.state().await.ok() }
+    }
+
+    /// Returns the failure of a target that has evicted since. A new process counts from its own start.
+    async fn found(&self, shared: &Shared) -> Option<Error> {
+        let state = shared.sink.state().await.ok()?;
+        let before = self.before.as_ref().filter(|before| before.process_id == state.process_id);
+        let count = state.evicted.saturating_sub(before.map_or(0, |before| before.evicted));
+        if count == 0 || self.before.is_none() {
+            return None;
+        }
+        let policy = state.eviction;
+        let message =
+            format!("the target evicted {count} keys (policy {policy}) while it was filled");
+        Some(Error::new(Kind::Capacity, message).with_hint(
+            "raise maxmemory or leave routes out with --route, then run the same command again",
+        ))
+    }
+}
+
 /// Stops the round when the target begins to evict: what it evicts may be what was just written.
-async fn watch_target(engine: Arc<Engine>, round: Arc<Mutex<Round>>) {
-    let mut evicted_before = HashMap::new();
+async fn watch_target(engine: Arc<Engine>, evictions: Arc<Evictions>) {
     loop {
-        if let Ok(state) = engine.shared.sink.state().await {
-            let before = *evicted_before.entry(state.process_id).or_insert(state.evicted);
-            if state.evicted > before {
-                let count = state.evicted - before;
-                let error = Error::new(
-                    Kind::Capacity,
-                    format!("the target evicted {count} keys (policy {}) while it was filled", state.eviction),
-                )
-                .with_hint("raise maxmemory or leave routes out with --route, then run the same command again");
-                lock(&round).failures.push(error);
-                engine.shared.stop.cancel();
-                return;
-            }
+        if evictions.found(&engine.shared).await.is_some() {
+            engine.shared.stop.cancel();
+            return;
         }
         tokio::time::sleep(WATCH_EVERY).await;
     }
