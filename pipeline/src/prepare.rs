@@ -38,9 +38,10 @@ pub async fn open_run(
             let status = RunStatus::Abandoned;
             journal.set_run_status(&run.id, status, Some(now_ms()), None).await.map_err(one)?;
         }
-        Some(run) => {
+        Some(mut run) => {
             refuse_changes(journal, &run, routes).await?;
             journal.note_attempt(&run.id).await.map_err(one)?;
+            run.attempts += 1;
             let status = RunStatus::Running;
             journal.set_run_status(&run.id, status, None, None).await.map_err(one)?;
             return Ok((run, true));
@@ -142,9 +143,9 @@ pub async fn inspect_target(engine: &Engine, is_resumed: bool) -> Result<Target>
     let sink = &shared.sink;
     let state = sink.state().await?;
     if let Some(refusal) = &state.refusal {
-        return Err(Error::new(
-            Kind::Config,
-            format!("the target redis cannot be used: {refusal}"),
+        let message = format!("the target redis cannot be used: {refusal}");
+        return Err(Error::new(Kind::Config, message).with_hint(
+            "name a single primary of version 6.2 or newer in [redis], then: rekindle check",
         ));
     }
     let mut was_empty = false;
@@ -161,6 +162,9 @@ pub async fn inspect_target(engine: &Engine, is_resumed: bool) -> Result<Target>
         Sentinel::Missing => {
             was_empty = state.entries == 0;
             if is_resumed {
+                tracing::warn!(
+                    "redis does not carry this run's sentinel: it was emptied or replaced; everything is written again"
+                );
                 void_written(engine).await?;
             }
         }
@@ -202,11 +206,8 @@ fn host_name() -> String {
 
 /// The target lost what this run wrote: every partition starts over. The ledger stays, so that keys of rows
 /// deleted since are still looked for.
-async fn void_written(engine: &Engine) -> Result<()> {
+pub async fn void_written(engine: &Engine) -> Result<()> {
     let shared = &engine.shared;
-    tracing::warn!(
-        "redis does not carry this run's sentinel: it was emptied or replaced; everything is written again"
-    );
     for mut record in shared.journal.routes(&shared.run_id).await.map_err(from_journal)? {
         shared
             .journal
