@@ -185,8 +185,15 @@ pub fn kind_of_code(code: &str) -> Kind {
     }
 }
 
-/// Maps an error of the control client to a kind.
+/// Maps an error of the control client to a kind; a pipeline's is that of its first command that failed.
 pub fn from_redis(error: RedisError, what: &str) -> Error {
+    if error.code().is_none()
+        && let Some((_, first)) =
+            error.clone().into_server_errors().as_deref().and_then(<[_]>::first)
+    {
+        let text = format!("{} {}", first.code(), first.details().unwrap_or_default());
+        return from_reply(&text, what);
+    }
     if let Some(code) = error.code() {
         let mut shaped =
             from_reply(&format!("{code} {}", error.detail().unwrap_or_default()), what);
