@@ -11,11 +11,14 @@ use std::time::Duration;
 
 /// Settings of every session. Text is only read for cut points and `as_text`; it must not depend on the
 /// server's locale. Sequential scans must not start in the middle of a table, because a position is
-/// "everything before this row".
+/// "everything before this row". A database without an encoding sends its bytes as they are: asked for UTF8,
+/// it would fail a whole read at the first bytes that are none, where only their row is to be rejected.
 const SESSION: &str = "set statement_timeout = 0; set lock_timeout = '60s'; \
      set idle_in_transaction_session_timeout = 0; set timezone = 'UTC'; \
      set datestyle = 'ISO, YMD'; set intervalstyle = 'iso_8601'; set bytea_output = 'hex'; \
-     set extra_float_digits = 1; set synchronize_seqscans = off; set client_encoding = 'UTF8'";
+     set extra_float_digits = 1; set synchronize_seqscans = off; set client_encoding = 'UTF8'; \
+     select set_config('client_encoding', 'SQL_ASCII', false) \
+     where current_setting('server_encoding') = 'SQL_ASCII'";
 
 /// A pool and the address it talks to.
 #[derive(Debug, Clone)]
