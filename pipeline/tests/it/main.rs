@@ -2,6 +2,8 @@
 
 mod bad_input;
 mod carried;
+mod changed;
 mod cli;
 mod demo_data;
+mod resume;
 mod world;

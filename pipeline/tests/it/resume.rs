@@ -1,0 +1,533 @@
+//! Runs that are killed, stopped or lose a system, and the runs that continue them.
+//!
+//! Invariant: whatever happened, a run that ends 0 leaves in Redis exactly what PostgreSQL holds, told by a
+//! comparison that shares nothing with the product.
+
+use crate::world::{Ran, World, wait_until};
+use fixtures::servers::{Postgres, PostgresOptions, Redis, RedisOptions, StopMode};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt::Write as _;
+use std::fs;
+use std::hash::{BuildHasher, RandomState};
+use std::io::{BufRead, BufReader, Read, Write as _};
+use std::net::TcpStream;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+/// Rows of the table: enough that a run takes over a second and commits many times on its way.
+pub(crate) const ROWS: u64 = 200_000;
+/// The route, as hash.
+pub(crate) const HASH: &str = "[[route]]\nname = \"items\"\ntable = \"alloydb:public.items\"\n\
+    key = \"item:{id}\"\ntype = \"hash\"\n";
+/// The same as JSON text.
+const JSON: &str = "[[route]]\nname = \"items\"\ntable = \"alloydb:public.items\"\n\
+    key = \"item:{id}\"\ntype = \"json\"\n";
+/// Keys asked for in one pipeline.
+const PIPELINE: usize = 1_000;
+
+/// Field names and texts of one row, null left out.
+type Fields = BTreeMap<String, String>;
+
+/// Creates and fills the table.
+pub(crate) fn fill(world: &World) {
+    world.sql(&format!(
+        "create table items (id bigint primary key, a text not null, b int, c timestamptz);
+         insert into items select i, repeat(md5(i::text), 1 + i % 3),
+             case when i % 13 <> 0 then i * 7 % 100003 end,
+             case when i % 3 <> 0 then timestamptz '2024-02-28 22:59:58Z' + i * interval '61.5 seconds' end
+             from generate_series(1, {ROWS}) i;
+         vacuum analyze items;"
+    ));
+}
+
+/// A world with the filled table and the hash plan.
+pub(crate) fn filled() -> World {
+    let world = World::new();
+    fill(&world);
+    world.plan(HASH);
+    world
+}
+
+/// A reply of Redis.
+#[derive(Debug)]
+enum Reply {
+    Text(Option<String>),
+    Number(i64),
+    List(Vec<Reply>),
+}
+
+impl Reply {
+    fn text(self) -> Option<String> {
+        match self {
+            Self::Text(text) => text,
+            other => panic!("{other:?} is no text"),
+        }
+    }
+
+    fn list(self) -> Vec<Reply> {
+        match self {
+            Self::List(list) => list,
+            other => panic!("{other:?} is no list"),
+        }
+    }
+}
+
+/// A connection to Redis that is none of the product's.
+struct Wire(BufReader<TcpStream>);
+
+impl Wire {
+    fn open(world: &World) -> Self {
+        Self(BufReader::new(TcpStream::connect(("127.0.0.1", world.redis.port())).unwrap()))
+    }
+
+    fn ask(&mut self, words: &[&str]) -> Reply {
+        self.pipeline(&[words.iter().map(|word| (*word).to_owned()).collect()]).remove(0)
+    }
+
+    fn pipeline(&mut self, commands: &[Vec<String>]) -> Vec<Reply> {
+        let mut text = String::new();
+        for command in commands {
+            write!(text, "*{}\r\n", command.len()).unwrap();
+            for word in command {
+                write!(text, "${}\r\n{word}\r\n", word.len()).unwrap();
+            }
+        }
+        self.0.get_mut().write_all(text.as_bytes()).unwrap();
+        commands.iter().map(|_| self.reply()).collect()
+    }
+
+    fn reply(&mut self) -> Reply {
+        let mut line = String::new();
+        self.0.read_line(&mut line).unwrap();
+        let (kind, rest) = line.trim_end().split_at(1);
+        match kind {
+            "+" => Reply::Text(Some(rest.to_owned())),
+            ":" => Reply::Number(rest.parse().unwrap()),
+            "$" if rest == "-1" => Reply::Text(None),
+            "$" => {
+                let mut bytes = vec![0; rest.parse::<usize>().unwrap() + 2];
+                self.0.read_exact(&mut bytes).unwrap();
+                bytes.truncate(bytes.len() - 2);
+                Reply::Text(Some(String::from_utf8(bytes).unwrap()))
+            }
+            "*" => Reply::List((0..rest.parse::<usize>().unwrap()).map(|_| self.reply()).collect()),
+            _ => panic!("redis said {line:?}"),
+        }
+    }
+
+    fn dbsize(&mut self) -> u64 {
+        match self.ask(&["DBSIZE"]) {
+            Reply::Number(size) => u64::try_from(size).unwrap(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Every key with its value: the fields of a hash, or the members of a JSON object without nulls.
+    fn everything(&mut self) -> HashMap<String, Fields> {
+        let mut keys = Vec::new();
+        let mut cursor = "0".to_owned();
+        loop {
+            let mut page = self.ask(&["SCAN", &cursor, "COUNT", "5000"]).list();
+            let found = page.pop().unwrap().list();
+            keys.extend(found.into_iter().map(|key| key.text().unwrap()));
+            cursor = page.pop().unwrap().text().unwrap();
+            if cursor == "0" {
+                break;
+            }
+        }
+        let types: Vec<Vec<String>> =
+            keys.iter().map(|key| vec!["TYPE".to_owned(), key.clone()]).collect();
+        let mut all = HashMap::new();
+        for (keys, types) in keys.chunks(PIPELINE).zip(types.chunks(PIPELINE)) {
+            let kinds: Vec<String> =
+                self.pipeline(types).into_iter().map(|kind| kind.text().unwrap()).collect();
+            let reads: Vec<Vec<String>> = keys
+                .iter()
+                .zip(&kinds)
+                .map(|(key, kind)| {
+                    let command = if kind == "hash" { "HGETALL" } else { "GET" };
+                    vec![command.to_owned(), key.clone()]
+                })
+                .collect();
+            for (key, value) in keys.iter().zip(self.pipeline(&reads)) {
+                all.insert(key.clone(), fields(value));
+            }
+        }
+        all
+    }
+}
+
+fn fields(value: Reply) -> Fields {
+    match value {
+        Reply::List(list) => {
+            let texts: Vec<String> = list.into_iter().map(|word| word.text().unwrap()).collect();
+            texts.chunks(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect()
+        }
+        Reply::Text(Some(text)) => match serde_json::from_str(&text) {
+            Ok(Value::Object(object)) => object
+                .into_iter()
+                .filter(|(_, value)| !value.is_null())
+                .map(|(name, value)| {
+                    (name, value.as_str().map_or_else(|| value.to_string(), str::to_owned))
+                })
+                .collect(),
+            _ => Fields::from([("text".to_owned(), text)]),
+        },
+        other => panic!("{other:?}"),
+    }
+}
+
+/// What Redis must hold: every row of the table, read by SQL. `columns` of a, b and c.
+fn wanted(world: &World, columns: &str) -> HashMap<String, Fields> {
+    let rows = world.sql(
+        "select id, a, coalesce(b::text, ''), coalesce(to_char(c at time zone 'UTC', \
+         'YYYY-MM-DD\"T\"HH24:MI:SS') || replace(to_char(c at time zone 'UTC', '.US'), '.000000', '') || 'Z', '') \
+         from items",
+    );
+    rows.lines()
+        .map(|row| {
+            let cells: Vec<&str> = row.split('|').collect();
+            let fields = ["a", "b", "c"]
+                .iter()
+                .zip(&cells[1..])
+                .filter(|(name, cell)| columns.contains(**name) && !cell.is_empty())
+                .map(|(name, cell)| ((*name).to_owned(), (*cell).to_owned()))
+                .collect();
+            (format!("item:{}", cells[0]), fields)
+        })
+        .collect()
+}
+
+/// Asserts that Redis holds every row with every field, and nothing else.
+#[track_caller]
+pub(crate) fn assert_complete(world: &World) {
+    assert_columns(world, "abc");
+}
+
+#[track_caller]
+fn assert_columns(world: &World, columns: &str) {
+    let wanted = wanted(world, columns);
+    let found = Wire::open(world).everything();
+    let missing: Vec<_> = wanted.keys().filter(|key| !found.contains_key(*key)).take(3).collect();
+    let extra: Vec<_> = found.keys().filter(|key| !wanted.contains_key(*key)).take(3).collect();
+    let different: Vec<_> = wanted
+        .iter()
+        .filter_map(|(key, fields)| Some((key, fields, found.get(key)?)))
+        .filter(|(_, wanted, found)| wanted != found)
+        .take(3)
+        .collect();
+    assert!(
+        missing.is_empty() && extra.is_empty() && different.is_empty(),
+        "{} wanted, {} found; missing {missing:?}; extra {extra:?}; different {different:?}",
+        wanted.len(),
+        found.len()
+    );
+}
+
+/// What `status --json` says of the run.
+pub(crate) fn standing(world: &World) -> Value {
+    let ran = world.run(&["status", "--json"]).expect(0);
+    ran.summary()["run"].clone()
+}
+
+fn partitions_done(standing: &Value) -> u64 {
+    standing["routes"][0]["partitions_done"].as_u64().unwrap_or(0)
+}
+
+/// Starts a rebuild and lets it come to `percent` of the rows, past its second commit.
+#[track_caller]
+pub(crate) fn started(world: &World, percent: u64) -> Child {
+    let child = world.start_rebuild(&[]);
+    wait_until("the second commit", || partitions_done(&standing(world)) >= 2);
+    let mut wire = Wire::open(world);
+    wait_until("the progress", || wire.dbsize() >= ROWS * percent / 100);
+    child
+}
+
+/// Starts a rebuild and kills it at about `percent` of its rows. Returns what status then says.
+#[track_caller]
+pub(crate) fn killed(world: &World, percent: u64) -> Value {
+    let mut child = started(world, percent);
+    child.kill().unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = Ran::of(&output);
+    assert_eq!(output.status.signal(), Some(9), "it ended first: {}{}", said.stdout, said.stderr);
+    settle(world);
+    let standing = standing(world);
+    assert_eq!(standing["status"], "killed", "{standing}");
+    standing
+}
+
+/// Waits until Redis has carried out what the dead process had sent.
+fn settle(world: &World) {
+    let mut wire = Wire::open(world);
+    wait_until("the end of the dead connections", || {
+        wire.ask(&["INFO", "clients"]).text().unwrap().contains("connected_clients:1\r\n")
+    });
+}
+
+/// Which of these keys Redis holds.
+pub(crate) fn existing(world: &World, keys: &[String]) -> BTreeSet<String> {
+    let mut wire = Wire::open(world);
+    let asks: Vec<Vec<String>> =
+        keys.iter().map(|key| vec!["EXISTS".to_owned(), key.clone()]).collect();
+    let replies = asks.chunks(PIPELINE).flat_map(|asks| wire.pipeline(asks));
+    let there = replies.zip(keys).filter(|(reply, _)| matches!(reply, Reply::Number(1)));
+    there.map(|(_, key)| key.clone()).collect()
+}
+
+/// How often Redis carried a command out.
+fn calls(world: &World, command: &str) -> u64 {
+    let stats = Wire::open(world).ask(&["INFO", "commandstats"]).text().unwrap();
+    let line = format!("cmdstat_{command}:calls=");
+    let rest = stats.lines().find_map(|stat| stat.strip_prefix(&line)).unwrap_or("0");
+    rest.split(',').next().unwrap().parse().unwrap()
+}
+
+/// A number below `bound` from a seed that moves on.
+fn random(seed: &mut u64, bound: u64) -> u64 {
+    *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    (*seed >> 33) % bound
+}
+
+/// Resumes; asserts that it ends well, once resumed, and complete.
+#[track_caller]
+pub(crate) fn resumed(world: &World) -> Value {
+    let summary = world.rebuild(&[]).expect(0).summary();
+    assert_eq!((&summary["status"], &summary["resumed"]), (&"done".into(), &1.into()), "{summary}");
+    assert_complete(world);
+    summary
+}
+
+/// Signals a process that is known to be alive.
+fn signal(child: &Child, signal: Signal) {
+    kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), signal).unwrap();
+}
+
+/// Kills once at `percent` and resumes; `command` is the one that writes a row.
+fn kill_and_resume(world: &World, percent: u64, command: &str) {
+    let killed = killed(world, percent);
+    let committed = killed["rows"].as_u64().unwrap();
+    let sent_first = calls(world, command);
+    let summary = resumed(world);
+    // The sentinel is set by each of the two attempts.
+    let sent = calls(world, command) - if command == "set" { 2 } else { 0 };
+    let plan = world.run(&["plan", "--json"]).expect(0).summary();
+    let in_flight = plan["in_flight_bytes"].as_f64().unwrap();
+    let row_bytes = summary["bytes"].as_f64().unwrap() / ROWS as f64;
+    let interval = plan["checkpoint_seconds"].as_f64().unwrap();
+    let repeated = sent - ROWS;
+    let bound = interval * summary["rows_per_second"].as_f64().unwrap() + in_flight / row_bytes;
+    println!(
+        "{percent} %: {sent_first} sent, {committed} committed, {repeated} repeated, bound {bound:.0}"
+    );
+    assert!(interval <= 2.0 && repeated as f64 <= bound, "{repeated} > {bound}");
+    // Exactly what the journal did not know of was sent again.
+    assert_eq!(repeated, sent_first - u64::from(command == "set") - committed);
+    assert_eq!(summary["rows"].as_u64(), Some(ROWS), "{summary}");
+}
+
+fn kills() -> u64 {
+    if std::env::var("REKINDLE_SOAK").is_ok_and(|value| value == "1") { 20 } else { 3 }
+}
+
+#[test]
+fn killed_at_random_instants_the_resumed_run_is_complete_and_repeats_little() {
+    // GIVEN a table, and per round an empty Redis and no state
+    let mut world = filled();
+    let first = RandomState::new().hash_one(());
+    println!("seed {first}");
+    let mut seed = first;
+    for _ in 0..kills() {
+        // WHEN the run is killed somewhere past its second commit THEN the next one completes it
+        kill_and_resume(&world, 5 + random(&mut seed, 80), "hset");
+        world.redis = Redis::start(RedisOptions::default()).unwrap();
+        fs::remove_dir_all(world.state()).unwrap();
+    }
+}
+
+#[test]
+fn a_killed_run_of_json_values_is_complete_after_the_resume_and_repeats_little() {
+    // GIVEN the JSON layout
+    let world = filled();
+    world.plan(JSON);
+    let mut seed = RandomState::new().hash_one(());
+    println!("seed {seed}");
+    // WHEN the run is killed THEN the next one completes it
+    kill_and_resume(&world, 5 + random(&mut seed, 80), "set");
+}
+
+#[test]
+fn flushall_between_kill_and_resume_is_noticed_and_everything_is_written_again() {
+    // GIVEN a killed run
+    let world = filled();
+    killed(&world, 50);
+    // WHEN somebody empties Redis, the mark of the run included
+    world.redis(&["FLUSHALL"]);
+    // THEN nothing that was committed is believed
+    let summary = resumed(&world);
+    assert!(summary["rows"].as_u64() == Some(ROWS), "{summary}");
+}
+
+#[test]
+fn a_run_is_resumed_into_a_new_redis_on_another_port() {
+    // GIVEN a killed run
+    let mut world = filled();
+    killed(&world, 50);
+    // WHEN Redis is recreated elsewhere THEN everything is written there
+    world.redis = Redis::start(RedisOptions::default()).unwrap();
+    resumed(&world);
+}
+
+#[test]
+fn a_run_is_resumed_from_a_new_postgres_with_the_same_data() {
+    // GIVEN a killed run
+    let mut world = filled();
+    killed(&world, 50);
+    // WHEN the source is restored into a new cluster, in another order on disk
+    let restored = Postgres::start(PostgresOptions::default()).unwrap();
+    let dump = Command::new("pg_dump").args(world.postgres.superuser_args()).output().unwrap();
+    assert!(dump.status.success(), "{}", String::from_utf8_lossy(&dump.stderr));
+    restored.psql(&String::from_utf8(dump.stdout).unwrap()).unwrap();
+    restored.psql("update items set b = b + 1 where id % 7 = 0").unwrap();
+    world.postgres = restored;
+    // THEN its rows are what Redis holds
+    resumed(&world);
+    // AND the same holds when both servers are new
+    fs::remove_dir_all(world.state()).unwrap();
+    world.redis(&["FLUSHALL"]);
+    killed(&world, 30);
+    let restored = Postgres::start(PostgresOptions::default()).unwrap();
+    let dump = Command::new("pg_dump").args(world.postgres.superuser_args()).output().unwrap();
+    restored.psql(&String::from_utf8(dump.stdout).unwrap()).unwrap();
+    world.postgres = restored;
+    world.redis = Redis::start(RedisOptions::default()).unwrap();
+    resumed(&world);
+}
+
+#[test]
+fn another_state_folder_on_the_same_target_is_refused_with_8_until_it_takes_over() {
+    // GIVEN an unfinished run on this Redis
+    let world = filled();
+    let run_id = killed(&world, 50)["run_id"].as_str().unwrap().to_owned();
+    // WHEN a run with another state folder comes THEN it is refused, and told how to go on
+    let before = calls(&world, "hset");
+    world.rebuild(&["--state", "other"]).expect(8).says(&[&run_id, "--take-over"]);
+    world.rebuild(&["--state", "other", "--take-over", "0000"]).expect(8);
+    assert_eq!(calls(&world, "hset"), before, "a refused run wrote");
+    // AND by name it may take the target over
+    world.rebuild(&["--state", "other", "--take-over", &run_id]).expect(0);
+    assert_complete(&world);
+    // AND the run it took it from can still be resumed, and believes nothing of its own
+    resumed(&world);
+}
+
+#[test]
+fn a_second_process_on_the_same_state_folder_is_refused_with_8() {
+    // GIVEN a run at work, held still so that it cannot end first
+    let world = filled();
+    let child = started(&world, 30);
+    signal(&child, Signal::SIGSTOP);
+    // WHEN the same command is typed again THEN it is refused
+    let second = world.rebuild(&[]);
+    let third = world.rebuild(&["--state", "other"]);
+    signal(&child, Signal::SIGCONT);
+    second.expect(8);
+    third.expect(8);
+    // AND the first one ends well
+    Ran::of(&child.wait_with_output().unwrap()).expect(0);
+    assert_complete(&world);
+}
+
+#[test]
+fn sigterm_and_sigint_stop_within_ten_seconds_and_the_run_is_resumable() {
+    for (name, code) in [(Signal::SIGTERM, 143), (Signal::SIGINT, 130)] {
+        // GIVEN a run at work
+        let world = filled();
+        let child = started(&world, 30);
+        // WHEN it is asked to stop THEN it does, checkpointed
+        let asked = Instant::now();
+        signal(&child, name);
+        let ran = Ran::of(&child.wait_with_output().unwrap()).expect(code);
+        assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
+        assert_eq!(ran.summary()["status"], "interrupted");
+        let standing = standing(&world);
+        assert_eq!(standing["status"], "interrupted", "{standing}");
+        assert_eq!(standing["is_resumable"], true, "{standing}");
+        // AND what was written is what was committed: nothing is repeated
+        resumed(&world);
+        assert_eq!(calls(&world, "hset"), ROWS);
+    }
+}
+
+/// Asserts that the run ended well, or in a documented way after which the resume is right.
+fn ended_or_resumed(world: &World, child: Child) {
+    let ran = Ran::of(&child.wait_with_output().unwrap());
+    if ran.code == Some(0) {
+        assert_complete(world);
+    } else {
+        println!("the run ended first: {:?} {}", ran.code, ran.stderr);
+        ran.expect(3);
+        resumed(world);
+    }
+}
+
+#[test]
+fn a_redis_that_restarts_empty_in_mid_run_is_filled_again() {
+    // GIVEN a run at work
+    let mut world = filled();
+    let child = started(&world, 40);
+    // WHEN Redis crashes and comes back empty on the same port
+    world.redis.kill().unwrap();
+    world.redis.start_again().unwrap();
+    // THEN nothing is missing in the end
+    ended_or_resumed(&world, child);
+}
+
+#[test]
+fn a_postgres_that_restarts_in_mid_run_loses_nothing() {
+    for is_crash in [false, true] {
+        // GIVEN a run at work
+        let mut world = filled();
+        let child = started(&world, 30);
+        // WHEN PostgreSQL restarts or crashes THEN nothing is missing in the end
+        if is_crash {
+            world.postgres.kill().unwrap();
+        } else {
+            world.postgres.stop(StopMode::Fast).unwrap();
+        }
+        world.postgres.start_again().unwrap();
+        ended_or_resumed(&world, child);
+    }
+}
+
+#[test]
+fn a_changed_plan_or_column_type_is_refused_on_resume_until_it_starts_over() {
+    // GIVEN a killed run
+    let world = filled();
+    killed(&world, 50);
+    let before = calls(&world, "hset");
+    // WHEN the route changes THEN the resume is refused with the lines that differ
+    world.plan(&format!("{HASH}columns = [\"a\", \"b\"]\n"));
+    world.rebuild(&[]).expect(2).says(&["  - items: ", "  + items: ", "columns", "--fresh"]);
+    // AND so it is when a column has another type
+    world.plan(HASH);
+    world.sql("alter table items alter b type bigint");
+    world.rebuild(&[]).expect(2).says(&[
+        "  - items: ",
+        "  + items: ",
+        "b integer",
+        "b bigint",
+        "--fresh",
+    ]);
+    assert_eq!(calls(&world, "hset"), before, "a refused run wrote");
+    // AND a fresh run leaves nothing of the first one, fields that the route no longer carries included
+    world.plan(&format!("{HASH}columns = [\"a\", \"b\"]\n"));
+    let summary = world.rebuild(&["--fresh"]).expect(0).summary();
+    assert_eq!(summary["resumed"], 0);
+    assert_columns(&world, "ab");
+}
