@@ -82,6 +82,9 @@ pub fn from_sqlx(error: sqlx::Error, what: &str) -> Error {
     let shaped = Error::new(kind, what.to_owned());
     let shaped = match kind {
         Kind::Auth => shaped.with_hint("check user, password and grants, then: rekindle check"),
+        Kind::Config | Kind::Schema | Kind::Data => shaped.with_hint(
+            "mend the url or the SQL of the plan, or what it reads, then: rekindle plan",
+        ),
         Kind::Connection | Kind::Unavailable => shaped
             .with_hint("see that the server is up and reachable, then run the same command again"),
         _ => shaped,
