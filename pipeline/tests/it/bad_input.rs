@@ -391,3 +391,50 @@ fn mistakes_of_several_routes_against_their_tables_are_told_at_once() {
     assert_refused(world.rebuild(&[]), 2, &["did you mean name?", "public.usersss does not exist"]);
     assert_untouched(&world);
 }
+
+#[test]
+fn sql_of_a_route_that_cannot_run_is_refused_with_what_postgres_says_of_it() {
+    let world = world();
+    world.sql("create view broken as select id, 1 / (id - 25) as v from users");
+    let query = USERS
+        .replace("table = \"alloydb:public.users\"", "from = \"alloydb\"\nquery = \"QUERY\"")
+        + "on_collision = \"error\"\n";
+    let cases = [
+        (format!("{USERS}where = \"nmae = 'x'\"\n"), "nmae"),
+        (format!("{USERS}where = \"name = \"\n"), "syntax error"),
+        (query.replace("QUERY", "selec 1 as id"), "syntax error"),
+        (query.replace("QUERY", "select 1 as id, v from nowhere"), "nowhere"),
+        (query.replace("QUERY", "select id, no_such(id) as v from users"), "no_such"),
+    ];
+    for (plan, text) in cases {
+        world.plan(&plan);
+        assert_refused(world.rebuild(&["--fresh"]), 2, &["users", text]);
+        world.redis(&["DEL", "rekindle:run"]);
+        assert_untouched(&world);
+    }
+    // Only reading it shows that this one fails.
+    let broken = USERS.replace("public.users", "public.broken");
+    world.plan(&format!("{broken}on_collision = \"error\"\n"));
+    assert_refused(world.rebuild(&["--fresh"]), 2, &["users/0", "division by zero"]);
+    assert_eq!(world.redis(&["GET", "session:1"]), "alive");
+}
+
+#[test]
+fn columns_of_a_type_that_does_not_suit_their_use_are_refused_by_name() {
+    let world = world();
+    world.sql("alter table users add ratio float8");
+    let cases = [
+        (USERS.replace("{id}", "{id}:{ratio}"), "key column ratio has type float8"),
+        (USERS.replace("{id}", "{id}:{name|date:%Y}"), "filter date needs a date"),
+        (format!("{USERS}expire_at = \"name\"\n"), "expiry column name has type text"),
+        (format!("{USERS}newest_by = \"name\"\n"), "newest_by column name has type text"),
+        (format!("{USERS}newest_by = \"nmae\"\n"), "did you mean name?"),
+        (format!("{USERS}split_by = \"idd\"\n"), "did you mean id?"),
+        (USERS.replace("type = \"hash\"", "type = \"string\""), "exactly one column"),
+    ];
+    for (plan, text) in cases {
+        world.plan(&plan);
+        assert_refused(world.rebuild(&[]), 2, &["route users: ", text]);
+        assert_untouched(&world);
+    }
+}
