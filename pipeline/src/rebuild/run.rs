@@ -85,7 +85,7 @@ impl Run {
                     watcher.say(&format!("starting over what was lost: {reason}"));
                     findings.warnings.push(format!("started over: {reason}"));
                     self.engine.shared.stop.renew();
-                    if let Err(error) = self.start_over(&errors).await {
+                    if let Err(error) = self.start_over(&errors, options).await {
                         findings.errors.push(error);
                         return findings;
                     }
@@ -99,10 +99,14 @@ impl Run {
         findings
     }
 
-    async fn start_over(&mut self, errors: &[Error]) -> stages::Result<()> {
+    async fn start_over(&mut self, errors: &[Error], options: &Options) -> stages::Result<()> {
         let shared = &self.engine.shared;
         if errors.iter().any(|error| error.kind() == Kind::TargetChanged) {
-            self.target = prepare::inspect_target(&self.engine, true).await?;
+            // A target that was replaced may still be on its way up.
+            let (engine, cancel) = (&self.engine, &options.cancel);
+            self.target =
+                patiently(options.retry_for, cancel, || prepare::inspect_target(engine, true))
+                    .await?;
         }
         if errors.iter().any(|error| error.kind() == Kind::RouteRestart) {
             let records = shared.journal.routes(&shared.run_id).await.map_err(from_journal)?;
@@ -130,7 +134,8 @@ impl Run {
         shared.stop.unless_cancelled(prepare::cut_routes(&engine)).await.map_err(one)?;
         prepare::load_counters(&engine, shared).await.map_err(one)?;
         shared.stop.unless_cancelled(prepare::check_keys(&engine)).await.map_err(one)?;
-        prepare::claim_target(&engine).await.map_err(one)?;
+        let (retry_for, cancel) = (options.retry_for, &options.cancel);
+        patiently(retry_for, cancel, || prepare::claim_target(&engine)).await.map_err(one)?;
         self.load().await?;
         for route in &engine.routes {
             let records = shared.journal.routes(&shared.run_id).await;
