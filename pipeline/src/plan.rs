@@ -283,8 +283,10 @@ impl PlanReport {
             writeln!(out, "    {} -> {} {}", route.table, route.layout, route.key)?;
             writeln!(
                 out,
-                "    {rows} rows, {bytes}, {} partitions cut by {}",
-                route.partitions, route.cut
+                "    {rows} rows, {bytes}, {} {} cut by {}",
+                route.partitions,
+                if route.partitions == 1 { "partition" } else { "partitions" },
+                route.cut
             )?;
             writeln!(out, "    columns    {}", route.columns.join(", "))?;
             writeln!(out, "    unique     {}", route.uniqueness)?;

@@ -195,5 +195,8 @@ pub fn detection_power(compared: u64) -> String {
         return "no value was compared".into();
     }
     let share = 1.0 - 0.05_f64.powf(1.0 / compared as f64);
-    format!("damage of {:.2} % of the values or more, with 95 % probability", share * 100.0)
+    format!(
+        "damage of {:.2} % of all values or more, evenly spread, with 95 % probability",
+        share * 100.0
+    )
 }
