@@ -138,7 +138,7 @@ impl World {
 pub(crate) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let started = Instant::now();
     while !holds() {
-        assert!(started.elapsed() < Duration::from_secs(60), "{what} did not happen in a minute");
+        assert!(started.elapsed() < Duration::from_mins(1), "{what} did not happen in a minute");
         std::thread::sleep(Duration::from_millis(2));
     }
 }
