@@ -84,7 +84,7 @@ fn rows_deleted_and_vacuumed_whose_places_are_taken_by_others_end_as_the_source_
 fn rows_that_change_back_and_forth_over_several_kills_end_as_the_source_is() {
     // GIVEN a run killed twice, with changes after each
     let world = filled();
-    killed(&world, 30);
+    killed(&world, 10);
     world.sql("update items set b = null where id % 10 = 3; delete from items where id % 50 = 1");
     killed(&world, 70);
     world.sql("update items set c = null where id % 10 = 4; insert into items values (1, 'back', 1, now())");

@@ -238,20 +238,42 @@ fn partitions_done(standing: &Value) -> u64 {
     standing["routes"][0]["partitions_done"].as_u64().unwrap_or(0)
 }
 
+/// Starts a rebuild and holds it still (SIGSTOP) once it has committed twice and is past `percent` of its rows.
+///
+/// It has few lanes, so that the first partitions are done early.
+#[track_caller]
+fn held(world: &World, percent: u64) -> Child {
+    let before = standing(world)["rows"].as_u64().unwrap_or(0);
+    let mut child = world.start_rebuild(&["--lanes", "2"]);
+    let mut wire = Wire::open(world);
+    let mut rows = (ROWS * percent / 100).max(1);
+    loop {
+        wait_until("the progress", || wire.dbsize() >= rows);
+        // Held, so that asking takes none of its time.
+        signal(&child, Signal::SIGSTOP);
+        let standing = standing(world);
+        let is_at_work = standing["pid"] == child.id() && standing["rows"].as_u64() > Some(before);
+        if is_at_work && partitions_done(&standing) >= 2 {
+            return child;
+        }
+        signal(&child, Signal::SIGCONT);
+        assert!(child.try_wait().unwrap().is_none(), "it ended first: {standing}");
+        rows = (rows + ROWS / 50).min(ROWS * 9 / 10);
+    }
+}
+
 /// Starts a rebuild and lets it come to `percent` of the rows, past its second commit.
 #[track_caller]
 pub(crate) fn started(world: &World, percent: u64) -> Child {
-    let child = world.start_rebuild(&[]);
-    wait_until("the second commit", || partitions_done(&standing(world)) >= 2);
-    let mut wire = Wire::open(world);
-    wait_until("the progress", || wire.dbsize() >= ROWS * percent / 100);
+    let child = held(world, percent);
+    signal(&child, Signal::SIGCONT);
     child
 }
 
 /// Starts a rebuild and kills it at about `percent` of its rows. Returns what status then says.
 #[track_caller]
 pub(crate) fn killed(world: &World, percent: u64) -> Value {
-    let mut child = started(world, percent);
+    let mut child = held(world, percent);
     child.kill().unwrap();
     let output = child.wait_with_output().unwrap();
     let said = Ran::of(&output);
@@ -430,8 +452,7 @@ fn another_state_folder_on_the_same_target_is_refused_with_8_until_it_takes_over
 fn a_second_process_on_the_same_state_folder_is_refused_with_8() {
     // GIVEN a run at work, held still so that it cannot end first
     let world = filled();
-    let child = started(&world, 30);
-    signal(&child, Signal::SIGSTOP);
+    let child = held(&world, 30);
     // WHEN the same command is typed again THEN it is refused
     let second = world.rebuild(&[]);
     let third = world.rebuild(&["--state", "other"]);
