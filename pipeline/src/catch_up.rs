@@ -21,7 +21,7 @@ const ROUNDS_MAX: usize = 5;
 pub struct CaughtUp {
     /// Id of the snapshot the route now shows; absent when it has no partition.
     pub snapshot: Option<i64>,
-    /// Keys removed because their rows are gone.
+    /// Keys removed because their rows are gone, by the whole run.
     pub dropped: u64,
     /// File that names them.
     pub names: Option<std::path::PathBuf>,
@@ -57,7 +57,7 @@ pub async fn catch_up(
             .collect();
         let reconciling = reconcile(&engine.shared, route, &cover);
         let outcome = engine.shared.stop.unless_cancelled(reconciling).await;
-        let Reconciled { snapshot, dropped, names } = match outcome {
+        let Reconciled { snapshot, dropped } = match outcome {
             // The snapshot was replaced on the way: what it proved is void, catch up again.
             Err(error) if error.kind() == Kind::SnapshotLost => continue,
             other => other.map_err(one)?,
@@ -66,12 +66,15 @@ pub async fn catch_up(
             Some(snapshot) => engine.shared.snapshots.record(snapshot).await.map_err(one)?,
             None => shown,
         };
-        if read_in != shown {
+        // Kept across rounds and resumes: a reconciliation does not find again what an earlier one removed.
+        record.dropped_keys += dropped;
+        record.reconcile = read_in != shown;
+        store(engine, record).await.map_err(one)?;
+        if record.reconcile {
             continue;
         }
-        record.reconcile = false;
-        record.dropped_keys = dropped;
-        store(engine, record).await.map_err(one)?;
+        let dropped = record.dropped_keys;
+        let names = (dropped > 0).then(|| engine.shared.ledger.dropped_names(route.name()));
         return Ok(CaughtUp { snapshot: Some(shown), dropped, names });
     }
     Err(one(Error::new(

@@ -26,10 +26,8 @@ const FRAME_ENTRIES: usize = 4096;
 pub struct Reconciled {
     /// The snapshot the source was read in; absent when there was nothing to read.
     pub snapshot: Option<Snapshot>,
-    /// Keys of rows that are gone.
+    /// Keys of rows that are gone, named in the run's list of dropped keys.
     pub dropped: u64,
-    /// File that names them, when there are any.
-    pub names: Option<PathBuf>,
 }
 
 /// Reconciles one route; `partitions` must cover its rows.
@@ -79,8 +77,8 @@ pub async fn reconcile(
             shared.sink.remove(&gone).await?;
         }
     }
-    let (dropped, names) = output.finish()?;
-    Ok(Reconciled { snapshot, dropped, names })
+    let dropped = output.finish()?;
+    Ok(Reconciled { snapshot, dropped })
 }
 
 fn spread_ledger(shared: &Shared, route: &str, buckets: &mut Buckets) -> Result<()> {
@@ -168,13 +166,12 @@ impl<'a> Output<'a> {
         Ok(())
     }
 
-    fn finish(mut self) -> Result<(u64, Option<PathBuf>)> {
+    fn finish(mut self) -> Result<u64> {
         self.flush()?;
         let failed = |error| io_error("write", &self.temporary, error);
         self.compacted.sync_all().map_err(failed)?;
         std::fs::rename(&self.temporary, self.shared.ledger.compacted(self.route))
             .map_err(failed)?;
-        let names = (self.dropped > 0).then_some(self.names_path);
-        Ok((self.dropped, names))
+        Ok(self.dropped)
     }
 }

@@ -92,5 +92,6 @@ fn rows_that_change_back_and_forth_over_several_kills_end_as_the_source_is() {
     world.plan(HASH);
     let summary = world.rebuild(&[]).expect(0).summary();
     assert_eq!(summary["resumed"], 2, "{summary}");
+    assert!(summary["dropped_keys"].as_u64() > Some(0), "{summary}");
     assert_complete(&world);
 }
