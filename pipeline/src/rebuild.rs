@@ -3,6 +3,7 @@
 //! Invariant: a run ends `done` only after every route was loaded, brought to one snapshot, read back, and the
 //! target was still the one that was written to.
 
+mod assemble;
 mod run;
 
 use crate::journal::CommitHandle;

@@ -2,23 +2,19 @@
 //!
 //! Invariant: the target's mark is removed only after the read-back; a run that failed stays resumable.
 
-use super::{COMMIT_COST_GUESS, CRASH_EVERY, Ended, Findings, Options, Watcher};
+use super::assemble::engine;
+use super::{Ended, Findings, Options, Watcher};
 use super::{failed, patiently, selected_routes};
 use crate::catch_up::{catch_up, partitions_of};
-use crate::checkpoint::{Status, commit_interval};
-use crate::cpu::CpuPool;
+use crate::checkpoint::Status;
 use crate::engine::{Engine, order};
-use crate::journal::{Committer, Journal, RunRecord, RunStatus};
-use crate::lane::{Shared, now_ms};
-use crate::ledger::Ledger;
+use crate::journal::{Journal, RunRecord, RunStatus};
+use crate::lane::now_ms;
 use crate::outcome::{Exit, from_journal};
 use crate::prepare::{self, Target};
-use crate::progress::{Counters, Phase};
+use crate::progress::Phase;
 use crate::readback::{ReadBack, Tier, is_count_proven, read_back};
-use crate::rejects::RejectWriter;
 use crate::route::RouteRun;
-use crate::snapshots::Snapshots;
-use crate::stop::StopSwitch;
 use crate::summarize;
 use crate::summary::{RunEnd, Summary};
 use crate::wiring;
@@ -360,44 +356,4 @@ impl Run {
         };
         self.engine.routes.iter().filter_map(|route| over(&route.bound.route)).collect()
     }
-}
-
-async fn engine(
-    plan: &Plan,
-    options: &Options,
-    run: &RunRecord,
-    journal: Journal,
-    sink: Arc<dyn Sink>,
-    routes: Vec<RouteRun>,
-) -> stages::Result<Arc<Engine>> {
-    let ledger = Arc::new(Ledger::open(&options.state, &run.id)?);
-    let synced = Arc::clone(&ledger);
-    let interval = commit_interval(COMMIT_COST_GUESS, CRASH_EVERY);
-    let (commits, _task) = Committer::start(
-        journal.clone(),
-        run.id.clone(),
-        interval,
-        Arc::new(move |partitions| synced.sync(partitions)),
-    );
-    let names: Vec<String> = routes.iter().map(|route| route.name().to_owned()).collect();
-    let rto = options.deadline.unwrap_or(plan.redis_objective.rto);
-    let counters = Arc::new(Counters::new(&names, run.lost_at_ms, rto.as_secs()));
-    let shared = Shared {
-        run_id: run.id.clone(),
-        snapshots: Snapshots::load(journal.clone(), &run.id).await?,
-        rejects: RejectWriter::new(&options.state, &run.id, &plan.fingerprint()),
-        journal,
-        commits,
-        sink,
-        cpu: CpuPool::new()?,
-        ledger,
-        counters,
-        stop: StopSwitch::new(options.cancel.clone()),
-    };
-    Ok(Arc::new(Engine {
-        shared: Arc::new(shared),
-        routes: routes.into_iter().map(Arc::new).collect(),
-        lanes: options.lanes,
-        retry_for: options.retry_for,
-    }))
 }

@@ -1,11 +1,10 @@
 //! Input that cannot be used: each is refused with the right code, by name, with a way out, and costs nothing.
 
-use crate::world::{Ran, World, wait_until};
-use fixtures::servers::{Encoding, PostgresOptions, Redis, RedisOptions};
+use crate::world::{Ran, World};
+use fixtures::servers::{Encoding, PostgresOptions, RedisOptions};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-const USERS: &str = r#"
+pub(crate) const USERS: &str = r#"
 [[route]]
 name = "users"
 table = "alloydb:public.users"
@@ -13,15 +12,15 @@ key = "user:{id}"
 type = "hash"
 "#;
 /// What `--json` begins a rebuild with, for commands that are not made by `World`.
-const REBUILD: [&str; 7] =
+pub(crate) const REBUILD: [&str; 7] =
     ["rebuild", "redis", "--json", "--progress", "none", "--retry-for", "1s"];
 
 /// A world with table `users` and two keys in Redis that a failure must not touch.
-fn world() -> World {
+pub(crate) fn world() -> World {
     world_with(RedisOptions::default())
 }
 
-fn world_with(redis: RedisOptions) -> World {
+pub(crate) fn world_with(redis: RedisOptions) -> World {
     let world = World::with(PostgresOptions::default(), redis);
     world.sql(
         "create table users (id bigint primary key, name text, email text); \
@@ -32,14 +31,14 @@ fn world_with(redis: RedisOptions) -> World {
     world
 }
 
-fn seed(world: &World) {
+pub(crate) fn seed(world: &World) {
     world.redis(&["HSET", "user:1", "old", "field"]);
     world.redis(&["SET", "session:1", "alive"]);
 }
 
 /// Asserts that Redis holds what `seed` left and nothing else.
 #[track_caller]
-fn assert_untouched(world: &World) {
+pub(crate) fn assert_untouched(world: &World) {
     assert_eq!(world.redis(&["DBSIZE"]), "2", "{}", world.redis(&["KEYS", "*"]));
     assert_eq!(world.redis(&["HGETALL", "user:1"]), "old\nfield");
     assert_eq!(world.redis(&["GET", "session:1"]), "alive");
@@ -47,18 +46,18 @@ fn assert_untouched(world: &World) {
 
 /// Asserts a refusal: the code, the texts, a hint, and no password.
 #[track_caller]
-fn assert_refused(ran: Ran, code: i32, texts: &[&str]) {
+pub(crate) fn assert_refused(ran: Ran, code: i32, texts: &[&str]) {
     let ran = ran.expect(code).says(&["error: ", "hint: "]).says(texts);
     assert!(!ran.stderr.contains("wr0ng"), "{}", ran.stderr);
 }
 
-fn rebuild_with(world: &World, variables: &[(&str, &str)]) -> Ran {
+pub(crate) fn rebuild_with(world: &World, variables: &[(&str, &str)]) -> Ran {
     let output = world.command(&REBUILD).envs(variables.iter().copied()).output().unwrap();
     Ran::of(&output)
 }
 
 /// The files below a folder, at any depth.
-fn files(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         if entry.path().is_dir() {
@@ -71,7 +70,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// The bytes of every reject file, as text where they are text.
-fn reject_text(world: &World) -> String {
+pub(crate) fn reject_text(world: &World) -> String {
     let parquet = files(&world.state().join("rejects"));
     assert!(!parquet.is_empty(), "no reject file in {}", world.state().display());
     let file = std::fs::File::open(&parquet[0]).unwrap();
@@ -254,120 +253,6 @@ fn bytes_that_are_no_utf8_are_a_reject() {
     assert!(reasons.contains("name") && reasons.contains("UTF-8"), "{reasons}");
     assert_eq!(world.redis(&["HGET", "user:3", "name"]), "André");
     assert_eq!(world.redis(&["EXISTS", "user:2"]), "0");
-}
-
-/// Rows that need a few megabytes in Redis.
-const MANY: &str =
-    "insert into users select i, repeat('n', 300), 'e' from generate_series(51, 20000) i";
-
-#[test]
-fn a_full_redis_exits_with_5_and_the_same_command_resumes_once_there_is_room() {
-    let world = world();
-    world.sql(MANY);
-    world.redis(&["CONFIG", "SET", "maxmemory", "4mb"]);
-    assert_refused(world.rebuild(&[]), 5, &["OOM", "maxmemory"]);
-    assert_eq!(world.redis(&["GET", "session:1"]), "alive");
-
-    world.redis(&["CONFIG", "SET", "maxmemory", "0"]);
-    let summary = world.rebuild(&[]).expect(0).summary();
-    assert_eq!((&summary["resumed"], &summary["status"]), (&1.into(), &"done".into()));
-    // The session and no mark of a run.
-    assert_eq!(world.redis(&["DBSIZE"]), "20001");
-    assert_eq!(world.redis(&["HGET", "user:1", "name"]), "n1");
-}
-
-#[test]
-fn a_redis_that_evicts_exits_with_5_and_the_same_command_mends_it_once_there_is_room() {
-    let world = world();
-    world.sql(MANY);
-    world.redis(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
-    world.redis(&["CONFIG", "SET", "maxmemory", "4mb"]);
-    assert_refused(world.rebuild(&[]), 5, &["evict", "maxmemory"]);
-
-    world.redis(&["CONFIG", "SET", "maxmemory", "0"]);
-    world.rebuild(&[]).expect(0);
-    let (keys, sessions) = (world.redis(&["DBSIZE"]), world.redis(&["EXISTS", "session:1"]));
-    assert_eq!(keys, (20000 + sessions.parse::<u64>().unwrap()).to_string());
-}
-
-#[test]
-fn a_replica_exits_with_3() {
-    let primary = Redis::start(RedisOptions::default()).unwrap();
-    let world = world();
-    for words in [&["HSET", "user:1", "old", "field"][..], &["SET", "session:1", "alive"]] {
-        primary.cli(words).unwrap();
-    }
-    world.redis(&["REPLICAOF", "127.0.0.1", &primary.port().to_string()]);
-    wait_until("the replica's link", || {
-        world.redis(&["INFO", "replication"]).contains("master_link_status:up")
-    });
-    assert_refused(world.rebuild(&[]), 3, &["READONLY", "primary"]);
-    assert_untouched(&world);
-}
-
-#[test]
-fn a_redis_in_cluster_mode_is_refused_by_name() {
-    let args = ["--cluster-enabled", "yes"].map(String::from).to_vec();
-    let world =
-        World::with(PostgresOptions::default(), RedisOptions { args, ..RedisOptions::default() });
-    world.sql("create table users (id bigint primary key, name text)");
-    world.plan(USERS);
-    assert_refused(world.rebuild(&[]), 2, &["cluster mode (cluster_enabled)"]);
-    assert_eq!(world.redis(&["DBSIZE"]), "0");
-}
-
-#[test]
-fn a_user_without_rights_exits_with_2() {
-    let world = world();
-    let url = format!("redis://app:secret@127.0.0.1:{}", world.redis.port());
-    let acl = |rights: &[&str]| {
-        let words = ["ACL", "SETUSER", "app", "reset", "on", ">secret"];
-        world.redis(&[&words[..], rights].concat());
-    };
-    // GIVEN a user without the sentinel's key.
-    acl(&["~user:*", "+@all"]);
-    assert_refused(rebuild_with(&world, &[("REDIS_URL", &url)]), 2, &["NOPERM", "ACL"]);
-    assert_untouched(&world);
-    // GIVEN one that may not write hashes.
-    acl(&["~*", "+@all", "-hset"]);
-    assert_refused(rebuild_with(&world, &[("REDIS_URL", &url)]), 2, &["NOPERM", "ACL"]);
-    assert_eq!(world.redis(&["HGETALL", "user:1"]), "old\nfield");
-    assert_eq!(world.redis(&["DEL", "rekindle:run"]), "1");
-    assert_untouched(&world);
-    // GIVEN one that may.
-    acl(&["~*", "+@all"]);
-    rebuild_with(&world, &[("REDIS_URL", &url)]).expect(0);
-    assert_eq!(world.redis(&["DBSIZE"]), "51");
-}
-
-#[test]
-fn a_state_folder_without_room_exits_with_1_and_the_same_command_resumes_once_there_is_room() {
-    let world = world();
-    world.sql("insert into users select i, md5(i::text), 'e' from generate_series(51, 150000) i");
-    // No file may grow beyond 400 KiB; the journal fits, the ledger does not.
-    let limited = || {
-        let command = world.command(&REBUILD);
-        let mut shell = Command::new("bash");
-        shell.args(["-c", "trap '' XFSZ; ulimit -f 400; exec \"$0\" \"$@\""]);
-        shell.arg(command.get_program()).args(command.get_args());
-        shell.current_dir(world.folder.path()).env_clear();
-        shell.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        Ran::of(&shell.output().unwrap())
-    };
-    assert_refused(limited(), 1, &["cannot ", ".rekindle", "--state"]);
-    assert_eq!(world.redis(&["GET", "session:1"]), "alive");
-
-    let summary = world.rebuild(&[]).expect(0).summary();
-    assert_eq!((&summary["resumed"], &summary["status"]), (&1.into(), &"done".into()));
-    assert_eq!(world.redis(&["DBSIZE"]), "150001");
-}
-
-#[test]
-fn a_state_folder_that_is_a_file_exits_with_1() {
-    let world = world();
-    std::fs::write(world.state(), "not a folder").unwrap();
-    assert_refused(world.rebuild(&[]), 1, &[".rekindle"]);
-    assert_untouched(&world);
 }
 
 #[test]

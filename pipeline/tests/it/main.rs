@@ -4,9 +4,11 @@
 #![allow(clippy::print_stdout, reason = "seeds and figures of a failed test are shown with it")]
 
 mod bad_input;
+mod bad_systems;
 mod carried;
 mod changed;
 mod cli;
 mod demo_data;
+mod mapping;
 mod resume;
 mod world;

@@ -1,0 +1,60 @@
+//! Puts the parts of a run together.
+//!
+//! Invariant: the ledger is made durable before every commit of the journal.
+
+use super::{COMMIT_COST_GUESS, CRASH_EVERY, Options};
+use crate::checkpoint::commit_interval;
+use crate::cpu::CpuPool;
+use crate::engine::Engine;
+use crate::journal::{Committer, Journal, RunRecord};
+use crate::lane::Shared;
+use crate::ledger::Ledger;
+use crate::progress::Counters;
+use crate::rejects::RejectWriter;
+use crate::route::RouteRun;
+use crate::snapshots::Snapshots;
+use crate::stop::StopSwitch;
+use schemas::Plan;
+use stages::load::Sink;
+use std::sync::Arc;
+
+/// Makes the engine of a run: ledger, committer, counters, transform threads.
+pub(super) async fn engine(
+    plan: &Plan,
+    options: &Options,
+    run: &RunRecord,
+    journal: Journal,
+    sink: Arc<dyn Sink>,
+    routes: Vec<RouteRun>,
+) -> stages::Result<Arc<Engine>> {
+    let ledger = Arc::new(Ledger::open(&options.state, &run.id)?);
+    let synced = Arc::clone(&ledger);
+    let interval = commit_interval(COMMIT_COST_GUESS, CRASH_EVERY);
+    let (commits, _task) = Committer::start(
+        journal.clone(),
+        run.id.clone(),
+        interval,
+        Arc::new(move |partitions| synced.sync(partitions)),
+    );
+    let names: Vec<String> = routes.iter().map(|route| route.name().to_owned()).collect();
+    let rto = options.deadline.unwrap_or(plan.redis_objective.rto);
+    let counters = Arc::new(Counters::new(&names, run.lost_at_ms, rto.as_secs()));
+    let shared = Shared {
+        run_id: run.id.clone(),
+        snapshots: Snapshots::load(journal.clone(), &run.id).await?,
+        rejects: RejectWriter::new(&options.state, &run.id, &plan.fingerprint()),
+        journal,
+        commits,
+        sink,
+        cpu: CpuPool::new()?,
+        ledger,
+        counters,
+        stop: StopSwitch::new(options.cancel.clone()),
+    };
+    Ok(Arc::new(Engine {
+        shared: Arc::new(shared),
+        routes: routes.into_iter().map(Arc::new).collect(),
+        lanes: options.lanes,
+        retry_for: options.retry_for,
+    }))
+}
