@@ -112,7 +112,9 @@ pub async fn run_partition(
                 .finish(&partition.id, begun.epoch, busy_ms)
                 .await
                 .map_err(from_journal)?;
-            shared.counters.partition_done(route.index, now_ms());
+            if shared.counters.partition_done(route.index, now_ms()) {
+                note_completed(shared, route).await?;
+            }
             Ok(())
         }
         Err(error) if error.kind() == Kind::Cancelled => {
@@ -225,6 +227,17 @@ impl Attempt<'_> {
         }
         Ok(Acknowledged { position: encoded.position, counts, ledger_bytes })
     }
+}
+
+/// Journals when a route was first complete, at once: a crash later in the run must not forget it.
+async fn note_completed(shared: &Shared, route: &RouteRun) -> Result<()> {
+    let records = shared.journal.routes(&shared.run_id).await.map_err(from_journal)?;
+    let found = records.into_iter().find(|record| record.name == route.name());
+    let Some(mut record) = found.filter(|record| record.completed_ms.is_none()) else {
+        return Ok(());
+    };
+    record.completed_ms = Some(now_ms());
+    shared.journal.update_route(&record).await.map_err(from_journal)
 }
 
 /// Milliseconds since 1970.

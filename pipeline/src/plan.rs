@@ -46,6 +46,8 @@ pub struct PlanReport {
     pub memory_bound_bytes: u64,
     /// The part of it that was measured now or is fixed.
     pub memory_base_bytes: u64,
+    /// The part of it that a pass over all keys of the largest route takes (after an interruption, or to check keys).
+    pub memory_keys_bytes: u64,
     /// Source bytes that may be sent and not yet answered when the process dies.
     pub in_flight_bytes: u64,
     /// Seconds between checkpoints: work lost per crash, beside what is in flight.
@@ -138,6 +140,8 @@ pub async fn plan_rebuild(plan: &Plan, options: &Options) -> Result<PlanReport, 
     let rows_estimate = routes.iter().map(|route| route.rows_estimate).sum::<Option<u64>>();
     let base = rss_bytes() + RUN_BASE_BYTES + options.lanes as u64 * LANE_BASE_BYTES;
     let batches = options.lanes as u64 * BATCHES_ALIVE as u64 * BATCH_BYTES as u64;
+    let largest = routes.iter().filter_map(|route| route.rows_estimate).max().unwrap_or(0);
+    let keys = Buckets::memory_bytes(largest);
     let rto = options.deadline.unwrap_or(plan.redis_objective.rto);
     Ok(PlanReport {
         command: crate::rebuild::COMMAND.to_owned(),
@@ -153,8 +157,9 @@ pub async fn plan_rebuild(plan: &Plan, options: &Options) -> Result<PlanReport, 
         },
         lanes: options.lanes,
         rto_seconds: rto.as_secs(),
-        memory_bound_bytes: base + 2 * batches,
+        memory_bound_bytes: base + 2 * batches + keys,
         memory_base_bytes: base,
+        memory_keys_bytes: keys,
         in_flight_bytes: options.lanes as u64 * (WRITES as u64 + 1) * BATCH_BYTES as u64,
         checkpoint_seconds: commit_interval(COMMIT_COST_GUESS, CRASH_EVERY).as_secs_f64(),
         ledger_bytes: rows_estimate.map(|rows| rows * LEDGER_ROW_BYTES),
@@ -297,11 +302,12 @@ impl PlanReport {
         writeln!(out, "\nrows in all        {total}")?;
         writeln!(
             out,
-            "memory bound       {} = {} base + 2 x {} lanes x {BATCHES_ALIVE} batches x {}",
+            "memory bound       {} = {} base + 2 x {} lanes x {BATCHES_ALIVE} batches x {} + {} for passes over keys",
             mib(self.memory_bound_bytes),
             mib(self.memory_base_bytes),
             self.lanes,
-            mib(BATCH_BYTES as u64)
+            mib(BATCH_BYTES as u64),
+            mib(self.memory_keys_bytes)
         )?;
         writeln!(
             out,

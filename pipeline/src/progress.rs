@@ -87,17 +87,16 @@ impl Counters {
         counters.rejects.fetch_add(counts.rejects, Ordering::Relaxed);
     }
 
-    /// Counts a finished partition; the last one of a route marks when the route was complete.
-    pub fn partition_done(&self, route: usize, now_ms: i64) {
+    /// Counts a finished partition. Returns true when it was the last one of the route's first pass.
+    pub fn partition_done(&self, route: usize, now_ms: i64) -> bool {
         let counters = &self.routes[route];
         let done = counters.partitions_done.fetch_add(1, Ordering::Relaxed) + 1;
-        if done >= counters.partitions.load(Ordering::Relaxed) {
-            // A catch-up adds partitions later; the first completion is the one that counts.
-            counters
+        // A catch-up adds partitions later; the first completion is the one that counts.
+        done >= counters.partitions.load(Ordering::Relaxed)
+            && counters
                 .completed_ms
                 .compare_exchange(0, now_ms, Ordering::Relaxed, Ordering::Relaxed)
-                .unwrap_or_default();
-        }
+                .is_ok()
     }
 
     /// Notes time a lane waited for the source.

@@ -20,10 +20,10 @@ pub(crate) fn render(summary: &Summary, rejects: &Path) -> String {
     line(
         "speed",
         format!(
-            "{} in {}, {} rows/s, {} read, peak memory {}",
-            things(summary.rows, "row"),
-            seconds(summary.seconds),
+            "{} rows/s over the {} of this {}, {} read in all, peak memory {}",
             per_second(summary.rows_per_second),
+            seconds(summary.seconds),
+            if summary.resumed > 0 { "attempt" } else { "run" },
             bytes(summary.bytes),
             bytes(summary.peak_rss_bytes)
         ),

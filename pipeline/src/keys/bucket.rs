@@ -9,9 +9,11 @@ use std::fs::{self, File};
 use std::io::{BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
-/// Records per bucket that keep one bucket's hash set under about 32 MiB.
-const BUCKET_ROWS: u64 = 250_000;
-/// Open files a pass may use; beyond it buckets grow instead (1 000 M keys: 3.9 M a bucket, about 400 MiB).
+/// Records per bucket that keep one bucket's hash map near 10 MiB.
+const BUCKET_ROWS: u64 = 64_000;
+/// What one record of a bucket takes in memory: hash, payload with a key of common length, map and allocator overhead.
+const RECORD_BYTES: u64 = 160;
+/// Open files a pass may use; beyond it buckets grow instead (1 000 M keys: 3.9 M a bucket, about 600 MiB).
 const BUCKETS_MAX: u64 = 256;
 /// Buffer per open bucket.
 const BUFFER_BYTES: usize = 16 * 1024;
@@ -41,6 +43,12 @@ impl Buckets {
     /// Number of buckets for about `rows` records.
     pub fn wanted(rows: u64) -> u64 {
         rows.div_ceil(BUCKET_ROWS).clamp(1, BUCKETS_MAX)
+    }
+
+    /// Memory that a reconciliation of about `rows` records takes: one bucket, and the buffers of both sides.
+    pub fn memory_bytes(rows: u64) -> u64 {
+        let buckets = Self::wanted(rows);
+        rows.div_ceil(buckets).max(BUCKET_ROWS) * RECORD_BYTES + buckets * 2 * BUFFER_BYTES as u64
     }
 
     /// Creates empty buckets for about `rows` records.

@@ -171,29 +171,11 @@ impl Run {
         }
         order(&mut pending, &engine.routes);
         let failures = engine.run_round(pending).await;
-        self.note_completed().await.map_err(|error| vec![error])?;
         if !failures.is_empty() {
             return Err(failures);
         }
         if engine.shared.stop.is_run_cancelled() {
             return Err(vec![Error::new(Kind::Cancelled, "the run was asked to stop")]);
-        }
-        Ok(())
-    }
-
-    /// Journals when each route was first complete.
-    async fn note_completed(&self) -> stages::Result<()> {
-        let shared = &self.engine.shared;
-        for mut record in shared.journal.routes(&shared.run_id).await.map_err(from_journal)? {
-            let Some(route) = self.engine.routes.iter().find(|r| r.name() == record.name) else {
-                continue;
-            };
-            let counters = &shared.counters.routes[route.index];
-            let completed = counters.completed_ms.load(std::sync::atomic::Ordering::Relaxed);
-            if completed > 0 && record.completed_ms.is_none() {
-                record.completed_ms = Some(completed);
-                shared.journal.update_route(&record).await.map_err(from_journal)?;
-            }
         }
         Ok(())
     }

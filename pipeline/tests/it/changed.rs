@@ -2,7 +2,7 @@
 //!
 //! Invariant: the resumed run leaves the source as it is now: nothing stale, nothing missing, nothing left over.
 
-use crate::resume::{HASH, ROWS, assert_complete, existing, filled, killed, resumed};
+use crate::items::{HASH, ROWS, assert_complete, existing, filled, killed, resumed};
 use crate::world::World;
 use std::collections::BTreeSet;
 use std::fs;

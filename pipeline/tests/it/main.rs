@@ -9,6 +9,7 @@ mod carried;
 mod changed;
 mod cli;
 mod demo_data;
+mod items;
 mod mapping;
 mod resume;
 mod world;
