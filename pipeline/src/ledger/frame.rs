@@ -1,7 +1,7 @@
 //! Frames of a ledger file: one per batch, checksummed and compressed.
 //!
-//! Layout, little-endian: magic `RKL1` (4 bytes), rows u32, raw length u32, body length u32, xxh3-64 of the
-//! body (8 bytes), body. The body is zstd of: key lengths u32 x rows, value hashes u64 x rows, expiries i64 x
+//! Layout, little-endian: magic `RKL1` (4 bytes), rows u32, raw length u32, body length u32, low half of the
+//! xxh3-64 of these 16 bytes (4 bytes), xxh3-64 of the body (8 bytes), body. The body is zstd of: key lengths u32 x rows, value hashes u64 x rows, expiries i64 x
 //! rows (ms since 1970, 0 = never), keys.
 //!
 //! Invariant: a frame is read whole with a matching checksum, or not at all.
@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::xxh3_64;
 
 const MAGIC: [u8; 4] = *b"RKL1";
-const HEADER_BYTES: usize = 24;
+const HEADER_BYTES: usize = 28;
 /// A batch is far smaller; anything above it is damage and must not be allocated.
 const BODY_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// zstd's fastest regular level: keys compress about fourfold, hashes not at all.
@@ -92,9 +92,17 @@ fn encode<'a>(
     frame.extend_from_slice(&length(rows)?.to_le_bytes());
     frame.extend_from_slice(&length(raw_length)?.to_le_bytes());
     frame.extend_from_slice(&length(body.len())?.to_le_bytes());
+    // A damaged length must not look like a torn last frame.
+    let header_checksum = checksum_of_header(&frame);
+    frame.extend_from_slice(&header_checksum.to_le_bytes());
     frame.extend_from_slice(&xxh3_64(&body).to_le_bytes());
     frame.extend_from_slice(&body);
     Ok(frame)
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the low half is enough for 16 bytes")]
+fn checksum_of_header(fields: &[u8]) -> u32 {
+    xxh3_64(fields) as u32
 }
 
 fn put(raw: &mut [u8], at: usize, bytes: &[u8]) {
@@ -113,6 +121,8 @@ pub struct FrameReader {
     file: BufReader<File>,
     /// Bytes of whole frames read so far.
     whole: u64,
+    /// Whether damage ends the file instead of being an error.
+    ends_at_damage: bool,
 }
 
 impl FrameReader {
@@ -123,6 +133,7 @@ impl FrameReader {
             path: path.to_owned(),
             file: BufReader::with_capacity(256 * 1024, file),
             whole: 0,
+            ends_at_damage: false,
         })
     }
 
@@ -148,8 +159,9 @@ impl FrameReader {
         if got < HEADER_BYTES {
             return Ok(None);
         }
-        let header = Header::parse(&bytes)
-            .ok_or_else(|| damaged(&self.path, "a frame has no valid header"))?;
+        let Some(header) = Header::parse(&bytes) else {
+            return self.damage("a frame has no valid header");
+        };
         let mut body = vec![0; header.body_length];
         let got = self.fill(&mut body)?;
         if got < body.len() {
@@ -161,10 +173,14 @@ impl FrameReader {
             if self.fill(&mut rest)? == 0 {
                 return Ok(None);
             }
-            return Err(damaged(&self.path, "a frame has a wrong checksum"));
+            return self.damage("a frame has a wrong checksum");
         }
         self.whole += (HEADER_BYTES + body.len()) as u64;
         Ok(Some((header, body)))
+    }
+
+    fn damage<T>(&self, what: &str) -> Result<Option<T>> {
+        if self.ends_at_damage { Ok(None) } else { Err(damaged(&self.path, what)) }
     }
 
     fn fill(&mut self, buffer: &mut [u8]) -> Result<usize> {
@@ -184,6 +200,8 @@ impl FrameReader {
 /// Returns the length of the whole frames of a file.
 pub(super) fn whole_length(path: &Path) -> Result<u64> {
     let mut reader = FrameReader::open(path)?;
+    // After a power loss the tail may hold anything; the caller knows how much must be whole.
+    reader.ends_at_damage = true;
     while reader.next_body()?.is_some() {}
     Ok(reader.whole)
 }
@@ -204,9 +222,10 @@ impl Header {
             rows: number(4)?,
             raw_length: number(8)?,
             body_length: number(12)?,
-            checksum: u64::from_le_bytes(bytes.get(16..24)?.try_into().ok()?),
+            checksum: u64::from_le_bytes(bytes.get(20..28)?.try_into().ok()?),
         };
         let is_sane = bytes.starts_with(&MAGIC)
+            && number(16)? == checksum_of_header(bytes.get(..16)?) as usize
             && header.body_length <= BODY_BYTES_MAX
             && header.raw_length <= BODY_BYTES_MAX
             && header.rows * 20 <= header.raw_length;
@@ -274,11 +293,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.ledger");
         let one = sample(10).take_encoded().unwrap();
-        for at in [0, 13, 20, HEADER_BYTES + 2] {
+        for at in [0, 5, 9, 13, 17, 20, HEADER_BYTES + 2] {
             let mut bytes = [one.clone(), one.clone()].concat();
             bytes[at] ^= 0xff;
             std::fs::write(&path, &bytes).unwrap();
             assert!(read_all(&path).is_err(), "a flipped byte at {at} went unnoticed");
+            assert_eq!(whole_length(&path).unwrap(), 0, "damage at {at} counts as whole");
         }
     }
 
