@@ -208,18 +208,20 @@ fn host_name() -> String {
 /// deleted since are still looked for.
 pub async fn void_written(engine: &Engine) -> Result<()> {
     let shared = &engine.shared;
-    for mut record in shared.journal.routes(&shared.run_id).await.map_err(from_journal)? {
-        shared
-            .journal
-            .reset_partitions(&shared.run_id, &record.name)
-            .await
-            .map_err(from_journal)?;
-        record.reconcile |= shared.ledger.entries(&record.name)? > 0;
-        record.caught_up = None;
-        record.completed_ms = None;
-        shared.journal.update_route(&record).await.map_err(from_journal)?;
+    for record in shared.journal.routes(&shared.run_id).await.map_err(from_journal)? {
+        void_route(engine, record).await?;
     }
     Ok(())
+}
+
+/// Starts one route over with the same cut; keys of rows deleted since are looked for at its end.
+pub async fn void_route(engine: &Engine, mut record: RouteRecord) -> Result<()> {
+    let shared = &engine.shared;
+    shared.journal.reset_partitions(&shared.run_id, &record.name).await.map_err(from_journal)?;
+    record.reconcile |= shared.ledger.entries(&record.name)? > 0;
+    record.caught_up = None;
+    record.completed_ms = None;
+    shared.journal.update_route(&record).await.map_err(from_journal)
 }
 
 /// Makes sure that every route has partitions that mean something in the source as it is now.

@@ -216,13 +216,12 @@ impl Run {
         }
         findings.read_back_is_full = is_full;
         findings.read_back = Some(total.clone());
-        for name in &differing {
-            // What was found wrong is written again by the next run.
-            shared
-                .journal
-                .reset_partitions(&shared.run_id, name)
-                .await
-                .map_err(|error| one(from_journal(error)))?;
+        // What was found wrong is written again by the next run.
+        let records = shared.journal.routes(&shared.run_id).await;
+        for record in records.map_err(|error| one(from_journal(error)))? {
+            if differing.contains(&record.name) {
+                prepare::void_route(engine, record).await.map_err(one)?;
+            }
         }
         if total.differences() > 0 {
             let message = format!(
