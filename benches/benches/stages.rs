@@ -11,7 +11,7 @@ use schemas::{BoundRoute, Column, ColumnType, KeyTemplate, TableSchema};
 use stages::RawBatch;
 use stages::transform::Transform;
 use stages::transform::copy_binary::{Lead, decode};
-use stages::transform::redis_command::{RedisCommands, Style};
+use stages::transform::redis_command::{ListpackLimits, RedisCommands, Style, Way};
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Duration;
@@ -126,13 +126,20 @@ fn stages(criterion: &mut Criterion) {
             (0..ROWS).filter(|row| renderer.render(*row, &mut keys).is_ok()).count()
         });
     });
+    let (command, restore) = (Way::Command, Way::Restore(ListpackLimits::default()));
     let transforms = [
-        ("decode and encode, hash, blank", bound(Layout::Hash, false), Style::Blank),
-        ("decode and encode, hash with expiry, exact", bound(Layout::Hash, true), Style::Exact),
-        ("decode and encode, json, exact", bound(Layout::Json, false), Style::Exact),
+        ("decode and encode, hash, blank", bound(Layout::Hash, false), Style::Blank, command),
+        ("decode and encode, hash, restore", bound(Layout::Hash, false), Style::Blank, restore),
+        (
+            "decode and encode, hash with expiry, exact",
+            bound(Layout::Hash, true),
+            Style::Exact,
+            command,
+        ),
+        ("decode and encode, json, exact", bound(Layout::Json, false), Style::Exact, command),
     ];
-    for (name, bound, style) in transforms {
-        let transform = RedisCommands::new(bound, Lead::Ctid, style);
+    for (name, bound, style, way) in transforms {
+        let transform = RedisCommands::new(bound, Lead::Ctid, style, way);
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
                 let raw = RawBatch { bytes: bytes.clone(), rows: ROWS, is_last: false };

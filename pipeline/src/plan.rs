@@ -16,6 +16,7 @@ use stages::Error;
 use stages::extract::BATCH_BYTES;
 use stages::extract::postgres::{Cut, PostgresServer};
 use stages::load::Sink;
+use stages::load::redis::RedisSink;
 use std::fmt::Write;
 use std::sync::Arc;
 
@@ -120,7 +121,7 @@ pub async fn plan_rebuild(plan: &Plan, options: &Options) -> Result<PlanReport, 
     let server = patiently(retry_for, cancel, || wiring::connect_source(plan, options.lanes))
         .await
         .map_err(one)?;
-    let sink = wiring::make_sink(plan).map_err(one)?;
+    let sink = wiring::make_sink(plan, options.way).map_err(one)?;
     let state = patiently(retry_for, cancel, || sink.state()).await.map_err(one)?;
     let described = wiring::describe_routes(&server, &chosen).await?;
     let mut notes = Vec::new();
@@ -134,7 +135,7 @@ pub async fn plan_rebuild(plan: &Plan, options: &Options) -> Result<PlanReport, 
         ));
     }
     let mut routes =
-        route_reports(&server, described, options.lanes, &mut notes).await.map_err(one)?;
+        route_reports(&server, &sink, described, options.lanes, &mut notes).await.map_err(one)?;
     routes.sort_by_key(|route| route.priority);
     server.release_snapshot().await;
     let rows_estimate = routes.iter().map(|route| route.rows_estimate).sum::<Option<u64>>();
@@ -171,6 +172,7 @@ pub async fn plan_rebuild(plan: &Plan, options: &Options) -> Result<PlanReport, 
 
 async fn route_reports(
     server: &Arc<PostgresServer>,
+    sink: &Arc<RedisSink>,
     described: Vec<Described>,
     lanes: usize,
     notes: &mut Vec<String>,
@@ -182,7 +184,7 @@ async fn route_reports(
             (shape.cut(&d.bound.route), shape.rows_estimate(), shape.bytes(), shape.name.clone())
         })
         .collect();
-    let runs = wiring::run_routes(server, described);
+    let runs = wiring::run_routes(server, sink, described);
     let mut reports = Vec::new();
     for (run, (cut, rows, bytes, table)) in runs.iter().zip(known) {
         let partitions = run.source.partitions(lanes * 8, 0).await?;

@@ -13,6 +13,7 @@ use crate::readback::ReadBack;
 use crate::summary::Summary;
 use run::Run;
 use schemas::{Plan, Route};
+use stages::load::redis::WayChoice;
 use stages::{Error, Kind};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -47,6 +48,8 @@ pub struct Options {
     pub retry_for: Duration,
     /// Remove the sentinel of this dead run first.
     pub take_over: Option<String>,
+    /// How hashes are written.
+    pub way: WayChoice,
     /// Cancelled by a signal.
     pub cancel: CancellationToken,
 }

@@ -76,6 +76,7 @@ pub async fn summarize(
         verified: verified(findings),
         priorities: priorities(engine, &records, run.started_ms),
         routes,
+        way: shared.sink.way_note(),
         warnings: findings.warnings.clone(),
     })
 }

@@ -75,6 +75,9 @@ pub struct Summary {
     pub priorities: Vec<PriorityDone>,
     /// Per route.
     pub routes: Vec<RouteSummary>,
+    /// How hashes were written and why; absent where none were.
+    #[serde(default)]
+    pub way: Option<String>,
     /// What a person should know although the run ended well.
     pub warnings: Vec<String>,
 }

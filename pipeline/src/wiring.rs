@@ -3,11 +3,11 @@
 //! Invariant: a new system is one more arm here; nothing else in this crate knows PostgreSQL or Redis.
 
 use crate::route::{RouteRun, mark_shared_keys};
-use schemas::plan::OnCollision;
+use schemas::plan::{Layout, OnCollision};
 use schemas::{BoundRoute, Bounds, Plan, Route};
 use stages::connect::{postgres, redis};
 use stages::extract::postgres::{PostgresServer, PostgresSource, Shape, describe};
-use stages::load::redis::RedisSink;
+use stages::load::redis::{RedisSink, WayChoice};
 use stages::transform::copy_binary::Lead;
 use stages::transform::redis_command::RedisCommands;
 use stages::{Error, Kind, Result};
@@ -29,12 +29,14 @@ pub async fn connect_source(plan: &Plan, lanes: usize) -> Result<Arc<PostgresSer
     Ok(Arc::new(PostgresServer::new(server, section.snapshot_max)))
 }
 
-/// Makes the sink of the plan; nothing is connected yet.
-pub fn make_sink(plan: &Plan) -> Result<Arc<RedisSink>> {
+/// Makes the sink of the plan; nothing is connected yet. `way` matters only where a route writes hashes.
+pub fn make_sink(plan: &Plan, way: WayChoice) -> Result<Arc<RedisSink>> {
     let Some(url) = &plan.redis else {
         return Err(Error::new(Kind::Config, "the plan has no [redis] url"));
     };
-    Ok(Arc::new(RedisSink::new(redis::Endpoint::parse(&url.0, CONNECT_TIMEOUT)?)?))
+    let has_hashes = plan.routes.iter().any(|route| route.layout == Layout::Hash);
+    let way = has_hashes.then_some(way);
+    Ok(Arc::new(RedisSink::new(redis::Endpoint::parse(&url.0, CONNECT_TIMEOUT)?, way)?))
 }
 
 /// One route with what is known of its table, for `plan` and `check`.
@@ -103,15 +105,20 @@ pub fn bind(route: &Route, shape: &Shape) -> std::result::Result<BoundRoute, Vec
 }
 
 /// Makes the runnable routes of described ones.
-pub fn run_routes(server: &Arc<PostgresServer>, described: Vec<Described>) -> Vec<RouteRun> {
+pub fn run_routes(
+    server: &Arc<PostgresServer>,
+    sink: &Arc<RedisSink>,
+    described: Vec<Described>,
+) -> Vec<RouteRun> {
     let mut routes: Vec<RouteRun> = described
         .into_iter()
         .enumerate()
         .map(|(index, Described { bound, shape })| {
             let source = PostgresSource::new(Arc::clone(server), Arc::clone(&bound), shape);
-            let encoded = Arc::clone(&bound);
+            let (encoded, sink) = (Arc::clone(&bound), Arc::clone(sink));
             let transform = Box::new(move |bounds: &Bounds, style| {
-                let commands = RedisCommands::new(Arc::clone(&encoded), lead_of(bounds), style);
+                let commands =
+                    RedisCommands::new(Arc::clone(&encoded), lead_of(bounds), style, sink.way());
                 Arc::new(commands) as Arc<dyn stages::transform::Transform>
             });
             RouteRun::new(index, bound, Arc::new(source), transform)

@@ -3,6 +3,7 @@
 //! Invariant: a flag is either honoured or refused; commands that are not built are refused by name and not shown.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use stages::load::redis::WayChoice;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -162,6 +163,31 @@ pub struct RunFlags {
     /// How long a system may stay unreachable before the run gives up
     #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = schemas::duration::parse)]
     pub retry_for: Duration,
+    /// How hashes are written: auto, command (HSET) or restore (RESTORE); auto tries both at the start
+    #[arg(long, value_name = "HOW", value_enum, default_value_t = Way::Auto, hide_possible_values = true)]
+    pub way: Way,
+}
+
+/// How hashes are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Way {
+    /// The faster one that the server takes.
+    Auto,
+    /// `HSET`.
+    Command,
+    /// `RESTORE`, where the server takes it.
+    Restore,
+}
+
+impl Way {
+    /// The same for the sink.
+    pub fn choice(self) -> WayChoice {
+        match self {
+            Self::Auto => WayChoice::Auto,
+            Self::Command => WayChoice::Command,
+            Self::Restore => WayChoice::Restore,
+        }
+    }
 }
 
 /// Flags of every command.

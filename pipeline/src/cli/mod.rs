@@ -134,6 +134,7 @@ fn options(shared: &Shared, flags: &RunFlags, signals: &Signals) -> Options {
         verify: !flags.no_verify,
         retry_for: flags.retry_for,
         take_over: None,
+        way: flags.way.choice(),
         cancel: signals.cancel.clone(),
     }
 }

@@ -28,6 +28,9 @@ pub(crate) fn render(summary: &Summary, rejects: &Path) -> String {
             bytes(summary.peak_rss_bytes)
         ),
     );
+    if let Some(way) = &summary.way {
+        line("hashes", format!("by {way}"));
+    }
     line("verified", verified(&summary.verified));
     line("RTO", rto(summary));
     line("RPO", rpo(summary));
@@ -238,6 +241,7 @@ mod tests {
                 bottleneck: "target".into(),
                 digest: None,
             }],
+            way: Some("RESTORE: in a trial 1.70 times as fast as HSET".into()),
             warnings: vec!["the server evicts under pressure".into()],
         }
     }

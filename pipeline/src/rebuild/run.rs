@@ -47,10 +47,10 @@ impl Run {
         let server = patiently(retry_for, cancel, || wiring::connect_source(plan, options.lanes))
             .await
             .map_err(one)?;
-        let sink = wiring::make_sink(plan).map_err(one)?;
+        let sink = wiring::make_sink(plan, options.way).map_err(one)?;
         patiently(retry_for, cancel, || sink.state()).await.map_err(one)?;
         let described = wiring::describe_routes(&server, &chosen).await?;
-        let routes = wiring::run_routes(&server, described);
+        let routes = wiring::run_routes(&server, &sink, described);
         if let Some(run_id) = &options.take_over {
             sink.release(run_id).await.map_err(one)?;
         }

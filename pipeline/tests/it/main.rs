@@ -12,4 +12,5 @@ mod demo_data;
 mod items;
 mod mapping;
 mod resume;
+mod ways;
 mod world;

@@ -15,14 +15,29 @@ use std::hash::{BuildHasher, RandomState};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-/// Kills once at `percent` and resumes; `command` is the one that writes a row.
-fn kill_and_resume(world: &World, percent: u64, command: &str) {
+/// How often a run sends the command that writes rows.
+struct Sends {
+    command: &'static str,
+    /// Times an attempt runs it for something else.
+    besides: u64,
+    /// Rows per command; where it is not 1, the last command of a batch may hold fewer.
+    rows_max: u64,
+}
+
+impl Sends {
+    /// Rows sent so far by so many attempts; an upper bound where commands hold several.
+    fn rows(&self, world: &World, attempts: u64) -> u64 {
+        (calls(world, self.command) - attempts * self.besides) * self.rows_max
+    }
+}
+
+/// Kills once at `percent` and resumes.
+fn kill_and_resume(world: &World, percent: u64, sends: &Sends) {
     let killed = killed(world, percent);
     let committed = killed["rows"].as_u64().unwrap();
-    let sent_first = calls(world, command);
+    let sent_first = sends.rows(world, 1);
     let summary = resumed(world);
-    // The sentinel is set by each of the two attempts.
-    let sent = calls(world, command) - if command == "set" { 2 } else { 0 };
+    let sent = sends.rows(world, 2);
     let plan = world.run(&["plan", "--json"]).expect(0).summary();
     let in_flight = plan["in_flight_bytes"].as_f64().unwrap();
     let row_bytes = summary["bytes"].as_f64().unwrap() / ROWS as f64;
@@ -33,8 +48,10 @@ fn kill_and_resume(world: &World, percent: u64, command: &str) {
         "{percent} %: {sent_first} sent, {committed} committed, {repeated} repeated, bound {bound:.0}"
     );
     assert!(interval <= 2.0 && repeated as f64 <= bound, "{repeated} > {bound}");
-    // Exactly what the journal did not know of was sent again.
-    assert_eq!(repeated, sent_first - u64::from(command == "set") - committed);
+    if sends.rows_max == 1 {
+        // Exactly what the journal did not know of was sent again.
+        assert_eq!(repeated, sent_first - committed);
+    }
     assert_eq!(summary["rows"].as_u64(), Some(ROWS), "{summary}");
 }
 
@@ -49,9 +66,17 @@ fn killed_at_random_instants_the_resumed_run_is_complete_and_repeats_little() {
     let first = RandomState::new().hash_one(());
     println!("seed {first}");
     let mut seed = first;
-    for _ in 0..kills() {
+    for round in 0..kills() {
+        // The two ways to write hashes take turns; the trial of RESTORE restores three hashes.
+        let sends = if round % 2 == 0 {
+            world.way = "restore";
+            Sends { command: "restore", besides: 3, rows_max: 1 }
+        } else {
+            world.way = "command";
+            Sends { command: "hset", besides: 0, rows_max: 1 }
+        };
         // WHEN the run is killed somewhere past its second commit THEN the next one completes it
-        kill_and_resume(&world, 5 + random(&mut seed, 80), "hset");
+        kill_and_resume(&world, 5 + random(&mut seed, 80), &sends);
         world.redis = Redis::start(RedisOptions::default()).unwrap();
         fs::remove_dir_all(world.state()).unwrap();
     }
@@ -65,7 +90,8 @@ fn a_killed_run_of_json_values_is_complete_after_the_resume_and_repeats_little()
     let mut seed = RandomState::new().hash_one(());
     println!("seed {seed}");
     // WHEN the run is killed THEN the next one completes it
-    kill_and_resume(&world, 5 + random(&mut seed, 80), "set");
+    let sends = Sends { command: "mset", besides: 0, rows_max: 64 };
+    kill_and_resume(&world, 5 + random(&mut seed, 80), &sends);
 }
 
 #[test]
@@ -152,8 +178,8 @@ fn a_second_process_on_the_same_state_folder_is_refused_with_8() {
 #[test]
 fn sigterm_and_sigint_stop_within_ten_seconds_and_the_run_is_resumable() {
     for (name, code) in [(Signal::SIGTERM, 143), (Signal::SIGINT, 130)] {
-        // GIVEN a run at work
-        let world = filled();
+        // GIVEN a run at work, whose commands count rows
+        let world = World { way: "command", ..filled() };
         let child = started(&world, 30);
         // WHEN it is asked to stop THEN it does, checkpointed
         let asked = Instant::now();

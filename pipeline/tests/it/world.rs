@@ -19,6 +19,8 @@ pub(crate) struct World {
     pub(crate) postgres: Postgres,
     pub(crate) redis: Redis,
     pub(crate) folder: TempDir,
+    /// How every rebuild writes hashes.
+    pub(crate) way: &'static str,
 }
 
 /// What a run left behind.
@@ -73,6 +75,7 @@ impl World {
             postgres: Postgres::start(postgres).unwrap(),
             redis: Redis::start(redis).unwrap(),
             folder: tempfile::tempdir().unwrap(),
+            way: "auto",
         }
     }
 
@@ -112,18 +115,21 @@ impl World {
 
     /// `rebuild redis --json --progress none --retry-for 2s` and more words, to its end.
     pub(crate) fn rebuild(&self, more: &[&str]) -> Ran {
-        let words = ["rebuild", "redis", "--json", "--progress", "none", "--retry-for", "2s"];
-        self.run(&[&words[..], more].concat())
+        self.run(&self.rebuild_words(more))
     }
 
     /// The same, started and left running.
     pub(crate) fn start_rebuild(&self, more: &[&str]) -> Child {
-        let words = ["rebuild", "redis", "--json", "--progress", "none", "--retry-for", "2s"];
-        self.command(&[&words[..], more].concat())
+        self.command(&self.rebuild_words(more))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap()
+    }
+
+    fn rebuild_words<'a>(&self, more: &[&'a str]) -> Vec<&'a str> {
+        let words = ["rebuild", "redis", "--json", "--progress", "none", "--retry-for", "2s"];
+        [&words[..], &["--way", self.way], more].concat()
     }
 
     /// Asks Redis.

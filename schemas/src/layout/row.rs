@@ -76,6 +76,12 @@ impl HashFields {
         &self.canonical[span.start..span.end]
     }
 
+    /// Iterates over the fields present, in route order: index into `BoundRoute::fields`, and value.
+    #[inline]
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (usize, &[u8])> + Clone {
+        self.spans.iter().map(|span| (span.field, self.value(span)))
+    }
+
     /// Returns the value hash, the one that `hash_value_hash` gives for the same pairs.
     #[inline]
     pub fn value_hash(&self) -> u64 {

@@ -99,6 +99,8 @@ pub trait Sink: Send + Sync {
     ) -> Result<Vec<(usize, Difference)>>;
     /// Removes keys; returns how many existed.
     async fn remove(&self, keys: &[Bytes]) -> Result<u64>;
+    /// Which of its ways of writing was chosen, and why, for people; `None` where there was no choice.
+    fn way_note(&self) -> Option<String>;
     /// Whether a reconnect since `claim` met another server process or history that still carries the mark
     /// (a restart with persistence, a fail-over): acknowledged writes may be gone, so only a full read-back proves.
     fn has_changed(&self) -> bool;

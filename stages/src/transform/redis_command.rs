@@ -4,19 +4,27 @@
 //! of one batch may be sent again any number of times with the same result.
 
 mod batch;
+mod dump;
 mod resp;
 mod script;
 #[cfg(test)]
 mod tests;
+mod trial;
 
+pub use dump::ListpackLimits;
 pub use script::{KEEP_HASH_SCRIPT, KEEP_HASH_SHA1};
+pub use trial::{
+    TRIAL_PREFIX, TrialEntry, trial_edges, trial_entries, trial_payload, trial_removal,
+};
 
 use super::Transform;
 use super::copy_binary::{Lead, decode};
 use crate::batch::{Encoded, RawBatch};
 use crate::error::{Error, Kind, Result};
 use batch::BatchEncoder;
+use dump::DumpEncoder;
 use schemas::BoundRoute;
+use schemas::plan::Layout;
 use std::sync::Arc;
 
 /// What the commands assume of the target, and what they leave there.
@@ -30,20 +38,32 @@ pub enum Style {
     Keep,
 }
 
+/// How hashes reach the target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// `HSET` and its relatives; every server takes them.
+    Command,
+    /// `RESTORE` of a finished payload, which costs the server less; needs RDB version 10 and the permission.
+    Restore(ListpackLimits),
+}
+
 /// Encodes COPY BINARY batches as Redis commands.
 ///
 /// | layout | `Blank` | `Exact` | `Keep` |
 /// |---|---|---|---|
-/// | string, json | `SET k v [PXAT ms]` | the same | `SET k v NX [PXAT ms]` |
-/// | hash | `HSET`, with an expiry in `MULTI`…`EXEC` with `PEXPIREAT` | `DEL`, `HSET`, `PEXPIREAT` in `MULTI`…`EXEC` | `EVALSHA` of `KEEP_HASH_SCRIPT` |
+/// | string, json | `MSET k v …`; with an expiry `SET k v [PXAT ms]` | the same | `SET k v NX [PXAT ms]` |
+/// | hash, by command | `HSET`, with an expiry in `MULTI`…`EXEC` with `PEXPIREAT` | `DEL`, `HSET`, `PEXPIREAT` in `MULTI`…`EXEC` | `EVALSHA` of `KEEP_HASH_SCRIPT` |
+/// | hash, by restore | `RESTORE k ms payload REPLACE [ABSTTL]` | the same | `RESTORE k ms payload [ABSTTL]`, where `BUSYKEY` is a key kept |
 ///
-/// A transaction holds up to 64 rows. `Blank` leaves the fields of two rows with one key mixed, so it
-/// needs distinct keys as well as an empty keyspace.
+/// A transaction or an `MSET` holds up to 64 rows. `Blank` by command leaves the fields of two rows with one key
+/// mixed, so it needs distinct keys as well as an empty keyspace.
 #[derive(Debug)]
 pub struct RedisCommands {
     bound: Arc<BoundRoute>,
     lead: Lead,
     style: Style,
+    /// Present where hashes go by `RESTORE`.
+    dump: Option<DumpEncoder>,
     /// `$<length>\r\n<name>\r\n` of every field.
     field_headers: Vec<Vec<u8>>,
     /// Bytes that a row's commands add to its values, without the key.
@@ -52,7 +72,7 @@ pub struct RedisCommands {
 
 impl RedisCommands {
     /// Makes the transform of one route.
-    pub fn new(bound: Arc<BoundRoute>, lead: Lead, style: Style) -> Self {
+    pub fn new(bound: Arc<BoundRoute>, lead: Lead, style: Style, way: Way) -> Self {
         let field_headers: Vec<Vec<u8>> = bound
             .fields
             .iter()
@@ -64,14 +84,14 @@ impl RedisCommands {
             .collect();
         // Verbs, lengths and an expiry take about 100 bytes, the length of a value up to 8.
         let row_overhead = 100 + field_headers.iter().map(|header| header.len() + 8).sum::<usize>();
-        Self { bound, lead, style, field_headers, row_overhead }
-    }
-
-    /// Returns the script that the target has to know before the first batch, with its SHA-1.
-    pub fn script(&self) -> Option<(&'static str, &'static str)> {
-        let is_needed =
-            self.style == Style::Keep && self.bound.route.layout == schemas::plan::Layout::Hash;
-        is_needed.then_some((KEEP_HASH_SCRIPT, KEEP_HASH_SHA1))
+        let dump = match way {
+            Way::Restore(limits) if bound.route.layout == Layout::Hash => {
+                let names = bound.fields.iter().map(|field| field.name.as_bytes());
+                Some(DumpEncoder::new(limits, names))
+            }
+            _ => None,
+        };
+        Self { bound, lead, style, dump, field_headers, row_overhead }
     }
 }
 

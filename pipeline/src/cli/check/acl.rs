@@ -4,14 +4,16 @@
 
 use super::controls::Control;
 use stages::connect::redis::Stream;
+use stages::transform::redis_command::TRIAL_PREFIX;
 use std::fmt::Write as _;
 use std::io;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// What a run needs, each with arguments of the right number; `KEY` stands for a key of the plan.
-const COMMANDS: [&[&str]; 16] = [
+const COMMANDS: [&[&str]; 17] = [
     &["SET", KEY, "x"],
+    &["MSET", KEY, "x"],
     &["HSET", KEY, "f", "x"],
     &["DEL", KEY],
     &["EXISTS", KEY],
@@ -72,6 +74,35 @@ async fn role(stream: &mut dyn Stream) -> io::Result<Control> {
             .with_fix(Some("name the primary in [redis]")),
         None => Control::unknown(NAME, "the server does not tell"),
     })
+}
+
+/// Tells which way hashes would be written, as far as rights decide it.
+///
+/// A server that does not say leaves it to the trial, which needs no word of it beforehand.
+pub(super) async fn way(stream: &mut dyn Stream, timeout: Duration) -> Control {
+    const NAME: &str = "redis hashes";
+    const TRIAL: &str = "a trial at the start of a run takes the faster of RESTORE and HSET";
+    let asked = tokio::time::timeout(timeout, async {
+        let Reply::Text(user) = ask(stream, &["ACL", "WHOAMI"]).await? else {
+            return Ok(Control::ok(NAME, TRIAL));
+        };
+        let key = format!("{TRIAL_PREFIX}0");
+        let words = ["ACL", "DRYRUN", &user, "RESTORE", &key, "0", "x", "REPLACE"];
+        Ok::<_, io::Error>(match ask(stream, &words).await? {
+            Reply::Text(answer) if answer != "OK" => Control::ok(
+                NAME,
+                format!(
+                    "HSET: user {user} may not run RESTORE on {key}, which costs the server less"
+                ),
+            ),
+            Reply::Text(_) | Reply::Refused(_) => Control::ok(NAME, TRIAL),
+        })
+    });
+    match asked.await {
+        Ok(Ok(control)) => control,
+        Ok(Err(error)) => Control::unknown(NAME, error.to_string()),
+        Err(_) => Control::unknown(NAME, format!("no answer within {} s", timeout.as_secs())),
+    }
 }
 
 async fn access(stream: &mut dyn Stream, prefixes: &[&str]) -> io::Result<Control> {
@@ -197,6 +228,24 @@ mod tests {
         let (role, access) = asked(&replies).await;
         assert_eq!((role.verdict, access.verdict), (Verdict::Failed, Verdict::Failed));
         assert_eq!(access.detail, "user app may not run SET on build:0");
+    }
+
+    #[tokio::test]
+    async fn the_way_of_hashes_is_told_by_the_rights() {
+        for (replies, told) in [
+            (vec!["$3\r\napp\r\n", "+OK\r\n"], "a trial"),
+            (vec!["$3\r\napp\r\n", "+User app has no permissions\r\n"], "HSET: user app"),
+            (vec!["$3\r\napp\r\n", "-ERR Unknown subcommand\r\n"], "a trial"),
+            (vec!["-ERR unknown command\r\n"], "a trial"),
+        ] {
+            let (mut near, mut far) = tokio::io::duplex(1 << 20);
+            far.write_all(replies.concat().as_bytes()).await.unwrap();
+            let control = way(&mut near, Duration::from_millis(200)).await;
+            assert!(
+                control.verdict == Verdict::Ok && control.detail.starts_with(told),
+                "{control:?}"
+            );
+        }
     }
 
     #[tokio::test]

@@ -7,8 +7,9 @@ use super::controls::Control;
 use crate::cli::figures::{bytes, count, things};
 use crate::wiring::{CONNECT_TIMEOUT, make_sink};
 use schemas::Plan;
+use schemas::plan::Layout;
 use stages::connect::redis::Endpoint;
-use stages::load::redis::RedisSink;
+use stages::load::redis::{RedisSink, WayChoice};
 use stages::load::{Sentinel, Sink, TargetState};
 
 /// Above this share of its limit a target has no room for a rebuild.
@@ -17,8 +18,8 @@ const USED_PERCENT_MAX: u64 = 90;
 /// Looks at the target. `unfinished` is the run of this state folder that would be resumed.
 pub(super) async fn controls(plan: &Plan, unfinished: Option<&str>) -> Vec<Control> {
     let Some(url) = &plan.redis else { return Vec::new() };
-    let opened =
-        make_sink(plan).and_then(|sink| Ok((sink, Endpoint::parse(&url.0, CONNECT_TIMEOUT)?)));
+    let opened = make_sink(plan, WayChoice::Auto)
+        .and_then(|sink| Ok((sink, Endpoint::parse(&url.0, CONNECT_TIMEOUT)?)));
     let (sink, endpoint) = match opened {
         Ok(opened) => opened,
         Err(error) => return vec![Control::of_error("redis", &error)],
@@ -34,13 +35,12 @@ pub(super) async fn controls(plan: &Plan, unfinished: Option<&str>) -> Vec<Contr
     };
     let prefixes: Vec<&str> = plan.routes.iter().map(|route| route.key.leading_literal()).collect();
     let (role, access) = acl::controls(&mut *stream, &prefixes, CONNECT_TIMEOUT).await;
-    vec![
-        server(sink.address(), &state),
-        role,
-        access,
-        memory(&state),
-        sentinel(&sink, unfinished).await,
-    ]
+    let mut controls = vec![server(sink.address(), &state), role, access];
+    if plan.routes.iter().any(|route| route.layout == Layout::Hash) {
+        controls.push(acl::way(&mut *stream, CONNECT_TIMEOUT).await);
+    }
+    controls.extend([memory(&state), sentinel(&sink, unfinished).await]);
+    controls
 }
 
 fn server(address: &str, state: &TargetState) -> Control {

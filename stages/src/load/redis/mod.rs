@@ -6,12 +6,13 @@
 mod control;
 mod pipe;
 mod reply;
+mod way;
 
 use crate::batch::Encoded;
 use crate::connect::redis::{Endpoint, from_pool};
 use crate::error::{Error, Kind, Result};
 use crate::load::{Difference, Sentinel, Sink, TargetState, Written};
-use crate::transform::redis_command::KEEP_HASH_SCRIPT;
+use crate::transform::redis_command::{KEEP_HASH_SCRIPT, Way};
 use async_trait::async_trait;
 use bytes::Bytes;
 use deadpool_redis::{Connection, Pool};
@@ -20,6 +21,7 @@ use pipe::Pipe;
 use schemas::BoundRoute;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::{Mutex, RwLock};
+pub use way::{Chosen, WayChoice};
 
 /// Connections for the hot path per node; a third gains nothing, the server's main thread is the limit.
 pub const CONNECTIONS: usize = 2;
@@ -35,6 +37,9 @@ pub struct RedisSink {
     pipes: Vec<Mutex<Option<Pipe>>>,
     claimed: RwLock<Option<Claim>>,
     changed: AtomicBool,
+    /// `None` where no hash is written.
+    choice: Option<WayChoice>,
+    chosen: std::sync::Mutex<Chosen>,
 }
 
 /// What the target was when this run claimed it.
@@ -47,7 +52,7 @@ struct Claim {
 
 impl RedisSink {
     /// Makes a sink; nothing is connected yet.
-    pub fn new(endpoint: Endpoint) -> Result<Self> {
+    pub fn new(endpoint: Endpoint, choice: Option<WayChoice>) -> Result<Self> {
         let control = endpoint.pool(4)?;
         let pipes = (0..CONNECTIONS).map(|_| Mutex::new(None)).collect();
         Ok(Self {
@@ -56,7 +61,45 @@ impl RedisSink {
             pipes,
             claimed: RwLock::new(None),
             changed: AtomicBool::new(false),
+            choice,
+            chosen: std::sync::Mutex::new(Chosen::command("nothing else was tried yet")),
         })
+    }
+
+    /// How hashes are to be encoded for this server: found by `claim`, and again after a refusal.
+    pub fn way(&self) -> Way {
+        self.lock_chosen().way
+    }
+
+    fn lock_chosen(&self) -> std::sync::MutexGuard<'_, Chosen> {
+        self.chosen.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    async fn choose_way(&self) -> Result<()> {
+        let Some(choice) = self.choice else { return Ok(()) };
+        let pipe = Pipe::open(&self.endpoint, &[]).await?;
+        let mut connection = self.connection().await?;
+        let chosen = way::choose(choice, &mut connection, &pipe, &self.endpoint.address).await?;
+        tracing::info!(address = %self.endpoint.address, way = chosen.reason, "hashes are written this way");
+        *self.lock_chosen() = chosen;
+        Ok(())
+    }
+
+    /// A server that takes no such payload (it was replaced by an older one, say) gets commands from the next
+    /// attempt on.
+    fn fall_back(&self, error: Error) -> Error {
+        let said = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+        let is_refused = ["DUMP payload", "Bad data format"].iter().any(|text| said.contains(text));
+        if !is_refused {
+            return error;
+        }
+        tracing::warn!(address = %self.endpoint.address, %said, "redis refuses RESTORE payloads; hashes go by HSET");
+        *self.lock_chosen() = Chosen::command(format!("the server refuses RESTORE: {said}"));
+        Error::new(
+            Kind::Unavailable,
+            format!("redis at {} refuses RESTORE payloads", self.endpoint.address),
+        )
+        .with_source(error)
     }
 
     async fn connection(&self) -> Result<Connection> {
@@ -127,7 +170,7 @@ impl Sink for RedisSink {
             // A connection that does not answer is not used again.
             *self.pipes[lane % self.pipes.len()].lock().await = None;
         }
-        let written = outcome?;
+        let written = outcome.map_err(|error| self.fall_back(error))?;
         if written.written + written.kept != rows {
             return Err(Error::new(
                 Kind::Internal,
@@ -160,6 +203,7 @@ impl Sink for RedisSink {
                 history: state.history_id,
             });
             self.changed.store(false, Ordering::Relaxed);
+            self.choose_way().await?;
         }
         Ok(sentinel)
     }
@@ -191,6 +235,10 @@ impl Sink for RedisSink {
 
     async fn remove(&self, keys: &[Bytes]) -> Result<u64> {
         control::remove(&mut self.connection().await?, &self.endpoint.address, keys).await
+    }
+
+    fn way_note(&self) -> Option<String> {
+        self.choice.is_some().then(|| self.lock_chosen().reason.clone())
     }
 
     fn has_changed(&self) -> bool {

@@ -199,6 +199,10 @@ impl<'a> Tally<'a> {
         self.seen += 1;
         let is_last = self.seen == unit.replies;
         match reply {
+            // RESTORE without REPLACE answers so when the key existed.
+            Reply::Error(text) if self.may_keep && text.starts_with("BUSYKEY") => {
+                self.outcome.kept += u64::from(unit.rows);
+            }
             Reply::Error(text) | Reply::Array(Some(text)) => self.note(text),
             // A transaction whose EXEC is null was dropped by the server.
             Reply::Null if unit.replies > 1 => {

@@ -17,8 +17,21 @@ use schemas::plan::Layout;
 use schemas::text::TypeMismatch;
 use schemas::{Digest, Position};
 
-/// Rows in one transaction: enough to make MULTI and EXEC cheap, few enough not to block the server.
-const TRANSACTION_ROWS_MAX: u32 = 64;
+/// Rows in one transaction or `MSET`: enough to make what surrounds them cheap, few enough not to block the server.
+const GROUP_ROWS_MAX: u32 = 64;
+/// The head of a full `MSET`: the verb, and a key and a value per row.
+const MSET_HEAD: &[u8] = b"*129\r\n$4\r\nMSET\r\n";
+
+/// What several rows share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Group {
+    /// Nothing: every row is a command of its own.
+    None,
+    /// `MULTI` … `EXEC`.
+    Transaction,
+    /// `MSET`.
+    Mset,
+}
 
 pub(super) struct BatchEncoder<'a> {
     commands: &'a RedisCommands,
@@ -32,10 +45,13 @@ pub(super) struct BatchEncoder<'a> {
     /// The value of the row at hand.
     value: Vec<u8>,
     fields: HashFields,
-    is_transaction: bool,
-    /// Rows and commands of the open transaction.
+    /// The `RESTORE` payload of the row at hand.
+    dump: Vec<u8>,
+    group: Group,
+    /// Rows and commands of the open group, and where it starts in the payload.
     open_rows: u32,
     open_commands: u32,
+    open_at: usize,
     payload: Vec<u8>,
     units: Vec<Unit>,
     keys: Vec<u8>,
@@ -54,12 +70,17 @@ impl<'a> BatchEncoder<'a> {
     ) -> Result<Self> {
         let bound = &*commands.bound;
         let row_count = decoded.rows.num_rows();
-        let is_transaction = bound.route.layout == Layout::Hash
-            && match commands.style {
-                Style::Blank => bound.expiry.is_some(),
-                Style::Exact => true,
-                Style::Keep => false,
-            };
+        let group = match (bound.route.layout, commands.style) {
+            (Layout::Hash, _) if commands.dump.is_some() => Group::None,
+            (Layout::Hash, Style::Blank) if bound.expiry.is_none() => Group::None,
+            (Layout::Hash, Style::Blank | Style::Exact) => Group::Transaction,
+            (Layout::String | Layout::Json, Style::Blank | Style::Exact)
+                if bound.expiry.is_none() =>
+            {
+                Group::Mset
+            }
+            _ => Group::None,
+        };
         Ok(Self {
             key: bound.key.renderer(&decoded.rows).map_err(mismatch)?,
             values: RowValues::new(&decoded.rows, bound).map_err(mismatch)?,
@@ -71,9 +92,11 @@ impl<'a> BatchEncoder<'a> {
             now_ms,
             value: Vec::new(),
             fields: HashFields::default(),
-            is_transaction,
+            dump: Vec::new(),
+            group,
             open_rows: 0,
             open_commands: 0,
+            open_at: 0,
             payload: Vec::with_capacity(bytes_read * 2 + row_count * commands.row_overhead),
             units: Vec::new(),
             keys: Vec::with_capacity(row_count * 24),
@@ -122,10 +145,20 @@ impl<'a> BatchEncoder<'a> {
         // Unexpired times are after `now_ms` and therefore not 0.
         let expires_ms = expires_ms.unwrap_or(0);
         let value_hash = if self.commands.bound.route.layout == Layout::Hash {
-            self.write_hash(key_start, expires_ms);
+            match &self.commands.dump {
+                Some(dump) => {
+                    let start = dump.write(self.fields.iter(), &mut self.dump);
+                    self.write_restore(key_start, expires_ms, start);
+                }
+                None => self.write_hash(key_start, expires_ms),
+            }
             self.fields.value_hash()
         } else {
-            self.write_set(key_start, expires_ms);
+            if self.group == Group::Mset {
+                self.write_mset(key_start);
+            } else {
+                self.write_set(key_start, expires_ms);
+            }
             string_value_hash(&self.value)
         };
         self.entries.push(Entry { key_end, value_hash, expires_ms });
@@ -150,12 +183,45 @@ impl<'a> BatchEncoder<'a> {
         }
     }
 
+    /// One key and value of an `MSET`, which discards an earlier expiry as `SET` does.
+    #[inline]
+    fn write_mset(&mut self, key_start: usize) {
+        if self.open_rows == 0 {
+            self.open_at = self.payload.len();
+            self.payload.extend_from_slice(MSET_HEAD);
+        }
+        resp::write_bulk(&self.keys[key_start..], &mut self.payload);
+        resp::write_bulk(&self.value, &mut self.payload);
+        self.open_rows += 1;
+        if self.open_rows == GROUP_ROWS_MAX {
+            self.close_group();
+        }
+    }
+
+    /// `RESTORE key ms payload [REPLACE] [ABSTTL]`.
+    #[inline]
+    fn write_restore(&mut self, key_start: usize, expires_ms: i64, dump_start: usize) {
+        let is_keep = self.commands.style == Style::Keep;
+        let out = &mut self.payload;
+        resp::write_array(4 + usize::from(!is_keep) + usize::from(expires_ms != 0), out);
+        out.extend_from_slice(b"$7\r\nRESTORE\r\n");
+        resp::write_bulk(&self.keys[key_start..], out);
+        resp::write_integer(expires_ms, out);
+        resp::write_bulk(&self.dump[dump_start..], out);
+        if !is_keep {
+            out.extend_from_slice(b"$7\r\nREPLACE\r\n");
+        }
+        if expires_ms != 0 {
+            out.extend_from_slice(b"$6\r\nABSTTL\r\n");
+        }
+    }
+
     #[inline]
     fn write_hash(&mut self, key_start: usize, expires_ms: i64) {
         let key = &self.keys[key_start..];
         let out = &mut self.payload;
         let fields = self.fields.spans().len();
-        if self.is_transaction && self.open_rows == 0 {
+        if self.group == Group::Transaction && self.open_rows == 0 {
             out.extend_from_slice(b"*1\r\n$5\r\nMULTI\r\n");
         }
         match self.commands.style {
@@ -183,7 +249,7 @@ impl<'a> BatchEncoder<'a> {
             out.extend_from_slice(&self.commands.field_headers[span.field]);
             resp::write_bulk(self.fields.value(span), out);
         }
-        if !self.is_transaction {
+        if self.group != Group::Transaction {
             return;
         }
         if expires_ms != 0 {
@@ -193,23 +259,39 @@ impl<'a> BatchEncoder<'a> {
             self.open_commands += 1;
         }
         self.open_rows += 1;
-        if self.open_rows == TRANSACTION_ROWS_MAX {
-            self.close_transaction();
+        if self.open_rows == GROUP_ROWS_MAX {
+            self.close_group();
         }
     }
 
-    fn close_transaction(&mut self) {
+    fn close_group(&mut self) {
         if self.open_rows == 0 {
             return;
         }
-        self.payload.extend_from_slice(b"*1\r\n$4\r\nEXEC\r\n");
-        // MULTI and EXEC answer once each, and every command between them with QUEUED.
-        self.units.push(Unit { rows: self.open_rows, replies: 2 + self.open_commands });
+        let replies = if self.group == Group::Mset {
+            if self.open_rows < GROUP_ROWS_MAX {
+                self.shorten_mset_head();
+            }
+            1
+        } else {
+            self.payload.extend_from_slice(b"*1\r\n$4\r\nEXEC\r\n");
+            // MULTI and EXEC answer once each, and every command between them with QUEUED.
+            2 + self.open_commands
+        };
+        self.units.push(Unit { rows: self.open_rows, replies });
         (self.open_rows, self.open_commands) = (0, 0);
     }
 
+    /// Only the last group of a batch holds fewer rows than its head says.
+    fn shorten_mset_head(&mut self) {
+        let mut head = Vec::with_capacity(MSET_HEAD.len());
+        resp::write_array(1 + 2 * self.open_rows as usize, &mut head);
+        head.extend_from_slice(b"$4\r\nMSET\r\n");
+        self.payload.splice(self.open_at..self.open_at + MSET_HEAD.len(), head);
+    }
+
     pub(super) fn finish(mut self, raw: &RawBatch) -> Result<Encoded> {
-        self.close_transaction();
+        self.close_group();
         Ok(Encoded {
             position: position(&self.decoded.last, self.commands.lead, raw.is_last),
             rejected: rejected(self.decoded, self.rejected)?,

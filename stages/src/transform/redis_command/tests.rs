@@ -80,7 +80,9 @@ fn apply(
     rows: &[Vec<u8>],
     is_last: bool,
 ) -> Encoded {
-    let encoded = RedisCommands::new(bound, lead, style).apply(raw(rows, is_last), NOW_MS).unwrap();
+    let encoded = RedisCommands::new(bound, lead, style, Way::Command)
+        .apply(raw(rows, is_last), NOW_MS)
+        .unwrap();
     let rejected = encoded.rejected.as_ref().map_or(0, |rejected| rejected.reasons.len() as u64);
     assert_eq!(encoded.rows_read, encoded.entries.len() as u64 + encoded.expired + rejected);
     assert_eq!(encoded.bytes_read, rows.concat().len() as u64);
@@ -131,8 +133,78 @@ fn strings_and_json_are_set() {
     let hash = layout::string_value_hash;
     assert_eq!(keyed, [(&b"k:1"[..], hash(b"a"), 0), (b"k:22", hash(b"bb"), NOW_MS + 1)]);
 
-    let encoded = Case::new(Layout::Json).apply(Style::Exact, &[row(1, Some("x"), None)]);
-    assert_eq!(payload(&encoded), resp(&[r#"SET k:1 {"name":"x","v":"1"}"#]));
+    let encoded = Case::new(Layout::Json).apply(Style::Keep, &[row(1, Some("x"), None)]);
+    assert_eq!(payload(&encoded), resp(&[r#"SET k:1 {"name":"x","v":"1"} NX"#]));
+}
+
+#[test]
+fn strings_and_json_that_never_expire_are_set_in_groups() {
+    let group = |ids: std::ops::Range<i32>| {
+        let pair = |id: i32| format!(" k:{id} {{\"name\":\"x\",\"v\":\"1\"}}");
+        format!("MSET{}", ids.map(pair).collect::<String>())
+    };
+    for (count, sizes) in
+        [(0, &[][..]), (1, &[1]), (9, &[9]), (64, &[64]), (65, &[64, 1]), (150, &[64, 64, 22])]
+    {
+        let rows: Vec<Vec<u8>> = (0..count).map(|id| row(id, Some("x"), None)).collect();
+        for style in [Style::Blank, Style::Exact] {
+            let encoded = Case::new(Layout::Json).apply(style, &rows);
+            let mut first = 0;
+            let mut expected = Vec::new();
+            for size in sizes {
+                expected.push(group(first..first + size));
+                first += size;
+            }
+            let expected: Vec<&str> = expected.iter().map(String::as_str).collect();
+            assert_eq!(payload(&encoded), resp(&expected), "{count} rows");
+            let units = sizes.iter().map(|size| Unit { rows: size.unsigned_abs(), replies: 1 });
+            assert_eq!(encoded.units, units.collect::<Vec<_>>());
+        }
+    }
+}
+
+#[test]
+fn hashes_by_restore_are_one_command_of_one_reply() {
+    let mut case = Case::new(Layout::Hash);
+    case.has_expiry = true;
+    let bound = case.bound();
+    let way = Way::Restore(ListpackLimits { fields_max: 2, value_bytes_max: 5 });
+    let rows = [row(1, Some("ab"), None), row(2, Some("longer"), Some(NOW_MS + 7))];
+    let encode = |style| {
+        let commands = RedisCommands::new(Arc::clone(&bound), Lead::None, style, way);
+        commands.apply(raw(&rows, true), NOW_MS).unwrap()
+    };
+    // GIVEN what DUMP of Redis 7.0.15 answers for the hash `name ab v 1`, and `name longer v 1` as pairs
+    let listpack = b"\x10\x16\x16\0\0\0\x04\0\x84name\x05\x82ab\x03\x81v\x02\x01\x01\xff\x0a\0";
+    let pairs = b"\x04\x02\x04name\x06longer\x01v\x011\x0a\0";
+    let sealed = |body: &[u8]| {
+        let sum = crc::Crc::<u64>::new(&crc::CRC_64_REDIS).checksum(body);
+        [body, &sum.to_le_bytes()].concat()
+    };
+    let command = |words: &[&[u8]]| {
+        let mut out = Vec::new();
+        resp::write_array(words.len(), &mut out);
+        words.iter().for_each(|word| resp::write_bulk(word, &mut out));
+        out
+    };
+    let (listpack, pairs) = (sealed(listpack), sealed(pairs));
+    for style in [Style::Blank, Style::Exact] {
+        let encoded = encode(style);
+        let expected = [
+            command(&[b"RESTORE", b"k:1", b"0", &listpack, b"REPLACE"]),
+            command(&[b"RESTORE", b"k:2", b"1000007", &pairs, b"REPLACE", b"ABSTTL"]),
+        ];
+        assert_eq!(encoded.payload, expected.concat());
+        assert!(encoded.units.is_empty() && !encoded.may_keep);
+    }
+    // AND a key that is to be kept is not replaced.
+    let encoded = encode(Style::Keep);
+    let expected = [
+        command(&[b"RESTORE", b"k:1", b"0", &listpack]),
+        command(&[b"RESTORE", b"k:2", b"1000007", &pairs, b"ABSTTL"]),
+    ];
+    assert_eq!(encoded.payload, expected.concat());
+    assert!(encoded.may_keep);
 }
 
 #[test]
@@ -176,8 +248,6 @@ fn kept_hashes_go_through_the_script() {
     let mut case = Case::new(Layout::Hash);
     case.has_expiry = true;
     let bound = case.bound();
-    let commands = RedisCommands::new(Arc::clone(&bound), Lead::None, Style::Keep);
-    assert_eq!(commands.script(), Some((KEEP_HASH_SCRIPT, KEEP_HASH_SHA1)));
     let rows = [row(1, Some("a"), None), row(2, None, Some(NOW_MS + 1))];
     let encoded = apply(bound, Lead::None, Style::Keep, &rows, true);
     let expected = [
@@ -303,7 +373,8 @@ fn the_value_hash_is_that_of_what_redis_gives_back() {
 
 #[test]
 fn a_batch_whose_row_count_is_wrong_is_refused() {
-    let commands = RedisCommands::new(Case::new(Layout::Hash).bound(), Lead::None, Style::Blank);
+    let commands =
+        RedisCommands::new(Case::new(Layout::Hash).bound(), Lead::None, Style::Blank, Way::Command);
     let mut batch = raw(&[row(1, None, None)], true);
     batch.rows = 2;
     assert_eq!(commands.apply(batch, NOW_MS).unwrap_err().kind(), Kind::Internal);
