@@ -212,7 +212,7 @@ fn write_element(text: &[u8], out: &mut Vec<u8>) {
     if length <= 127 {
         out.push(length as u8);
     } else {
-        out.extend_from_slice(&[(length >> 7) as u8, (length & 127) as u8 | 128]);
+        out.extend_from_slice(&[(length >> 7) as u8, (length & 0x7f) as u8 | 0x80]);
     }
 }
 
@@ -305,8 +305,8 @@ mod tests {
         for (text, expected) in cases {
             assert_eq!(element(text.as_bytes()), expected, "{text}");
         }
-        assert_eq!(element(b"9223372036854775808")[0], 0x80 | 19);
-        assert_eq!(element(b"18446744073709551616")[0], 0x80 | 20);
+        assert_eq!(element(b"9223372036854775808")[0], 0x93);
+        assert_eq!(element(b"18446744073709551616")[0], 0x94);
     }
 
     #[test]

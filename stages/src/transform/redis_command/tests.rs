@@ -184,7 +184,9 @@ fn hashes_by_restore_are_one_command_of_one_reply() {
     let command = |words: &[&[u8]]| {
         let mut out = Vec::new();
         resp::write_array(words.len(), &mut out);
-        words.iter().for_each(|word| resp::write_bulk(word, &mut out));
+        for word in words {
+            resp::write_bulk(word, &mut out);
+        }
         out
     };
     let (listpack, pairs) = (sealed(listpack), sealed(pairs));
