@@ -1,0 +1,169 @@
+"""The peer scripts for BigQuery: Google's clients on one side, redis-py on the other.
+
+usage: bigquery_loader.py MODE --rest URL --grpc URL --table DATASET.TABLE [--key COLUMN]
+with REDIS_URL in the environment
+
+| mode | what it does |
+|---|---|
+| rows-to-hashes | rows as dicts through tabledata.list, one hash per row, pipelines of 1,000 |
+| hashes-to-rows | SCAN and HGETALL, rows as dicts, load jobs of newline-delimited JSON |
+| arrow-to-blocks | to_arrow_iterable through the Storage Read API, arrow IPC with zstd, 20,000 rows per value |
+| blocks-to-arrow | those values back, arrow rows into one PENDING stream of the Storage Write API |
+
+The row-wise modes are what one writes in an hour; the arrow-wise modes are the fastest that Google's clients allow.
+"""
+
+import argparse
+import base64
+import datetime
+import decimal
+import io
+import itertools
+import json
+import os
+import pathlib
+import sys
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "fixtures" / "bigquery-clients"))
+import pyarrow as pa  # noqa: E402
+import redis  # noqa: E402
+from google.cloud import bigquery  # noqa: E402
+from google.cloud.bigquery_storage_v1 import types  # noqa: E402
+from suite import PROJECT, arrow_request, read_client, rest_client, write_client  # noqa: E402
+
+COMMANDS_PER_PIPELINE = 1_000
+ROWS_PER_BLOCK = 20_000
+ROWS_PER_LOAD = 50_000
+# Well below the 10 MB that one AppendRows request may have.
+REQUEST_BYTES = 6_000_000
+
+
+def text(value):
+    """Writes a value as the JSON of a load job has it."""
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, (datetime.datetime, datetime.date, datetime.time)):
+        return value.isoformat()
+    if isinstance(value, decimal.Decimal):
+        return str(value)
+    return value
+
+
+def rows_to_hashes(options, server):
+    rows = rest_client(options.rest).list_rows(f"{PROJECT}.{options.table}", page_size=20_000)
+    pipeline = server.pipeline(transaction=False)
+    for number, row in enumerate(rows):
+        values = dict(row)
+        key = values.pop(options.key) if options.key else number
+        mapping = {
+            name: json.dumps(value, default=text) if isinstance(value, (list, dict)) else str(text(value))
+            for name, value in values.items()
+            if value is not None
+        }
+        pipeline.hset(f"row:{options.table}:{key}", mapping=mapping)
+        if len(pipeline) >= COMMANDS_PER_PIPELINE:
+            pipeline.execute()
+    pipeline.execute()
+
+
+def hashes_to_rows(options, server):
+    client = rest_client(options.rest)
+    table = client.get_table(f"{PROJECT}.{options.table}")
+    nested = {field.name for field in table.schema if field.mode == "REPEATED" or field.field_type == "RECORD"}
+
+    def rows():
+        keys = server.scan_iter(f"row:{options.table}:*", count=COMMANDS_PER_PIPELINE)
+        while chunk := list(itertools.islice(keys, COMMANDS_PER_PIPELINE)):
+            pipeline = server.pipeline(transaction=False)
+            for key in chunk:
+                pipeline.hgetall(key)
+            for key, mapping in zip(chunk, pipeline.execute(), strict=True):
+                row = {name.decode(): value.decode() for name, value in mapping.items()}
+                row.update({name: json.loads(row[name]) for name in nested & row.keys()})
+                if options.key:
+                    row[options.key] = key.decode().rsplit(":", 1)[1]
+                yield row
+
+    loaded = rows()
+    while chunk := list(itertools.islice(loaded, ROWS_PER_LOAD)):
+        body = "\n".join(json.dumps(row, ensure_ascii=False) for row in chunk).encode()
+        config = bigquery.LoadJobConfig(source_format="NEWLINE_DELIMITED_JSON", schema=table.schema)
+        client.load_table_from_file(io.BytesIO(body), table, rewind=True, job_config=config).result()
+
+
+def arrow_to_blocks(options, server):
+    rows = rest_client(options.rest).list_rows(f"{PROJECT}.{options.table}")
+    batches = rows.to_arrow_iterable(bqstorage_client=read_client(options.grpc))
+    settings = pa.ipc.IpcWriteOptions(compression="zstd")
+    number, waiting = 0, []
+
+    def flush():
+        nonlocal number, waiting
+        whole = pa.Table.from_batches(waiting)
+        for start in range(0, whole.num_rows, ROWS_PER_BLOCK):
+            sink = io.BytesIO()
+            with pa.ipc.new_stream(sink, whole.schema, options=settings) as writer:
+                writer.write_table(whole.slice(start, ROWS_PER_BLOCK))
+            server.set(f"block:{options.table}:{number}", sink.getvalue())
+            number += 1
+        waiting = []
+
+    for batch in batches:
+        waiting.append(batch)
+        if sum(part.num_rows for part in waiting) >= ROWS_PER_BLOCK:
+            flush()
+    if waiting:
+        flush()
+    server.set(f"blocks:{options.table}", number)
+
+
+def blocks_to_arrow(options, server):
+    client = write_client(options.grpc)
+    dataset, table = options.table.split(".")
+    parent = f"projects/{PROJECT}/datasets/{dataset}/tables/{table}"
+    wanted = types.WriteStream(type_=types.WriteStream.Type.PENDING)
+    stream = client.create_write_stream(parent=parent, write_stream=wanted).name
+
+    def requests():
+        offset = 0
+        for number in range(int(server.get(f"blocks:{options.table}"))):
+            reader = pa.ipc.open_stream(server.get(f"block:{options.table}:{number}"))
+            for batch in reader:
+                step = max(1, batch.num_rows * REQUEST_BYTES // max(batch.nbytes, REQUEST_BYTES))
+                for start in range(0, batch.num_rows, step):
+                    part = batch.slice(start, step)
+                    yield arrow_request(stream, part, offset)
+                    offset += part.num_rows
+
+    route = (("x-goog-request-params", f"write_stream={stream}"),)
+    for response in client.append_rows(requests(), metadata=route, timeout=3600):
+        if response.error.code:
+            sys.exit(f"error: append refused: {response.error.message}")
+    client.finalize_write_stream(name=stream)
+    request = types.BatchCommitWriteStreamsRequest(parent=parent, write_streams=[stream])
+    if client.batch_commit_write_streams(request).stream_errors:
+        sys.exit("error: commit refused")
+
+
+MODES = {
+    "rows-to-hashes": rows_to_hashes,
+    "hashes-to-rows": hashes_to_rows,
+    "arrow-to-blocks": arrow_to_blocks,
+    "blocks-to-arrow": blocks_to_arrow,
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("mode", choices=MODES)
+    parser.add_argument("--rest", required=True)
+    parser.add_argument("--grpc", required=True)
+    parser.add_argument("--table", required=True, help="DATASET.TABLE")
+    parser.add_argument("--key", help="column that names a row; its number without one")
+    options = parser.parse_args()
+    MODES[options.mode](options, redis.Redis.from_url(os.environ["REDIS_URL"]))
+
+
+if __name__ == "__main__":
+    main()
