@@ -91,6 +91,7 @@ pub(super) fn layout(route: &Route, specs: &[FieldSpec], mistakes: &mut Mistakes
         Layout::Hash if names.is_empty() => {
             mistakes.add("type hash needs at least one field; list one in columns".into());
         }
+        Layout::Blocks => mistakes.add("type blocks carries whole rows, not fields".into()),
         Layout::String | Layout::Hash | Layout::Json => {}
     }
     if route.layout != Layout::String {

@@ -189,8 +189,8 @@ async fn readable(server: &PostgresServer, described: &Described) -> Result<()> 
     let columns: Vec<String> =
         described.bound.schema.columns.iter().map(|column| quoted(&column.name)).collect();
     let origin = match &route.origin {
-        Origin::Table { schema, table } => format!("{}.{}", quoted(schema), quoted(table)),
-        Origin::Query { sql } => format!("({sql}\n) as q"),
+        Origin::Table { schema, table, .. } => format!("{}.{}", quoted(schema), quoted(table)),
+        Origin::Query { sql, .. } => format!("({sql}\n) as q"),
     };
     let filter =
         route.filter.as_ref().map(|filter| format!(" where ({filter}\n)")).unwrap_or_default();
@@ -253,7 +253,7 @@ fn rows(name: &str, described: &Described) -> Control {
             format!("about {}, {} on disk", count(rows), bytes(shape.bytes())),
         );
     }
-    let Origin::Table { schema, table } = &bound.route.origin else {
+    let Origin::Table { schema, table, .. } = &bound.route.origin else {
         return Control::unknown(
             control,
             "a query has no estimate; neither has the time a run takes",

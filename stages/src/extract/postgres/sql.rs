@@ -20,8 +20,8 @@ pub(super) fn literal(text: &str) -> String {
 /// Returns what stands after FROM for the route's whole origin.
 pub(super) fn from_origin(route: &Route) -> String {
     match &route.origin {
-        Origin::Table { schema, table } => format!("{}.{}", quote(schema), quote(table)),
-        Origin::Query { sql } => format!("({sql}\n) as q"),
+        Origin::Table { schema, table, .. } => format!("{}.{}", quote(schema), quote(table)),
+        Origin::Query { sql, .. } => format!("({sql}\n) as q"),
     }
 }
 

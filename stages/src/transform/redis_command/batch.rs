@@ -134,6 +134,9 @@ impl<'a> BatchEncoder<'a> {
                 self.value.clear();
                 self.values.json(row, &mut self.value)
             }
+            Layout::Blocks => {
+                return Err(Error::new(Kind::Internal, "blocks are not written row by row"));
+            }
         };
         if let Err(refusal) = value {
             self.keys.truncate(key_start);
