@@ -3,6 +3,10 @@
 //! Invariant: digests are added mod 2^128 together with the row count, never by XOR (equal rows would cancel).
 //! A row hash covers typed values, before any null policy or text form; `schemas/TYPES.md` lists the bytes.
 
+mod batch;
+
+pub use batch::{BatchHasher, UnknownType};
+
 use crate::bind::BoundRoute;
 use crate::text::values::Values;
 use crate::text::{TextColumn, TypeMismatch};
@@ -35,6 +39,12 @@ impl Digest {
     pub fn add_row(&mut self, hash: u128) {
         self.sum = self.sum.wrapping_add(hash);
         self.count += 1;
+    }
+
+    /// Returns the digest of 32 hex digits and a count, or `None` when they are none.
+    pub fn from_hex(hex: &str, count: u64) -> Option<Self> {
+        let is_hex = hex.len() == 32 && hex.bytes().all(|b| b.is_ascii_hexdigit());
+        is_hex.then(|| u128::from_str_radix(hex, 16).ok()).flatten().map(|sum| Self { sum, count })
     }
 
     /// Returns the 32 hex digits of the sum.
