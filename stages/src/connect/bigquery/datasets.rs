@@ -1,0 +1,59 @@
+//! Datasets, through `gcp-bigquery-client`.
+//!
+//! Invariant: a dataset that is there is never changed by making it again.
+
+use super::BigQuery;
+use super::failure::from_client;
+use crate::error::Result;
+use gcp_bigquery_client::error::BQError;
+use gcp_bigquery_client::model::dataset::Dataset;
+
+/// What the product needs to know of a dataset.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DatasetFacts {
+    /// Where it is, for example `us-central1`; jobs on it run there.
+    pub location: String,
+}
+
+fn facts(dataset: Dataset) -> DatasetFacts {
+    DatasetFacts { location: dataset.location.unwrap_or_default() }
+}
+
+impl BigQuery {
+    /// Returns the facts of a dataset, or `None` where there is none.
+    pub async fn dataset(&self, dataset: &str) -> Result<Option<DatasetFacts>> {
+        match self.shared.client.dataset().get(self.project(), dataset).await {
+            Ok(found) => Ok(Some(facts(found))),
+            Err(BQError::ResponseError { error }) if error.error.code == 404 => Ok(None),
+            Err(error) => {
+                Err(from_client(error, &format!("cannot read dataset {dataset} of bigquery")))
+            }
+        }
+    }
+
+    /// Makes a dataset unless it is there.
+    pub async fn ensure_dataset(&self, dataset: &str, location: &str) -> Result<DatasetFacts> {
+        if let Some(found) = self.dataset(dataset).await? {
+            return Ok(found);
+        }
+        let wanted = Dataset::new(self.project(), dataset).location(location);
+        match self.shared.client.dataset().create(wanted).await {
+            Ok(made) => Ok(facts(made)),
+            Err(error) => match self.dataset(dataset).await? {
+                // Somebody else made it in between.
+                Some(found) => Ok(found),
+                None => {
+                    Err(from_client(error, &format!("cannot make dataset {dataset} of bigquery")))
+                }
+            },
+        }
+    }
+
+    /// Removes a dataset and every table in it.
+    pub async fn delete_dataset(&self, dataset: &str) -> Result<()> {
+        let deleted = self.shared.client.dataset().delete(self.project(), dataset, true).await;
+        deleted.map_err(|error| {
+            from_client(error, &format!("cannot remove dataset {dataset} of bigquery"))
+        })
+    }
+}
