@@ -75,7 +75,8 @@ pub(super) fn copy(
             conditions.push(format!("{column} is null"));
             from_origin(route)
         }
-        Bounds::Whole => {
+        // BigQuery's table partitions never reach PostgreSQL.
+        Bounds::Whole | Bounds::TablePartition { .. } => {
             if let Some(OnCollision::Last { order_by }) = &route.on_collision {
                 order = Some(format!("{} nulls first", quote(order_by)));
             }
