@@ -5,8 +5,9 @@
 use crate::route::{RouteRun, mark_shared_keys};
 use schemas::plan::{Layout, OnCollision};
 use schemas::{BoundRoute, Bounds, Plan, Route};
-use stages::connect::{postgres, redis};
+use stages::connect::{bigquery, postgres, redis};
 use stages::extract::postgres::{PostgresServer, PostgresSource, Shape, describe};
+use stages::load::redis::duplicate::Duplicate;
 use stages::load::redis::{RedisSink, WayChoice};
 use stages::transform::copy_binary::Lead;
 use stages::transform::redis_command::RedisCommands;
@@ -27,6 +28,37 @@ pub async fn connect_source(plan: &Plan, lanes: usize) -> Result<Arc<PostgresSer
     let connections = u32::try_from(lanes + 3).unwrap_or(u32::MAX);
     let server = postgres::connect(&section.url.0, connections, CONNECT_TIMEOUT).await?;
     Ok(Arc::new(PostgresServer::new(server, section.snapshot_max)))
+}
+
+/// Connects to the BigQuery of the plan.
+pub async fn connect_bigquery(plan: &Plan) -> Result<bigquery::BigQuery> {
+    let Some(section) = &plan.bigquery else {
+        return Err(Error::new(Kind::Config, "the plan has no [bigquery] section"));
+    };
+    bigquery::connect(section, CONNECT_TIMEOUT).await
+}
+
+/// Connections to the duplicate besides those of its blocks.
+const DUPLICATE_CONNECTIONS: usize = 8;
+
+/// Makes the client of the duplicate; nothing is connected yet. Also returns what a person should know.
+pub fn make_duplicate(plan: &Plan) -> Result<(Duplicate, Vec<String>)> {
+    let mut warnings = Vec::new();
+    let url = match (&plan.duplicate, &plan.redis) {
+        (Some(section), _) => &section.url,
+        (None, Some(url)) => {
+            warnings.push(
+                "the duplicate lives in the cache of [redis]: whoever empties the cache loses the backup; name an instance of its own in [redis.duplicate]".to_owned(),
+            );
+            url
+        }
+        (None, None) => {
+            return Err(Error::new(Kind::Config, "the plan names no redis for the duplicate")
+                .with_hint("add a url to [redis.duplicate], then: rekindle plan"));
+        }
+    };
+    let endpoint = redis::Endpoint::parse(&url.0, CONNECT_TIMEOUT)?;
+    Ok((Duplicate::new(endpoint, DUPLICATE_CONNECTIONS)?, warnings))
 }
 
 /// Makes the sink of the plan; nothing is connected yet. `way` matters only where a route writes hashes.
@@ -137,7 +169,7 @@ fn lead_of(bounds: &Bounds) -> Lead {
     match bounds {
         Bounds::Ctid { .. } | Bounds::ChangedSince { .. } => Lead::Ctid,
         Bounds::Key { .. } => Lead::Key,
-        Bounds::KeyNull | Bounds::Whole => Lead::None,
+        Bounds::KeyNull | Bounds::Whole | Bounds::TablePartition { .. } => Lead::None,
     }
 }
 

@@ -162,7 +162,13 @@ mod tests {
     const NOW: i64 = 1_000;
 
     fn asked() -> Asked {
-        Asked { full: false, accept_loss: false, snapshot_us: NOW, table_created_ms: 1, buffered_rows: 0 }
+        Asked {
+            full: false,
+            accept_loss: false,
+            snapshot_us: NOW,
+            table_created_ms: 1,
+            buffered_rows: 0,
+        }
     }
 
     fn found(rows: u64, last_modified_us: i64) -> InSource {
@@ -170,7 +176,13 @@ mod tests {
     }
 
     fn copy() -> InDuplicate {
-        InDuplicate { rows: 10, last_modified_us: 500, expires_us: None, table_created_ms: 1, is_damaged: false }
+        InDuplicate {
+            rows: 10,
+            last_modified_us: 500,
+            expires_us: None,
+            table_created_ms: 1,
+            is_damaged: false,
+        }
     }
 
     fn fate(source: Option<InSource>, copy: Option<InDuplicate>, asked: &Asked) -> Fate {
@@ -181,7 +193,11 @@ mod tests {
 
     #[test]
     fn what_is_new_changed_or_damaged_is_copied_and_the_rest_is_kept() {
-        let why = |source: InSource, of: InDuplicate, asked: &Asked| match fate(Some(source), Some(of), asked) {
+        let why = |source: InSource, of: InDuplicate, asked: &Asked| match fate(
+            Some(source),
+            Some(of),
+            asked,
+        ) {
             Fate::Copy(_, why) => Some(why),
             Fate::Keep => None,
             other => panic!("{other:?}"),
@@ -190,9 +206,15 @@ mod tests {
         assert_eq!(why(found(10, 500), copy(), &asked()), None);
         assert_eq!(why(found(10, 501), copy(), &asked()), Some(Why::Changed));
         assert_eq!(why(found(11, 500), copy(), &asked()), Some(Why::Changed));
-        assert_eq!(why(found(10, 500), InDuplicate { is_damaged: true, ..copy() }, &asked()), Some(Why::Damaged));
+        assert_eq!(
+            why(found(10, 500), InDuplicate { is_damaged: true, ..copy() }, &asked()),
+            Some(Why::Damaged)
+        );
         assert_eq!(why(found(10, 500), copy(), &Asked { full: true, ..asked() }), Some(Why::Asked));
-        assert_eq!(why(found(10, 400), copy(), &Asked { table_created_ms: 2, ..asked() }), Some(Why::Changed));
+        assert_eq!(
+            why(found(10, 400), copy(), &Asked { table_created_ms: 2, ..asked() }),
+            Some(Why::Changed)
+        );
     }
 
     #[test]
@@ -207,8 +229,14 @@ mod tests {
         assert_eq!(fate(Some(found(0, 600)), Some(copy()), &asked()), Fate::Hold(Loss::Emptied));
         let damaged = InDuplicate { is_damaged: true, ..copy() };
         assert_eq!(fate(Some(found(9, 600)), Some(damaged), &asked()), Fate::Hold(Loss::Shrank));
-        assert_eq!(fate(Some(found(9, 600)), Some(copy()), &accepted), Fate::Copy(found(9, 600), Why::Changed));
+        assert_eq!(
+            fate(Some(found(9, 600)), Some(copy()), &accepted),
+            Fate::Copy(found(9, 600), Why::Changed)
+        );
         let buffered = Asked { buffered_rows: 1, ..asked() };
-        assert_eq!(fate(Some(found(9, 500)), Some(copy()), &buffered), Fate::Copy(found(9, 500), Why::Changed));
+        assert_eq!(
+            fate(Some(found(9, 500)), Some(copy()), &buffered),
+            Fate::Copy(found(9, 500), Why::Changed)
+        );
     }
 }

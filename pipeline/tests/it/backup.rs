@@ -1,0 +1,446 @@
+//! `backup bigquery` against the BigQuery stand-in and a real Redis: only what changed, killed, damaged, refused.
+//!
+//! Invariant: whatever happened to the backup or the source, what the duplicate publishes decodes to exactly the rows
+//! that the source had, told by a reader that knows only the layout of the duplicate.
+
+use crate::world::{Ran, wait_until};
+use arrow::array::{Array, AsArray};
+use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
+use arrow::record_batch::RecordBatch;
+use fixtures::servers::{BigQuery, BigQueryOptions, Redis, RedisOptions};
+use redis::Commands;
+use schemas::block;
+use schemas::manifest::{Keys, Manifest, Run, TableRecord};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::fs;
+use std::process::{Child, Command, Stdio};
+use tempfile::TempDir;
+
+const ROUTE: &str =
+    "[[route]]\nname = \"logs\"\ntable = \"bigquery:d.t\"\ntype = \"blocks\"\nkey = \"log\"\n";
+const DAY_PARTITIONED: &str = r#"{"timePartitioning": {"type": "DAY", "field": "ts"}}"#;
+
+/// A BigQuery, a Redis, a plan and a state folder.
+struct Cloud {
+    bigquery: BigQuery,
+    redis: Redis,
+    folder: TempDir,
+    http: reqwest::Client,
+    tokio: tokio::runtime::Runtime,
+}
+
+impl Cloud {
+    fn new(redis: RedisOptions, more: &str) -> Self {
+        let cloud = Self {
+            bigquery: BigQuery::start(BigQueryOptions::default()).unwrap(),
+            redis: Redis::start(redis).unwrap(),
+            folder: tempfile::tempdir().unwrap(),
+            http: reqwest::Client::new(),
+            tokio: tokio::runtime::Runtime::new().unwrap(),
+        };
+        cloud.plan(more);
+        let dataset = json!({"datasetReference": {"datasetId": "d"}, "location": "us-central1"});
+        cloud.post("bigquery/v2/projects/p/datasets", &dataset);
+        cloud
+    }
+
+    fn plan(&self, more: &str) {
+        let text = format!(
+            "[bigquery]\nproject = \"p\"\nlocation = \"us-central1\"\nendpoint = \"{}\"\ngrpc_endpoint = \"{}\"\n\
+             [redis.duplicate]\nurl = \"{}\"\n{more}",
+            self.bigquery.rest_url(),
+            self.bigquery.grpc_url(),
+            self.redis.url()
+        );
+        fs::write(self.folder.path().join("rekindle.toml"), text).unwrap();
+    }
+
+    fn call(&self, request: reqwest::RequestBuilder) -> Value {
+        self.tokio.block_on(async {
+            let response = request.send().await.unwrap();
+            let code = response.status();
+            let text = response.text().await.unwrap();
+            assert!(code.is_success(), "{code}: {text}");
+            serde_json::from_str(&text).unwrap_or_default()
+        })
+    }
+
+    fn post(&self, path: &str, body: &Value) -> Value {
+        let url = format!("{}/{path}", self.bigquery.rest_url());
+        self.call(self.http.post(url).json(body))
+    }
+
+    fn table(&self, more: &str) {
+        let mut body: Value = serde_json::from_str(more).unwrap();
+        body["tableReference"] = json!({"tableId": "t"});
+        body["schema"] = json!({"fields": [
+            {"name": "id", "type": "INT64"}, {"name": "name", "type": "STRING", "description": "who"},
+            {"name": "ts", "type": "TIMESTAMP"},
+        ]});
+        self.post("bigquery/v2/projects/p/datasets/d/tables", &body);
+    }
+
+    fn delete_table(&self) {
+        let path = "bigquery/v2/projects/p/datasets/d/tables/t";
+        self.call(self.http.delete(format!("{}/{path}", self.bigquery.rest_url())));
+    }
+
+    /// Runs SQL and returns the rows as `a|b|c`.
+    fn sql(&self, sql: &str) -> Vec<String> {
+        let body = json!({"query": sql, "useLegacySql": false, "location": "us-central1",
+            "formatOptions": {"useInt64Timestamp": true}});
+        let reply = self.post("bigquery/v2/projects/p/queries", &body);
+        let rows = reply["rows"].as_array().cloned().unwrap_or_default();
+        let cell = |cell: &Value| cell["v"].as_str().unwrap_or("NULL").to_owned();
+        rows.iter()
+            .map(|row| row["f"].as_array().unwrap().iter().map(cell).collect::<Vec<_>>().join("|"))
+            .collect()
+    }
+
+    /// Inserts rows `from..to` on a day of November 2025, `00` for rows without a time.
+    fn insert(&self, day: u32, ids: std::ops::Range<u32>) {
+        let rows: Vec<String> = ids
+            .map(|id| {
+                let ts = match day {
+                    0 => "NULL".to_owned(),
+                    _ => format!(
+                        "TIMESTAMP '2025-11-{day:02} 00:{:02}:{:02}+00:00'",
+                        id / 60 % 60,
+                        id % 60
+                    ),
+                };
+                format!("({id}, 'name {}', {ts})", id % 7)
+            })
+            .collect();
+        for rows in rows.chunks(500) {
+            self.sql(&format!("INSERT INTO d.t (id, name, ts) VALUES {}", rows.join(", ")));
+        }
+    }
+
+    fn fault(&self, method: &str, kind: &str, after: u64, times: u64) {
+        let fault = json!({"method": method, "kind": kind, "after": after, "times": times});
+        self.post("stand-in/faults", &fault);
+    }
+
+    /// Rows that reads sent since the last time this was asked.
+    fn rows_read(&self) -> u64 {
+        let url = format!("{}/stand-in/calls", self.bigquery.rest_url());
+        let calls = self.call(self.http.get(&url));
+        self.call(self.http.delete(&url));
+        calls["ReadRows"]["rows"].as_u64().unwrap_or(0)
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rekindle"));
+        command.args(words).current_dir(self.folder.path()).env_clear().stdin(Stdio::null());
+        command
+    }
+
+    fn words<'a>(more: &[&'a str]) -> Vec<&'a str> {
+        let words = ["backup", "bigquery", "--json", "--progress", "none", "--retry-for", "2s"];
+        [&words[..], more].concat()
+    }
+
+    fn backup(&self, more: &[&str]) -> Ran {
+        Ran::of(&self.command(&Self::words(more)).output().unwrap())
+    }
+
+    fn start(&self, more: &[&str]) -> Child {
+        let mut command = self.command(&Self::words(more));
+        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    }
+
+    fn connection(&self) -> redis::Connection {
+        redis::Client::open(self.redis.url()).unwrap().get_connection().unwrap()
+    }
+
+    fn recorded(&self) -> Run {
+        let text: Vec<u8> = self.connection().get("log:run").unwrap();
+        Run::parse(&text).unwrap()
+    }
+
+    /// Decodes everything that is published, checking each block against its manifest.
+    fn duplicate(&self) -> Vec<RecordBatch> {
+        let keys = Keys::new("log");
+        let mut connection = self.connection();
+        let run = self.recorded();
+        let mut batches = Vec::new();
+        for partition in &run.table_partitions {
+            let name = &partition.table_partition;
+            let text: Vec<u8> = connection.get(keys.manifest(name)).unwrap();
+            let manifest = Manifest::parse(&text, name).unwrap();
+            assert!(partition.is_met_by(&manifest), "{name}");
+            let newest = manifest.newest().unwrap();
+            let mut digest = schemas::Digest::default();
+            for (ordinal, entry) in (0..).zip(&newest.blocks) {
+                let value: Vec<u8> =
+                    connection.get(keys.block(name, newest.generation, ordinal)).unwrap();
+                let (header, body) = block::open(&value).unwrap();
+                assert_eq!(entry.xxh3(), Some(header.body_xxh3));
+                assert_eq!((header.ordinal, header.generation), (ordinal, newest.generation));
+                assert_eq!(header.is_last, ordinal as usize + 1 == newest.blocks.len());
+                let rows = block::decode(&header, body).unwrap();
+                digest += block::digest(&rows).unwrap();
+                batches.push(rows);
+            }
+            assert_eq!(newest.digest(), Some(digest), "{name}");
+            let record: Vec<u8> = connection.get(keys.schema(&newest.schema_hash)).unwrap();
+            TableRecord::parse(&record, &newest.schema_hash).unwrap();
+        }
+        batches
+    }
+
+    /// The rows of the duplicate as sorted lines `id|name|ts[|extra]`.
+    fn lines(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for rows in self.duplicate() {
+            let text = |array: &dyn Array, row: usize, value: String| {
+                if array.is_null(row) { "NULL".to_owned() } else { value }
+            };
+            let column = |name: &str| rows.column_by_name(name).unwrap();
+            for row in 0..rows.num_rows() {
+                let (id, name, ts) = (column("id"), column("name"), column("ts"));
+                let mut cells = vec![
+                    text(id, row, id.as_primitive::<Int64Type>().value(row).to_string()),
+                    text(name, row, name.as_string::<i32>().value(row).to_owned()),
+                    text(
+                        ts,
+                        row,
+                        ts.as_primitive::<TimestampMicrosecondType>().value(row).to_string(),
+                    ),
+                ];
+                if let Some(extra) =
+                    rows.column_by_name("extra").filter(|extra| extra.is_valid(row))
+                {
+                    cells.push(extra.as_string::<i32>().value(row).to_owned());
+                }
+                lines.push(cells.join("|"));
+            }
+        }
+        lines.sort();
+        lines
+    }
+
+    /// The same of the source.
+    fn source(&self, columns: &str) -> Vec<String> {
+        let mut lines = self.sql(&format!("SELECT {columns} FROM d.t"));
+        for line in &mut lines {
+            if columns.contains("extra")
+                && line.ends_with("|NULL")
+                && line.matches('|').count() == 3
+            {
+                line.truncate(line.len() - "|NULL".len());
+            }
+        }
+        lines.sort();
+        lines
+    }
+
+    #[track_caller]
+    fn assert_same(&self, columns: &str) {
+        let (source, duplicate) = (self.source(columns), self.lines());
+        assert_eq!(duplicate.len(), source.len());
+        assert!(duplicate == source, "the rows differ");
+    }
+
+    /// Every key that is there and that no manifest accounts for.
+    fn strays(&self) -> Vec<String> {
+        let keys = Keys::new("log");
+        let mut connection = self.connection();
+        let all: Vec<String> = connection.keys("*").unwrap();
+        let mut known: BTreeSet<String> = [keys.run()].into();
+        for key in all.iter().filter(|key| key.starts_with("log:m:")) {
+            let name = key.strip_prefix("log:m:").unwrap();
+            let text: Vec<u8> = connection.get(key).unwrap();
+            let manifest = Manifest::parse(&text, name).unwrap();
+            known.insert(key.clone());
+            for version in &manifest.versions {
+                known.insert(keys.schema(&version.schema_hash));
+                let ordinals = 0..u32::try_from(version.blocks.len()).unwrap();
+                known.extend(ordinals.map(|ordinal| keys.block(name, version.generation, ordinal)));
+            }
+        }
+        all.into_iter().filter(|key| !known.contains(key) && !key.starts_with("log:s:")).collect()
+    }
+}
+
+fn plain() -> Cloud {
+    let cloud = Cloud::new(RedisOptions::default(), ROUTE);
+    cloud.table(DAY_PARTITIONED);
+    cloud
+}
+
+/// Kills a backup while it reads, after `blocks` blocks came to be.
+fn kill_midway(cloud: &Cloud, blocks: usize) {
+    let count = |cloud: &Cloud| -> usize {
+        let keys: Vec<String> = cloud.connection().keys("log:b:*").unwrap();
+        keys.len()
+    };
+    let before = count(cloud);
+    // Rows of the next table partition come only after a while, so the kill meets an unfinished one.
+    cloud.fault("ReadRows", "delay_ms:3000", blocks as u64, 1);
+    let mut child = cloud.start(&["--lanes", "1"]);
+    wait_until("a block", || count(cloud) > before + blocks - 1);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let url = format!("{}/stand-in/faults", cloud.bigquery.rest_url());
+    cloud.call(cloud.http.delete(url));
+}
+
+#[test]
+fn six_backups_follow_every_kind_of_change_and_read_only_what_changed() {
+    let cloud = plain();
+    for day in 1..=4 {
+        cloud.insert(day, 0..400);
+    }
+    cloud.insert(0, 0..30);
+    kill_midway(&cloud, 2);
+    let first = cloud.backup(&[]).expect(0).summary();
+    cloud.assert_same("id, name, ts");
+    assert_eq!(first["tables"][0]["rows"], 1_630);
+    assert_eq!(cloud.strays(), Vec::<String>::new());
+    cloud.rows_read();
+
+    // Nothing changed: nothing is read.
+    let second = cloud.backup(&[]).expect(0).summary();
+    assert_eq!((cloud.rows_read(), &second["tables"][0]["kept"]), (0, &json!(5)));
+
+    // A new day, late rows of an old one, legitimately identical rows.
+    cloud.insert(5, 0..400);
+    cloud.insert(2, 1_000..1_050);
+    cloud.insert(2, 1_000..1_050);
+    cloud.backup(&[]).expect(0);
+    cloud.assert_same("id, name, ts");
+    let read = cloud.rows_read();
+    assert!(read <= (400 + 500) * 12 / 10, "{read} rows were read");
+
+    // An update in place, and a new column; the older table partitions keep their schema.
+    cloud.sql("UPDATE d.t SET name = 'changed' WHERE id = 7 AND ts < TIMESTAMP '2025-11-02 00:00:00+00:00'");
+    cloud.sql("ALTER TABLE d.t ADD COLUMN extra STRING");
+    cloud.sql("INSERT INTO d.t (id, name, ts, extra) VALUES (1, 'x', TIMESTAMP '2025-11-06 00:00:00+00:00', 'more')");
+    kill_midway(&cloud, 1);
+    cloud.backup(&[]).expect(0);
+    cloud.assert_same("id, name, ts, extra");
+    assert_eq!(cloud.strays(), Vec::<String>::new());
+    cloud.rows_read();
+
+    // Deleted rows are a loss until somebody says that they are not.
+    cloud.sql("DELETE FROM d.t WHERE id < 10 AND ts < TIMESTAMP '2025-11-02 00:00:00+00:00'");
+    cloud.sql("DELETE FROM d.t WHERE ts >= TIMESTAMP '2025-11-03 00:00:00+00:00' AND ts < TIMESTAMP '2025-11-04 00:00:00+00:00'");
+    let before = cloud.lines();
+    cloud.backup(&[]).expect(4).says(&[
+        "d.t$20251101 has fewer rows",
+        "20251103",
+        "--accept-loss d.t",
+    ]);
+    assert_eq!(cloud.lines(), before);
+    assert_eq!(cloud.recorded().held.len(), 2);
+    cloud.backup(&["--accept-loss", "d.t"]).expect(0);
+    cloud.assert_same("id, name, ts, extra");
+    assert!(cloud.recorded().held.is_empty());
+    assert_eq!(cloud.strays(), Vec::<String>::new());
+    let status =
+        Ran::of(&cloud.command(&["status", "--json"]).output().unwrap()).expect(0).summary();
+    assert_eq!(status["run"]["command"], "backup bigquery");
+}
+
+#[test]
+fn a_damaged_source_never_overwrites_the_good_copy() {
+    let cloud = plain();
+    cloud.insert(1, 0..50);
+    cloud.insert(2, 0..50);
+    cloud.backup(&[]).expect(0);
+    let good = cloud.lines();
+    cloud.sql("TRUNCATE TABLE d.t");
+    for _ in 0..2 {
+        cloud.backup(&[]).expect(4).says(&["its duplicate stays as it is", "d.t$20251101"]);
+        assert_eq!(cloud.lines(), good);
+    }
+    cloud.delete_table();
+    cloud.backup(&[]).expect(4).says(&["table d.t is missing in bigquery"]);
+    cloud.table(DAY_PARTITIONED);
+    cloud.insert(1, 0..80);
+    for _ in 0..2 {
+        cloud.backup(&[]).expect(4).says(&["table d.t was made anew in bigquery"]);
+        assert_eq!(cloud.lines(), good);
+    }
+    cloud.backup(&["--accept-loss", "d.t"]).expect(0);
+    cloud.assert_same("id, name, ts");
+}
+
+#[test]
+fn missing_and_altered_parts_of_the_duplicate_are_named_and_mended() {
+    let cloud = plain();
+    cloud.insert(1, 0..50);
+    cloud.insert(2, 0..50);
+    cloud.backup(&[]).expect(0);
+    let mut connection = cloud.connection();
+    let blocks: Vec<String> = connection.keys("log:b:20251101:*").unwrap();
+    let _: () = connection.del(&blocks[0]).unwrap();
+    cloud
+        .backup(&[])
+        .expect(4)
+        .says(&["blocks of table partition 20251101 are missing or altered"]);
+    cloud.assert_same("id, name, ts");
+    let _: () = connection.append("log:m:20251102", " ").unwrap();
+    cloud.backup(&[]).expect(4).says(&["the manifest of table partition 20251102 is altered"]);
+    cloud.assert_same("id, name, ts");
+    let _: () = connection.del("log:m:20251102").unwrap();
+    cloud.backup(&[]).expect(4).says(&["the manifest of table partition 20251102 is missing"]);
+    cloud.assert_same("id, name, ts");
+    cloud.backup(&[]).expect(0);
+}
+
+#[test]
+fn a_server_that_could_drop_the_duplicate_or_has_no_room_is_refused() {
+    let options = RedisOptions {
+        maxmemory: Some("100mb".into()),
+        maxmemory_policy: Some("allkeys-lru".into()),
+        ..RedisOptions::default()
+    };
+    let cloud = Cloud::new(options, ROUTE);
+    cloud.table(DAY_PARTITIONED);
+    cloud.insert(1, 0..50);
+    cloud.backup(&[]).expect(5).says(&["may evict the duplicate", "allow_eviction"]);
+    assert_eq!(cloud.redis.cli(&["DBSIZE"]).unwrap(), "0");
+    cloud.plan(&format!("allow_eviction = true\n{ROUTE}"));
+    let summary = cloud.backup(&[]).expect(0).summary();
+    assert!(summary["warnings"][0].as_str().unwrap().contains("may evict"), "{summary}");
+    cloud.redis.cli(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]).unwrap();
+    let info = cloud.redis.cli(&["INFO", "memory"]).unwrap();
+    let used = info.lines().find_map(|line| line.trim().strip_prefix("used_memory:")).unwrap();
+    let limit = (used.parse::<u64>().unwrap() + 50_000).to_string();
+    cloud.redis.cli(&["CONFIG", "SET", "maxmemory", &limit]).unwrap();
+    cloud.insert(2, 0..50);
+    cloud.backup(&[]).expect(5).says(&["bytes in use", "keep_versions"]);
+    cloud.redis.cli(&["CONFIG", "SET", "maxmemory", "0"]).unwrap();
+    cloud.backup(&[]).expect(0);
+    cloud.assert_same("id, name, ts");
+}
+
+#[test]
+fn a_table_without_table_partitions_is_copied_whole_or_by_windows() {
+    let cloud = Cloud::new(RedisOptions::default(), ROUTE);
+    cloud.table("{}");
+    cloud.insert(1, 0..50);
+    cloud.backup(&[]).expect(0);
+    cloud.insert(2, 0..50);
+    cloud.backup(&[]).expect(0);
+    cloud.assert_same("id, name, ts");
+
+    let cloud = Cloud::new(RedisOptions::default(), &format!("{ROUTE}watermark = \"ts\"\n"));
+    cloud.table("{}");
+    cloud.insert(1, 0..50);
+    cloud.insert(0, 0..5);
+    cloud.backup(&[]).expect(0);
+    cloud.assert_same("id, name, ts");
+    cloud.rows_read();
+    cloud.insert(2, 0..50);
+    cloud.backup(&[]).expect(0);
+    cloud.assert_same("id, name, ts");
+    let names: Vec<String> =
+        cloud.recorded().table_partitions.into_iter().map(|part| part.table_partition).collect();
+    assert!(names.iter().any(|name| name.starts_with("w:..")), "{names:?}");
+    assert!(names.contains(&"__NULL__".to_owned()), "{names:?}");
+}
