@@ -103,7 +103,7 @@ impl Standing {
     /// Returns what the decision needs to know of every table partition.
     pub fn summary(&self) -> BTreeMap<String, InDuplicate> {
         let mut summary = BTreeMap::new();
-        for run in &self.run {
+        if let Some(run) = &self.run {
             for partition in &run.table_partitions {
                 let copy = InDuplicate {
                     rows: partition.rows,
