@@ -9,11 +9,13 @@ pub mod age;
 pub mod copy;
 pub mod cut;
 pub mod decide;
+pub mod forecast;
 pub mod report;
 mod run;
 pub mod source;
 pub mod standing;
 pub mod table;
+pub mod waits;
 pub mod windows;
 
 use crate::outcome::Exit;

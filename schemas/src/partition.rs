@@ -70,6 +70,11 @@ pub enum Bounds {
         /// The highest generation that was there when it was cut; attempts write higher ones.
         generation_base: u64,
     },
+    /// Rows that a condition in the source's own SQL selects.
+    Filter {
+        /// The condition.
+        condition: String,
+    },
     /// Rows of one relation whose row version may be invisible to an earlier snapshot (`xmin` not before `since_xid`).
     ChangedSince {
         /// Qualified and quoted relation.

@@ -4,6 +4,7 @@
 //! go through one connection in order, so what a crash leaves is a prefix.
 
 use super::decide::InSource;
+use super::waits::Waits;
 use crate::cpu::CpuPool;
 use bytes::Bytes;
 use futures::stream::{FuturesOrdered, StreamExt, TryStreamExt};
@@ -58,8 +59,12 @@ pub struct TableCopy {
     pub snapshot_us: i64,
     /// Versions kept, the newest one included.
     pub keep_versions: usize,
+    /// Whether a copy may have fewer rows than the one before it.
+    pub may_shrink: bool,
     /// Bytes of arrow messages that make one block, as the last blocks had it.
     pub wire_bytes_per_block: AtomicU64,
+    /// What its table partitions waited for.
+    pub waits: Waits,
 }
 
 /// One table partition to be copied.
@@ -113,9 +118,28 @@ impl TableCopy {
         };
         let wire_bytes = self.carry(session, &mut blocks, progress).await?;
         let (entries, digest) = blocks.finish().await?;
-        self.read_back(unit, &entries).await?;
+        self.refuse_loss(unit, digest.count)?;
+        Waits::count(&self.waits.target, self.read_back(unit, &entries)).await?;
         let manifest = self.publish(unit, entries, digest).await?;
         Ok(Copied { manifest, wire_bytes, digest })
+    }
+
+    /// What is read may be less than what the source listed a moment later.
+    fn refuse_loss(&self, unit: &Unit, rows: u64) -> Result<()> {
+        let Some(newest) = unit.published.as_ref().and_then(Manifest::newest) else {
+            return Ok(());
+        };
+        let is_expired = newest.expires_us.is_some_and(|at| at <= self.snapshot_us);
+        if rows >= newest.rows || self.may_shrink || is_expired {
+            return Ok(());
+        }
+        let (name, id) = (format!("{}.{}", self.dataset, self.table), &unit.source.id);
+        let message = format!(
+            "table partition {name}${id} has fewer rows than its copy; its duplicate stays as it is"
+        );
+        Err(Error::new(Kind::Difference, message).with_hint(format!(
+            "if that was meant: rekindle backup bigquery --accept-loss {name}; if not: rekindle restore bigquery"
+        )))
     }
 
     /// Reads, encodes and writes all rows; returns the bytes read.
@@ -128,7 +152,7 @@ impl TableCopy {
         let mut encodings: FuturesOrdered<_> = FuturesOrdered::new();
         let mut wire_bytes = 0;
         let (mut group, mut group_bytes) = (Vec::new(), 0);
-        while let Some(rows) = session.rows.try_next().await? {
+        while let Some(rows) = Waits::count(&self.waits.source, session.rows.try_next()).await? {
             let bytes = rows.message.len() as u64;
             progress(rows.rows, bytes);
             wire_bytes += bytes;
@@ -138,7 +162,8 @@ impl TableCopy {
                 continue;
             }
             if encodings.len() == ENCODINGS_MAX {
-                let encoded: Option<Result<Encoded>> = encodings.next().await;
+                let encoded: Option<Result<Encoded>> =
+                    Waits::count(&self.waits.cpu, encodings.next()).await;
                 blocks.take(encoded).await?;
             }
             encodings.push_back(self.encode(&session.schema, std::mem::take(&mut group)));
@@ -147,7 +172,7 @@ impl TableCopy {
         if !group.is_empty() {
             encodings.push_back(self.encode(&session.schema, group));
         }
-        while let Some(encoded) = encodings.next().await {
+        while let Some(encoded) = Waits::count(&self.waits.cpu, encodings.next()).await {
             blocks.take(Some(encoded)).await?;
         }
         Ok(wire_bytes)
@@ -318,7 +343,8 @@ impl Blocks<'_> {
 
     async fn send(&mut self, body: &Body, is_last: bool) -> Result<()> {
         if self.writes.len() >= WRITES_MAX {
-            self.writes.next().await.unwrap_or(Ok(()))?;
+            let written = Waits::count(&self.table.waits.target, self.writes.next()).await;
+            written.unwrap_or(Ok(()))?;
         }
         let (table, unit) = (self.table, self.unit);
         let ordinal = u32::try_from(self.entries.len())
@@ -364,7 +390,7 @@ impl Blocks<'_> {
         if let Some(last) = self.held.take() {
             self.send(&last, true).await?;
         }
-        while let Some(written) = self.writes.next().await {
+        while let Some(written) = Waits::count(&self.table.waits.target, self.writes.next()).await {
             written?;
         }
         Ok((self.entries, self.digest))

@@ -9,6 +9,7 @@ mod setup;
 use super::Options;
 use super::copy::{Copied, TableCopy, Unit, remove_generation};
 use super::table::Table;
+use super::waits::Waits;
 use crate::checkpoint::Counts;
 use crate::cpu::CpuPool;
 use crate::journal::{CommitHandle, Delta, Journal, RunRecord};
@@ -52,6 +53,8 @@ pub(super) struct Findings {
     /// Names of routes whose backup is complete.
     complete: Vec<String>,
     counts: BTreeMap<String, Counts>,
+    /// What each route waited for most, and the seconds it took.
+    busy: BTreeMap<String, (&'static str, f64)>,
     blocks: u64,
     is_cancelled: bool,
 }
@@ -86,6 +89,7 @@ impl Run {
         options: &Options,
         findings: &mut Findings,
     ) -> Result<()> {
+        let started = Instant::now();
         self.counters.enter(index, Phase::Loading);
         table.remove_retired(&self.duplicate).await?;
         let copy = self.table_copy(table).await?;
@@ -123,6 +127,8 @@ impl Run {
             table.take(copied);
         }
         findings.counts.insert(table.route.name.clone(), counts);
+        let busy = (copy.waits.bottleneck(), started.elapsed().as_secs_f64());
+        findings.busy.insert(table.route.name.clone(), busy);
         if failures.is_empty() {
             table.let_go(&copy).await?;
             table.complete(&copy, &self.record.id, now_ms() * 1_000).await?;
@@ -156,6 +162,8 @@ impl Run {
             snapshot_us: self.snapshot_us,
             keep_versions: table.route.backup.keep_versions as usize,
             wire_bytes_per_block: TableCopy::wire_bytes_guess(),
+            waits: Waits::default(),
+            may_shrink: table.accept_loss,
         })
     }
 

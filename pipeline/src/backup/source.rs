@@ -100,13 +100,14 @@ async fn list(
     table: &str,
     partitioning: &Partitioning,
 ) -> Result<Vec<InSource>> {
+    // Names of tables hold no quotes and no backslashes.
     let sql = format!(
         "SELECT partition_id, total_rows, total_logical_bytes, UNIX_MICROS(last_modified_time) \
-         FROM `{}.{dataset}.INFORMATION_SCHEMA.PARTITIONS` WHERE table_name = @table",
+         FROM `{}`.`{dataset}`.INFORMATION_SCHEMA.PARTITIONS WHERE table_name = '{table}'",
         bigquery.project()
     );
-    let parameters = [("table", "STRING", table)];
-    let statement = JobStatement { sql: &sql, parameters: &parameters, location: None };
+    let location = bigquery.location_of(dataset).await?;
+    let statement = JobStatement { sql: &sql, parameters: &[], location: location.as_deref() };
     let rows = bigquery.query_rows(&statement).await?;
     rows.iter()
         .map(|row| {

@@ -47,6 +47,8 @@ pub struct Table {
     /// What becomes of each table partition.
     pub fates: BTreeMap<String, Fate>,
     filters: BTreeMap<String, String>,
+    /// Whether its loss of rows was accepted.
+    pub accept_loss: bool,
     /// Losses and damage, by name.
     pub findings: Vec<Error>,
     /// Whether anything may be written: not for a table that is missing or was made anew.
@@ -92,9 +94,10 @@ impl Table {
             standing,
             fates: BTreeMap::new(),
             filters,
+            accept_loss,
             is_open: true,
         };
-        table.decide(common, accept_loss)?;
+        table.decide(common)?;
         Ok(table)
     }
 
@@ -103,7 +106,13 @@ impl Table {
         format!("{}.{}", self.dataset, self.name)
     }
 
-    fn decide(&mut self, common: &Common<'_>, accept_loss: bool) -> Result<()> {
+    /// Whether it is cut into windows of a watermark.
+    pub fn has_windows(&self) -> bool {
+        !self.filters.is_empty()
+    }
+
+    fn decide(&mut self, common: &Common<'_>) -> Result<()> {
+        let accept_loss = self.accept_loss;
         let name = self.full_name();
         let recorded = self.standing.table_created_ms();
         let hint = format!(

@@ -102,7 +102,9 @@ pub async fn cut(
         columns.push(format!("COUNTIF({column} < {})", literal(time_type, window.to)?));
     }
     let sql = format!("SELECT {} FROM `{}.{table}`", columns.join(", "), bigquery.project());
-    let rows = bigquery.query_rows(&JobStatement::new(&sql)).await?;
+    let location = source.record.location.clone();
+    let statement = JobStatement { sql: &sql, parameters: &[], location: location.as_deref() };
+    let rows = bigquery.query_rows(&statement).await?;
     let counts: Vec<u64> = rows.first().into_iter().flatten().filter_map(count).collect();
     if counts.len() != columns.len() {
         return Err(Error::new(
@@ -130,6 +132,10 @@ pub async fn cut(
     }
     let mut before = 0;
     for (window, below) in windows.iter().zip(&counts[1..]) {
+        // A new window without rows is left to the next backup, whose window then begins where this one does.
+        if *below <= before && !recorded.contains(window) {
+            continue;
+        }
         source.partitions.push(unit(window.name(), below.saturating_sub(before)));
         filters.insert(window.name(), window.filter(&column, time_type)?);
         before = *below;

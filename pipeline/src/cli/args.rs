@@ -414,7 +414,6 @@ mod tests {
     fn commands_that_are_not_built_are_known_whatever_follows() {
         for (line, name) in [
             ("rekindle drill", "drill"),
-            ("rekindle backup bigquery --accept-loss builds", "backup"),
             ("rekindle restore bigquery --replace", "restore"),
             ("rekindle verify redis --tier count", "verify"),
             ("rekindle demo --help", "demo"),

@@ -12,9 +12,10 @@ mod status;
 mod summary_text;
 mod watch;
 
+use crate::backup::forecast::{Forecast, forecast};
 use crate::backup::{self, backup_bigquery};
 use crate::outcome::Exit;
-use crate::plan::plan_rebuild;
+use crate::plan::{PlanReport, plan_rebuild};
 use crate::rebuild::{Ended, Options, Watcher, rebuild_redis};
 use crate::rejects::RejectWriter;
 use crate::summary::RunEnd;
@@ -155,9 +156,40 @@ async fn plan(shared: &Shared, flags: &RunFlags, signals: &Signals) -> Exit {
         Ok(plan) => plan,
         Err(exit) => return exit,
     };
-    match plan_rebuild(&plan, &options(shared, flags, signals)).await {
-        Ok(report) => print(shared.json, &report, || report.render()),
-        Err(errors) => tell_errors(&errors, None, shared.json),
+    let backups = match forecast(&plan, &shared.routes).await {
+        Ok(backups) => backups,
+        Err(error) => return tell_errors(&[error], None, shared.json),
+    };
+    let mut options = options(shared, flags, signals);
+    options.routes.retain(|name| backups.iter().all(|backup| backup.route != *name));
+    // A plan of backups alone has nothing to say about a rebuild.
+    let only_backups = options.routes.is_empty()
+        && (!shared.routes.is_empty() || plan.routes.iter().all(|route| !route.uses.rebuild));
+    let rebuild = if only_backups && !backups.is_empty() {
+        None
+    } else {
+        match plan_rebuild(&plan, &options).await {
+            Ok(report) => Some(report),
+            Err(errors) => return tell_errors(&errors, None, shared.json),
+        }
+    };
+    let whole = WholePlan { rebuild, backups };
+    print(shared.json, &whole, || whole.render())
+}
+
+/// What a plan would do: a rebuild, backups, or both.
+#[derive(Serialize)]
+struct WholePlan {
+    #[serde(flatten)]
+    rebuild: Option<PlanReport>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    backups: Vec<Forecast>,
+}
+
+impl WholePlan {
+    fn render(&self) -> String {
+        let rebuild = self.rebuild.iter().map(PlanReport::render);
+        rebuild.chain(self.backups.iter().map(Forecast::render)).collect()
     }
 }
 

@@ -9,6 +9,7 @@ mod bad_systems;
 mod carried;
 mod changed;
 mod cli;
+mod cloud;
 mod demo_data;
 mod items;
 mod mapping;

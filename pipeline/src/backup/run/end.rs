@@ -117,11 +117,7 @@ impl Run {
                 detects: "every new block was read back before it was published".to_owned(),
             },
             priorities: Vec::new(),
-            routes: self
-                .tables
-                .iter()
-                .map(|table| route_summary(table, findings, seconds))
-                .collect(),
+            routes: self.tables.iter().map(|table| route_summary(table, findings)).collect(),
             way: None,
             warnings: self.warnings.clone(),
         };
@@ -135,8 +131,10 @@ impl Run {
     }
 }
 
-fn route_summary(table: &Table, findings: &Findings, seconds: f64) -> RouteSummary {
+fn route_summary(table: &Table, findings: &Findings) -> RouteSummary {
     let counts = findings.counts.get(&table.route.name).copied().unwrap_or_default();
+    let (bottleneck, seconds) =
+        findings.busy.get(&table.route.name).copied().unwrap_or(("source", 0.0));
     let newest = table.standing.manifests.values().filter_map(Manifest::newest);
     let digests: Option<Vec<Digest>> = newest.map(Version::digest).collect();
     let digest = digests.map(|all| {
@@ -156,7 +154,7 @@ fn route_summary(table: &Table, findings: &Findings, seconds: f64) -> RouteSumma
         rejects: 0,
         dropped_keys: 0,
         seconds,
-        bottleneck: "source".to_owned(),
+        bottleneck: bottleneck.to_owned(),
         digest: digest.map(|digest| digest.hex()),
     }
 }

@@ -35,7 +35,7 @@ impl Run {
         let journal =
             Journal::open(&options.state).await.map_err(|error| one(from_journal(error)))?;
         let (retry_for, cancel) = (options.retry_for, &options.cancel);
-        let bigquery = patiently(retry_for, cancel, || wiring::connect_bigquery(plan));
+        let bigquery = patiently(retry_for, cancel, || wiring::connect_backup_source(plan));
         let bigquery = bigquery.await.map_err(one)?;
         let (duplicate, mut warnings) = wiring::make_duplicate(plan).map_err(one)?;
         let duplicate = Arc::new(duplicate);
@@ -106,14 +106,11 @@ impl Run {
                 full: options.full,
             };
             let known = self.known(&route.name).await.map_err(|error| vec![error])?;
-            let known_is_empty = known.is_empty();
             let accept = options.accept_loss.contains(&table_of(route));
             match Table::inspect(&common, route, accept, known).await {
                 Ok(mut table) => {
-                    let was_complete =
-                        self.previous.as_ref().is_some_and(|run| run.status == RunStatus::Done);
                     let is_recorded = table.standing.run.is_some() || !table.findings.is_empty();
-                    if was_complete && !is_recorded && !known_is_empty {
+                    if !is_recorded && self.was_complete(&route.name).await.map_err(|e| vec![e])? {
                         let message = format!(
                             "the duplicate of {}: the record of the last complete backup is missing",
                             table.full_name()
@@ -127,6 +124,16 @@ impl Run {
             }
         }
         if errors.is_empty() { Ok(()) } else { Err(errors) }
+    }
+
+    /// Whether the backup before this one completed a route, so that there must be a record of it.
+    async fn was_complete(&self, route: &str) -> Result<bool> {
+        let Some(previous) = self.previous.as_ref().filter(|run| run.status == RunStatus::Done)
+        else {
+            return Ok(false);
+        };
+        let routes = self.journal.routes(&previous.id).await.map_err(from_journal)?;
+        Ok(routes.iter().any(|record| record.name == route))
     }
 
     /// Table partitions of a route that the last backups had to do with.
@@ -175,10 +182,19 @@ fn commits(journal: &Journal, record: &RunRecord) -> CommitHandle {
 
 /// Returns the backup routes that were asked for; a table whose loss is accepted must be one of theirs.
 fn chosen(plan: &Plan, options: &Options) -> std::result::Result<Vec<Route>, Vec<Error>> {
-    let mut routes = crate::rebuild::selected_routes(plan, &options.routes)?;
-    routes.retain(|route| route.uses.backup);
     let usage =
         |message: String, hint: &str| vec![Error::new(Kind::Config, message).with_hint(hint)];
+    for name in &options.routes {
+        let is_backup = |route: &Route| route.name == *name && route.uses.backup;
+        if !plan.routes.iter().any(is_backup) {
+            let message = format!("--route {name}: the plan has no backup route of this name");
+            return Err(usage(message, "rekindle plan"));
+        }
+    }
+    let is_chosen = |route: &&Route| {
+        route.uses.backup && (options.routes.is_empty() || options.routes.contains(&route.name))
+    };
+    let routes: Vec<Route> = plan.routes.iter().filter(is_chosen).cloned().collect();
     if routes.is_empty() {
         let hint = "add a [[route]] with type = \"blocks\" and a \"bigquery:\" table";
         return Err(usage("the plan has no backup route".to_owned(), hint));
