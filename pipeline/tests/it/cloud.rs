@@ -7,7 +7,7 @@ use crate::world::{Ran, wait_until};
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use arrow::record_batch::RecordBatch;
-use fixtures::servers::{BigQuery, BigQueryOptions, Redis, RedisOptions};
+use fixtures::servers::{BigQueryOptions, BigQueryServer, Redis, RedisOptions};
 use redis::Commands;
 use schemas::block;
 use schemas::manifest::{Keys, Manifest, Run, TableRecord};
@@ -23,7 +23,7 @@ pub(crate) const DAY_PARTITIONED: &str = r#"{"timePartitioning": {"type": "DAY",
 
 /// A BigQuery, a Redis, a plan and a state folder.
 pub(crate) struct Cloud {
-    pub(crate) bigquery: BigQuery,
+    pub(crate) bigquery: BigQueryServer,
     pub(crate) redis: Redis,
     folder: TempDir,
     http: reqwest::Client,
@@ -33,7 +33,7 @@ pub(crate) struct Cloud {
 impl Cloud {
     pub(crate) fn new(redis: RedisOptions, more: &str) -> Self {
         let cloud = Self {
-            bigquery: BigQuery::start(BigQueryOptions::default()).unwrap(),
+            bigquery: BigQueryServer::start(BigQueryOptions::default()).unwrap(),
             redis: Redis::start(redis).unwrap(),
             folder: tempfile::tempdir().unwrap(),
             http: reqwest::Client::new(),
