@@ -6,7 +6,9 @@
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use schemas::digest::RowHasher;
-use schemas::plan::{Expiry, Layout, NullPolicy, OnConflict, Origin, RejectsMax, Route};
+use schemas::plan::{
+    Backup, Expiry, Layout, NullPolicy, OnConflict, Origin, RejectsMax, Route, System, Uses,
+};
 use schemas::{BoundRoute, Column, ColumnType, KeyTemplate, TableSchema};
 use stages::RawBatch;
 use stages::transform::Transform;
@@ -46,7 +48,11 @@ fn schema() -> TableSchema {
 fn bound(layout: Layout, has_expiry: bool) -> Arc<BoundRoute> {
     let route = Route {
         name: "builds".into(),
-        origin: Origin::Table { schema: "public".into(), table: "builds".into() },
+        origin: Origin::Table {
+            system: System::AlloyDb,
+            schema: "public".into(),
+            table: "builds".into(),
+        },
         split_by: None,
         filter: None,
         key: KeyTemplate::parse("build:{id}").expect("the template is sound"),
@@ -61,6 +67,8 @@ fn bound(layout: Layout, has_expiry: bool) -> Arc<BoundRoute> {
         priority: 100,
         newest_by: None,
         rejects_max: RejectsMax::Rows(0),
+        uses: Uses { rebuild: true, backup: false },
+        backup: Backup::default(),
     };
     Arc::new(BoundRoute::bind(&route, schema()).expect("the route fits the table"))
 }

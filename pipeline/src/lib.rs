@@ -2,6 +2,7 @@
 //!
 //! Invariant: only `wiring` names the systems together; everything else knows traits.
 
+pub mod backup;
 pub mod catch_up;
 pub mod checkpoint;
 pub mod cli;

@@ -3,6 +3,10 @@
 //! Invariant: digests are added mod 2^128 together with the row count, never by XOR (equal rows would cancel).
 //! A row hash covers typed values, before any null policy or text form; `schemas/TYPES.md` lists the bytes.
 
+mod batch;
+
+pub use batch::{BatchHasher, UnknownType};
+
 use crate::bind::BoundRoute;
 use crate::text::values::Values;
 use crate::text::{TextColumn, TypeMismatch};
@@ -35,6 +39,12 @@ impl Digest {
     pub fn add_row(&mut self, hash: u128) {
         self.sum = self.sum.wrapping_add(hash);
         self.count += 1;
+    }
+
+    /// Returns the digest of 32 hex digits and a count, or `None` when they are none.
+    pub fn from_hex(hex: &str, count: u64) -> Option<Self> {
+        let is_hex = hex.len() == 32 && hex.bytes().all(|b| b.is_ascii_hexdigit());
+        is_hex.then(|| u128::from_str_radix(hex, 16).ok()).flatten().map(|sum| Self { sum, count })
     }
 
     /// Returns the 32 hex digits of the sum.
@@ -111,19 +121,41 @@ fn write_tagged(column: &TextColumn<'_>, row: usize, out: &mut Vec<u8>) {
         Values::Text(values)
         | Values::Numeric(values)
         | Values::Json(values)
-        | Values::Bytea(values) => write_bytes(values.get(row), out),
-        Values::Array(array) => {
+        | Values::Bytea(values)
+        | Values::Bytes(values) => write_bytes(values.get(row), out),
+        Values::Decimal128(_) | Values::Decimal256(_) => {
+            write_nested(out, |out| column.write(row, out));
+        }
+        Values::Interval(values) => write_nested(out, |out| {
+            out.extend_from_slice(&values[row].months.to_le_bytes());
+            out.extend_from_slice(&values[row].days.to_le_bytes());
+            out.extend_from_slice(&values[row].nanoseconds.to_le_bytes());
+        }),
+        Values::Range(ends) => write_nested(out, |out| {
+            ends.iter().for_each(|end| write_tagged(end, row, out));
+        }),
+        Values::Struct(fields) => write_nested(out, |out| {
+            out.extend_from_slice(&length(fields.len()));
+            fields.iter().for_each(|field| write_tagged(&field.values, row, out));
+        }),
+        Values::Array(array) => write_nested(out, |out| {
             let elements = array.range(row);
-            let start = out.len();
-            out.extend_from_slice(&[VALUE, 0, 0, 0, 0]);
             out.extend_from_slice(&length(elements.len()));
             for element in elements {
                 write_tagged(&array.elements, element, out);
             }
-            let written = length(out.len() - start - 5);
-            out[start + 1..start + 5].copy_from_slice(&written);
-        }
+        }),
     }
+}
+
+/// Appends the tag, the length and what `write` appends.
+#[inline]
+fn write_nested(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
+    out.extend_from_slice(&[VALUE, 0, 0, 0, 0]);
+    write(out);
+    let written = length(out.len() - start - 5);
+    out[start + 1..start + 5].copy_from_slice(&written);
 }
 
 /// Appends a value of a fixed width; tag and length are constants after inlining.

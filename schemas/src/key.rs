@@ -55,6 +55,11 @@ impl KeyTemplate {
         parse::parse(text)
     }
 
+    /// Parses a key that is a prefix of many: it takes no column.
+    pub fn parse_prefix(text: &str) -> Result<Self, String> {
+        parse::parse_prefix(text)
+    }
+
     /// Returns the template as written.
     pub fn text(&self) -> &str {
         &self.text

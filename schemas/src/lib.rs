@@ -3,10 +3,12 @@
 //! Invariant: nothing here does I/O, is async, or knows a client library; every function is pure.
 
 pub mod bind;
+pub mod block;
 pub mod digest;
 pub mod duration;
 pub mod key;
 pub mod layout;
+pub mod manifest;
 pub mod partition;
 pub mod plan;
 pub mod table;

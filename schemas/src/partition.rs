@@ -63,6 +63,18 @@ pub enum Bounds {
     KeyNull,
     /// The whole table, view or query in one pass.
     Whole,
+    /// One table partition of BigQuery, or a window of a table without them, for a backup.
+    TablePartition {
+        /// Its name in the duplicate.
+        table_partition: String,
+        /// The highest generation that was there when it was cut; attempts write higher ones.
+        generation_base: u64,
+    },
+    /// Rows that a condition in the source's own SQL selects.
+    Filter {
+        /// The condition.
+        condition: String,
+    },
     /// Rows of one relation whose row version may be invisible to an earlier snapshot (`xmin` not before `since_xid`).
     ChangedSince {
         /// Qualified and quoted relation.

@@ -3,6 +3,9 @@
 //! Invariant: equal values have equal text, and the text alone (with the column's type) gives the value
 //! back. The forms are documented in `schemas/TYPES.md`; nothing here allocates per row.
 
+mod base64;
+mod decimal;
+mod interval;
 mod json;
 mod number;
 mod time;
@@ -90,6 +93,12 @@ impl<'a> TextColumn<'a> {
             Values::Timestamp(values) => write_timestamp(values[row], false, out),
             Values::TimestampTz(values) => write_timestamp(values[row], true, out),
             Values::Array(array) => array.write_json(row, out),
+            Values::Bytes(values) => base64::write_base64(values.get(row), out),
+            Values::Decimal128(values) => decimal::write_decimal128(values[row], out),
+            Values::Decimal256(values) => decimal::write_decimal256(values[row], out),
+            Values::Interval(values) => interval::write_interval(values[row], out),
+            Values::Range(ends) => write_range(ends, row, out),
+            Values::Struct(fields) => write_struct(fields, row, out),
         }
     }
 
@@ -106,6 +115,9 @@ impl<'a> TextColumn<'a> {
             | Values::Int4(_)
             | Values::Int8(_)
             | Values::Json(_)
+            | Values::Decimal128(_)
+            | Values::Decimal256(_)
+            | Values::Struct(_)
             | Values::Array(_) => self.write(row, out),
             Values::Float4(values) => self.write_number(values[row].is_finite(), row, out),
             Values::Float8(values) => self.write_number(values[row].is_finite(), row, out),
@@ -125,7 +137,10 @@ impl<'a> TextColumn<'a> {
             | Values::Date(_)
             | Values::Time(_)
             | Values::Timestamp(_)
-            | Values::TimestampTz(_) => self.write_number(false, row, out),
+            | Values::TimestampTz(_)
+            | Values::Bytes(_)
+            | Values::Interval(_)
+            | Values::Range(_) => self.write_number(false, row, out),
         }
     }
 
@@ -140,6 +155,33 @@ impl<'a> TextColumn<'a> {
             out.push(b'"');
         }
     }
+}
+
+/// Appends `[start, end)`; an end that is null has no bound.
+fn write_range(ends: &[TextColumn<'_>; 2], row: usize, out: &mut Vec<u8>) {
+    let [start, end] = ends;
+    for (column, before) in [(start, "["), (end, ", ")] {
+        out.extend_from_slice(before.as_bytes());
+        if column.is_null(row) {
+            out.extend_from_slice(b"UNBOUNDED");
+        } else {
+            column.write(row, out);
+        }
+    }
+    out.push(b')');
+}
+
+/// Appends a struct as a JSON object, members in declared order, no spaces; a null member is `null`.
+fn write_struct(fields: &[values::StructField<'_>], row: usize, out: &mut Vec<u8>) {
+    out.push(b'{');
+    for (index, field) in fields.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        out.extend_from_slice(&field.member);
+        field.values.write_json(row, out);
+    }
+    out.push(b'}');
 }
 
 /// Appends an integer in decimal.

@@ -1,15 +1,18 @@
-//! The one type table: PostgreSQL type -> arrow type, and what is refused.
+//! The one type table: type of PostgreSQL or BigQuery -> arrow type, and what is refused.
 //!
 //! Invariant: a type that is not in the table is never guessed; it is refused by name or carried `as_text`.
 //! The table with its text and JSON forms is documented in `schemas/TYPES.md`.
 
-use arrow::datatypes::{DataType, Field, TimeUnit};
+mod bigquery;
+
+use arrow::datatypes::{DataType, Field, IntervalUnit, TimeUnit};
 use std::sync::Arc;
 
 /// The type of a table column as rekindle carries it.
 ///
 /// Each variant names how the value arrives in PostgreSQL's binary format
-/// (`src/backend/utils/adt/*_send` functions) and which arrow array holds it.
+/// (`src/backend/utils/adt/*_send` functions) and which arrow array holds it. BigQuery sends the arrow arrays
+/// themselves; `ColumnType::of_bigquery` tells which of its types is which variant.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum ColumnType {
     /// `bool`: one byte; arrow `Boolean`.
@@ -47,6 +50,18 @@ pub enum ColumnType {
     Jsonb,
     /// A one-dimensional array of one of the above (never of an array); arrow `List`.
     Array(Box<ColumnType>),
+    /// BigQuery's `BYTES`: as `Bytea`, with another text; arrow `Binary`.
+    Bytes,
+    /// BigQuery's `NUMERIC`; arrow `Decimal128(38, 9)`.
+    Decimal128,
+    /// BigQuery's `BIGNUMERIC`; arrow `Decimal256(76, 38)`.
+    Decimal256,
+    /// BigQuery's `INTERVAL`; arrow `Interval(MonthDayNano)`.
+    Interval,
+    /// BigQuery's `RANGE` of dates or times; arrow `Struct` of `start` and `end`, null where unbounded.
+    Range(Box<ColumnType>),
+    /// BigQuery's `STRUCT`: names and types in declared order; arrow `Struct`.
+    Struct(Vec<(String, ColumnType)>),
 }
 
 /// What `ColumnType::of_postgres` needs to know of a PostgreSQL type, read from `pg_type`.
@@ -117,6 +132,17 @@ impl ColumnType {
             Self::Array(element) => {
                 DataType::List(Arc::new(Field::new("item", element.arrow(), true)))
             }
+            Self::Bytes => DataType::Binary,
+            Self::Decimal128 => DataType::Decimal128(38, 9),
+            Self::Decimal256 => DataType::Decimal256(76, 38),
+            Self::Interval => DataType::Interval(IntervalUnit::MonthDayNano),
+            Self::Range(element) => {
+                let end = |name: &str| Field::new(name, element.arrow(), true);
+                DataType::Struct(vec![end("start"), end("end")].into())
+            }
+            Self::Struct(fields) => DataType::Struct(
+                fields.iter().map(|(name, kind)| Field::new(name, kind.arrow(), true)).collect(),
+            ),
         }
     }
 
@@ -140,6 +166,16 @@ impl ColumnType {
             Self::Json => "json".into(),
             Self::Jsonb => "jsonb".into(),
             Self::Array(element) => format!("{}[]", element.name()),
+            Self::Bytes => "bytes".into(),
+            Self::Decimal128 => "numeric(38,9)".into(),
+            Self::Decimal256 => "bignumeric".into(),
+            Self::Interval => "interval".into(),
+            Self::Range(element) => format!("range<{}>", element.name()),
+            Self::Struct(fields) => {
+                let fields: Vec<String> =
+                    fields.iter().map(|(name, kind)| format!("{name} {}", kind.name())).collect();
+                format!("struct<{}>", fields.join(", "))
+            }
         }
     }
 }

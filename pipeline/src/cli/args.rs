@@ -34,9 +34,19 @@ Examples:
   rekindle plan                           what would a run do, and how long would it take?
   rekindle rebuild redis                  do it; run it again to resume
   rekindle rebuild redis --route builds --lost-at 2026-01-31T04:05:06Z
+  rekindle backup bigquery                keep the duplicate of BigQuery in Redis up to date
   rekindle status                         how far is it?
 
-Not built yet, refused by name: backup, restore, verify, bench, drill, report, demo.
+Not built yet, refused by name: restore, verify, bench, drill, report, demo.
+
+";
+
+const ABOUT_BACKUP: &str =
+    "Copies the table partitions of BigQuery that are new or changed into their duplicate in Redis";
+
+const AFTER_BACKUP: &str = "\
+A version is published when it was read back; until then the one before it stands.
+What the source lost is not lost here: its copy stays and is named, with exit code 4.
 
 ";
 
@@ -85,9 +95,13 @@ pub enum Command {
     /// Tells how the last run stands, also while it is at work
     #[command(after_help = EXIT_CODES)]
     Status,
-    /// Known, not built yet.
-    #[command(hide = true, disable_help_flag = true)]
-    Backup(Rest),
+    /// Backs a system up, only what is new or changed since the last time
+    #[command(subcommand_required = true, arg_required_else_help = true, after_help = EXIT_CODES)]
+    Backup {
+        /// Which system.
+        #[command(subcommand)]
+        source: BackupSource,
+    },
     /// Known, not built yet.
     #[command(hide = true, disable_help_flag = true)]
     Restore(Rest),
@@ -112,14 +126,17 @@ impl Command {
     /// Returns the name of a command that is known but not built.
     pub fn not_built(&self) -> Option<&'static str> {
         match self {
-            Self::Backup(_) => Some("backup"),
             Self::Restore(_) => Some("restore"),
             Self::Verify(_) => Some("verify"),
             Self::Bench(_) => Some("bench"),
             Self::Drill(_) => Some("drill"),
             Self::Report(_) => Some("report"),
             Self::Demo(_) => Some("demo"),
-            Self::Check(_) | Self::Plan(_) | Self::Rebuild { .. } | Self::Status => None,
+            Self::Check(_)
+            | Self::Plan(_)
+            | Self::Rebuild { .. }
+            | Self::Backup { .. }
+            | Self::Status => None,
         }
     }
 }
@@ -130,6 +147,31 @@ pub enum Target {
     /// Redis.
     #[command(about = ABOUT_REDIS, after_help = format!("{AFTER_REBUILD}{EXIT_CODES}"))]
     Redis(RebuildRedis),
+}
+
+/// What can be backed up.
+#[derive(Debug, Subcommand)]
+pub enum BackupSource {
+    /// BigQuery.
+    #[command(about = ABOUT_BACKUP, after_help = format!("{AFTER_BACKUP}{EXIT_CODES}"))]
+    Bigquery(BackupBigquery),
+}
+
+/// Flags of `backup bigquery`.
+#[derive(Debug, Args)]
+pub struct BackupBigquery {
+    /// Copy every table partition again, also what seems unchanged
+    #[arg(long)]
+    pub full: bool,
+    /// Let the duplicate of this table lose what the table has lost; may be given several times
+    #[arg(long, value_name = "DATASET.TABLE")]
+    pub accept_loss: Vec<String>,
+    /// How long a system may stay unreachable before the backup gives up
+    #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = schemas::duration::parse)]
+    pub retry_for: Duration,
+    /// Take the duplicate over from this run, which must be dead
+    #[arg(long, value_name = "RUN_ID")]
+    pub take_over: Option<String>,
 }
 
 /// Flags of `check`.
@@ -372,7 +414,6 @@ mod tests {
     fn commands_that_are_not_built_are_known_whatever_follows() {
         for (line, name) in [
             ("rekindle drill", "drill"),
-            ("rekindle backup bigquery --accept-loss builds", "backup"),
             ("rekindle restore bigquery --replace", "restore"),
             ("rekindle verify redis --tier count", "verify"),
             ("rekindle demo --help", "demo"),

@@ -12,12 +12,14 @@ mod status;
 mod summary_text;
 mod watch;
 
+use crate::backup::forecast::{Forecast, forecast};
+use crate::backup::{self, backup_bigquery};
 use crate::outcome::Exit;
-use crate::plan::plan_rebuild;
+use crate::plan::{PlanReport, plan_rebuild};
 use crate::rebuild::{Ended, Options, Watcher, rebuild_redis};
 use crate::rejects::RejectWriter;
 use crate::summary::RunEnd;
-use args::{Cli, Command, RunFlags, Shared, Target};
+use args::{BackupBigquery, BackupSource, Cli, Command, RunFlags, Shared, Target};
 use clap::Parser;
 use failure::{Failure, tell};
 use indicatif::MultiProgress;
@@ -106,8 +108,10 @@ async fn dispatch(cli: &Cli, bars: MultiProgress, signals: &Signals) -> Exit {
             let options = Options { take_over, ..options(shared, &flags.run, signals) };
             rebuild(shared, options, bars, signals).await
         }
-        Command::Backup(_)
-        | Command::Restore(_)
+        Command::Backup { source: BackupSource::Bigquery(flags) } => {
+            backup(shared, flags, bars, signals).await
+        }
+        Command::Restore(_)
         | Command::Verify(_)
         | Command::Bench(_)
         | Command::Drill(_)
@@ -152,15 +156,52 @@ async fn plan(shared: &Shared, flags: &RunFlags, signals: &Signals) -> Exit {
         Ok(plan) => plan,
         Err(exit) => return exit,
     };
-    match plan_rebuild(&plan, &options(shared, flags, signals)).await {
-        Ok(report) => print(shared.json, &report, || report.render()),
-        Err(errors) => tell_errors(&errors, None, shared.json),
+    let backups = match forecast(&plan, &shared.routes).await {
+        Ok(backups) => backups,
+        Err(error) => return tell_errors(&[error], None, shared.json),
+    };
+    let mut options = options(shared, flags, signals);
+    options.routes.retain(|name| backups.iter().all(|backup| backup.route != *name));
+    // A plan of backups alone has nothing to say about a rebuild.
+    let only_backups = options.routes.is_empty()
+        && (!shared.routes.is_empty() || plan.routes.iter().all(|route| !route.uses.rebuild));
+    let rebuild = if only_backups && !backups.is_empty() {
+        None
+    } else {
+        match plan_rebuild(&plan, &options).await {
+            Ok(report) => Some(report),
+            Err(errors) => return tell_errors(&errors, None, shared.json),
+        }
+    };
+    let whole = WholePlan { rebuild, backups };
+    print(shared.json, &whole, || whole.render())
+}
+
+/// What a plan would do: a rebuild, backups, or both.
+#[derive(Serialize)]
+struct WholePlan {
+    #[serde(flatten)]
+    rebuild: Option<PlanReport>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    backups: Vec<Forecast>,
+}
+
+impl WholePlan {
+    fn render(&self) -> String {
+        let rebuild = self.rebuild.iter().map(PlanReport::render);
+        rebuild.chain(self.backups.iter().map(Forecast::render)).collect()
     }
 }
 
 async fn show_status(shared: &Shared) -> Exit {
     match status::StatusReport::read(&shared.state, &shared.routes).await {
-        Ok(report) => print(shared.json, &report, || report.render()),
+        Ok(mut report) => {
+            // A run is shown whatever the plan says; the duplicates are in it.
+            if let Ok(plan) = loading::load(&shared.plan, &[]) {
+                report.add_duplicates(&plan).await;
+            }
+            print(shared.json, &report, || report.render())
+        }
         Err(error) => tell_errors(&[error], None, shared.json),
     }
 }
@@ -187,6 +228,43 @@ async fn rebuild(
         let printed =
             print(shared.json, summary, || summary_text::render(summary, rejects.folder()));
         exit = exit.min(printed);
+    }
+    if ended.errors.is_empty() { exit } else { tell_errors(&ended.errors, Some(exit), shared.json) }
+}
+
+async fn backup(
+    shared: &Shared,
+    flags: &BackupBigquery,
+    bars: MultiProgress,
+    signals: &Signals,
+) -> Exit {
+    let plan = match plan_of(shared) {
+        Ok(plan) => plan,
+        Err(exit) => return exit,
+    };
+    let options = backup::Options {
+        state: shared.state.clone(),
+        lanes: usize::from(shared.lanes),
+        routes: shared.routes.clone(),
+        deadline: shared.deadline,
+        full: flags.full,
+        accept_loss: flags.accept_loss.clone(),
+        retry_for: flags.retry_for,
+        take_over: flags.take_over.clone(),
+        cancel: signals.cancel.clone(),
+    };
+    let display = Arc::new(watch::Display::new(shared.progress, bars));
+    let watcher: Arc<dyn Watcher> = Arc::<watch::Display>::clone(&display);
+    let backup::Ended { summary, exits, errors } =
+        Box::pin(backup_bigquery(&plan, options, watcher)).await;
+    display.end();
+    let mut ended = Ended { summary: None, exits, errors };
+    leave_stopped_out(&mut ended, signals.is_received());
+    let is_done = summary.as_ref().is_some_and(|summary| summary.run.status == RunEnd::Done);
+    let told = ended.exits.iter().copied().min();
+    let mut exit = signals.name(told.unwrap_or(if is_done { Exit::Done } else { exit_of(&ended) }));
+    if let Some(summary) = &summary {
+        exit = exit.min(print(shared.json, summary, || summary.render()));
     }
     if ended.errors.is_empty() { exit } else { tell_errors(&ended.errors, Some(exit), shared.json) }
 }

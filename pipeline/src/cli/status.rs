@@ -5,12 +5,14 @@
 
 mod text;
 
+use crate::backup::age::{Age, ages};
 use crate::checkpoint::Status;
 use crate::journal::{Journal, PartitionRecord, RouteRecord, RunRecord, RunStatus};
 use crate::lane::now_ms;
 use crate::outcome::from_journal;
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
+use schemas::Plan;
 use serde::Serialize;
 use stages::Result;
 use std::fs;
@@ -18,8 +20,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+/// How long the Redis of the duplicates may take to answer.
+const AGES_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(3);
 /// The commands that leave runs in the journal.
-const COMMANDS: [&str; 1] = ["rebuild redis"];
+const COMMANDS: [&str; 2] = [crate::rebuild::COMMAND, crate::backup::COMMAND];
 
 /// How the last run stands.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -30,6 +34,8 @@ pub(crate) struct StatusReport {
     pub(crate) state: PathBuf,
     /// The last run; absent when there is none.
     pub(crate) run: Option<RunStanding>,
+    /// How old the duplicate of each table is; absent where the plan or its Redis cannot be read.
+    pub(crate) duplicates: Option<Vec<Age>>,
 }
 
 /// How one run stands.
@@ -104,7 +110,8 @@ pub(crate) struct PartitionError {
 impl StatusReport {
     /// Reads the last run of the state folder; `routes` limits what is listed when it is not empty.
     pub(crate) async fn read(state: &Path, routes: &[String]) -> Result<Self> {
-        let report = |run| Self { command: "status", state: state.to_owned(), run };
+        let report =
+            |run| Self { command: "status", state: state.to_owned(), run, duplicates: None };
         let Some(journal) = Journal::open_read_only(state).await.map_err(from_journal)? else {
             return Ok(report(None));
         };
@@ -113,9 +120,25 @@ impl StatusReport {
         standing.map(report)
     }
 
+    /// Adds how old the duplicates are; a Redis that does not answer soon leaves that unknown.
+    pub(crate) async fn add_duplicates(&mut self, plan: &Plan) {
+        self.duplicates = match tokio::time::timeout(AGES_TIMEOUT, ages(plan)).await {
+            Ok(Ok(ages)) => Some(ages),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the age of the duplicates is unknown");
+                None
+            }
+            Err(_) => None,
+        };
+    }
+
     /// Renders it for people.
     pub(crate) fn render(&self) -> String {
-        text::render(self)
+        let mut text = text::render(self);
+        for age in self.duplicates.iter().flatten() {
+            text.push_str(&format!("duplicate of {}: {}\n", age.table, age.line()));
+        }
+        text
     }
 }
 

@@ -77,6 +77,11 @@ fn help_of_rebuild_redis() {
 }
 
 #[test]
+fn help_of_backup_bigquery() {
+    insta::assert_snapshot!(help(&["backup", "bigquery"]));
+}
+
+#[test]
 fn help_of_status() {
     insta::assert_snapshot!(help(&["status"]));
 }

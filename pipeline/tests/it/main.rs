@@ -3,11 +3,13 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, helpers of tests too")]
 #![allow(clippy::print_stdout, reason = "seeds and figures of a failed test are shown with it")]
 
+mod backup;
 mod bad_input;
 mod bad_systems;
 mod carried;
 mod changed;
 mod cli;
+mod cloud;
 mod demo_data;
 mod items;
 mod mapping;

@@ -45,6 +45,8 @@ fn is_key_type(column_type: &ColumnType) -> bool {
         | ColumnType::Int4
         | ColumnType::Int8
         | ColumnType::Numeric
+        | ColumnType::Decimal128
+        | ColumnType::Decimal256
         | ColumnType::Text
         | ColumnType::Uuid
         | ColumnType::Date
@@ -56,6 +58,10 @@ fn is_key_type(column_type: &ColumnType) -> bool {
         | ColumnType::Bytea
         | ColumnType::Json
         | ColumnType::Jsonb
+        | ColumnType::Bytes
+        | ColumnType::Interval
+        | ColumnType::Range(_)
+        | ColumnType::Struct(_)
         | ColumnType::Array(_) => false,
     }
 }
@@ -91,6 +97,7 @@ pub(super) fn layout(route: &Route, specs: &[FieldSpec], mistakes: &mut Mistakes
         Layout::Hash if names.is_empty() => {
             mistakes.add("type hash needs at least one field; list one in columns".into());
         }
+        Layout::Blocks => mistakes.add("type blocks carries whole rows, not fields".into()),
         Layout::String | Layout::Hash | Layout::Json => {}
     }
     if route.layout != Layout::String {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::key::KeyTemplate;
-use crate::plan::{Layout, NullPolicy, OnConflict, Origin, RejectsMax};
+use crate::plan::{Backup, Layout, NullPolicy, OnConflict, Origin, RejectsMax, System, Uses};
 use crate::table::Column;
 use crate::type_map::ColumnType;
 use std::time::Duration;
@@ -10,7 +10,11 @@ use std::time::Duration;
 pub(crate) fn route(key: &str, layout: Layout) -> Route {
     Route {
         name: "builds".into(),
-        origin: Origin::Table { schema: "public".into(), table: "builds".into() },
+        origin: Origin::Table {
+            system: System::AlloyDb,
+            schema: "public".into(),
+            table: "builds".into(),
+        },
         split_by: None,
         filter: None,
         key: KeyTemplate::parse(key).unwrap(),
@@ -24,6 +28,8 @@ pub(crate) fn route(key: &str, layout: Layout) -> Route {
         priority: 100,
         newest_by: None,
         rejects_max: RejectsMax::Rows(0),
+        uses: Uses { rebuild: true, backup: false },
+        backup: Backup::default(),
     }
 }
 

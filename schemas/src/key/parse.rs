@@ -6,6 +6,27 @@ use super::filter::FILTER_NAMES;
 use super::{DateFormat, Filter, KeyTemplate, Placeholder, nearest_name};
 
 pub(super) fn parse(text: &str) -> Result<KeyTemplate, String> {
+    let template = template(text)?;
+    if template.placeholders.is_empty() {
+        return Err(format!(
+            "key template {text} has no {{column}}, so every row would share one key"
+        ));
+    }
+    Ok(template)
+}
+
+pub(super) fn parse_prefix(text: &str) -> Result<KeyTemplate, String> {
+    let template = template(text)?;
+    match template.placeholders.first() {
+        None => Ok(template),
+        Some(placeholder) => Err(format!(
+            "key {text} is a prefix: it takes no column such as {{{}}}",
+            placeholder.column
+        )),
+    }
+}
+
+fn template(text: &str) -> Result<KeyTemplate, String> {
     if text.is_empty() {
         return Err("a key template is empty".into());
     }
@@ -46,11 +67,6 @@ pub(super) fn parse(text: &str) -> Result<KeyTemplate, String> {
             literal.push(c);
             rest = &rest[c.len_utf8()..];
         }
-    }
-    if placeholders.is_empty() {
-        return Err(format!(
-            "key template {text} has no {{column}}, so every row would share one key"
-        ));
     }
     Ok(KeyTemplate { text: text.to_owned(), leading, placeholders })
 }

@@ -3,7 +3,9 @@
 //! Invariant: the text changes exactly when what is written to Redis may change, and holds no address or credential.
 //! The fingerprint does not depend on the order of the routes. A change of this format voids unfinished runs.
 
-use super::{Expiry, FieldSpec, Layout, NullPolicy, OnCollision, OnConflict, Origin, Plan, Route};
+use super::{
+    Expiry, FieldSpec, Layout, NullPolicy, OnCollision, OnConflict, Origin, Plan, Route, System,
+};
 use crate::duration;
 use serde_json::Value;
 use xxhash_rust::xxh3::xxh3_128;
@@ -51,6 +53,7 @@ impl Layout {
             Self::Hash => "hash",
             Self::String => "string",
             Self::Json => "json",
+            Self::Blocks => "blocks",
         }
     }
 }
@@ -85,10 +88,19 @@ fn optional(text: Option<&str>) -> String {
     text.map_or_else(|| "none".to_owned(), quoted)
 }
 
+fn prefix(system: System) -> &'static str {
+    match system {
+        System::AlloyDb => "",
+        System::BigQuery => "bigquery ",
+    }
+}
+
 fn origin(origin: &Origin) -> String {
     match origin {
-        Origin::Table { schema, table } => format!("table {}.{}", quoted(schema), quoted(table)),
-        Origin::Query { sql } => format!("query {}", quoted(sql)),
+        Origin::Table { system, schema, table } => {
+            format!("{}table {}.{}", prefix(*system), quoted(schema), quoted(table))
+        }
+        Origin::Query { system, sql } => format!("{}query {}", prefix(*system), quoted(sql)),
     }
 }
 

@@ -49,8 +49,12 @@ pub struct Plan {
     pub bigquery_objective: Objective,
     /// The `[alloydb]` section: the source.
     pub alloydb: Option<AlloyDb>,
+    /// The `[bigquery]` section: the second source, and the target of a restore.
+    pub bigquery: Option<BigQuery>,
     /// The Redis target.
     pub redis: Option<Secret>,
+    /// The `[redis.duplicate]` section; without it the duplicate of BigQuery lives in the Redis target.
+    pub duplicate: Option<Duplicate>,
     /// Routes in file order; names are distinct.
     pub routes: Vec<Route>,
 }
@@ -125,26 +129,114 @@ pub struct Route {
     pub newest_by: Option<String>,
     /// Rows that may be rejected before the run counts as failed; default 0 rows.
     pub rejects_max: RejectsMax,
+    /// What the route is for; default backup for blocks, rebuild for the rest.
+    pub uses: Uses,
+    /// What a backup needs to know.
+    pub backup: Backup,
+}
+
+/// The `[bigquery]` section. Credentials are Application Default Credentials, or none where an endpoint is named.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BigQuery {
+    /// Project of every table, and the one that pays.
+    pub project: String,
+    /// Location of jobs; where absent, that of the dataset.
+    pub location: Option<String>,
+    /// Dataset for query results and for tables being restored.
+    pub staging_dataset: Option<String>,
+    /// Bytes a query may bill.
+    pub max_bytes_billed: Option<u64>,
+    /// REST endpoint of a stand-in, for example `http://127.0.0.1:9050`.
+    pub endpoint: Option<String>,
+    /// gRPC endpoint of a stand-in.
+    pub grpc_endpoint: Option<String>,
+}
+
+/// The `[redis.duplicate]` section: where the duplicate of BigQuery lives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Duplicate {
+    /// `redis://` or `rediss://` URL.
+    pub url: Secret,
+    /// Whether a server that may evict the duplicate is taken all the same.
+    pub allow_eviction: bool,
+}
+
+/// A system that rows come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum System {
+    /// AlloyDB or PostgreSQL.
+    AlloyDb,
+    /// BigQuery.
+    BigQuery,
+}
+
+impl System {
+    /// Returns the word of the plan file.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::AlloyDb => "alloydb",
+            Self::BigQuery => "bigquery",
+        }
+    }
+}
+
+/// What a route is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Uses {
+    /// Redis is rebuilt through it.
+    pub rebuild: bool,
+    /// BigQuery is duplicated and restored through it.
+    pub backup: bool,
+}
+
+/// What only backup routes have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backup {
+    /// Column that tells what is newer than the last backup; unpartitioned tables only.
+    pub watermark: Option<String>,
+    /// Generations of a table partition kept, the newest one included; at least 1.
+    pub keep_versions: u32,
+    /// Column whose values tell rows apart, so that a restore can fill a table that has rows.
+    pub row_key: Option<String>,
+}
+
+impl Default for Backup {
+    fn default() -> Self {
+        Self { watermark: None, keep_versions: 2, row_key: None }
+    }
 }
 
 /// What a route reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// `alloydb:schema.table`; the schema defaults to `public`.
+    /// `alloydb:schema.table`, where the schema defaults to `public`, or `bigquery:dataset.table`.
     Table {
-        /// Schema.
+        /// Where it is.
+        system: System,
+        /// Schema or dataset.
         schema: String,
         /// Table.
         table: String,
     },
-    /// `query = "SELECT …"` with `from = "alloydb"`.
+    /// `query = "SELECT …"` with `from`.
     Query {
+        /// Whom it is asked of.
+        system: System,
         /// One SELECT statement.
         sql: String,
     },
 }
 
-/// The layouts of a row-by-row route.
+impl Origin {
+    /// Returns the system that is read.
+    pub fn system(&self) -> System {
+        match self {
+            Self::Table { system, .. } | Self::Query { system, .. } => *system,
+        }
+    }
+}
+
+/// How rows are laid out in Redis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layout {
     /// One hash per row.
@@ -153,6 +245,8 @@ pub enum Layout {
     String,
     /// One string per row holding a JSON object.
     Json,
+    /// Many rows in one value, columnar and compressed; the key is a prefix.
+    Blocks,
 }
 
 /// One entry of `columns`.

@@ -3,10 +3,11 @@
 //! Invariant: a table name is split into parts exactly once, here; parts are kept as the source spells them.
 
 use super::raw::{Section, Text};
-use super::{Origin, sql};
+use super::{Origin, System, sql};
 
-const SYSTEMS: [(&str, ()); 1] = [("alloydb", ())];
-const SYSTEMS_REFUSED: [&str; 1] = ["bigquery"];
+const SYSTEMS: [(&str, System); 2] = [("alloydb", System::AlloyDb), ("bigquery", System::BigQuery)];
+/// How a table is written.
+const FORMS: &str = "\"alloydb:schema.table\" or \"bigquery:dataset.table\"";
 
 /// Reads `table`, `query` and `from`.
 pub(super) fn origin(route: &Section<'_>) -> Option<Origin> {
@@ -23,10 +24,10 @@ pub(super) fn origin(route: &Section<'_>) -> Option<Origin> {
     if has_table && !has_query && route.has("from") {
         route.mistake("from", "goes with \"query\" only; a table names its system itself");
     }
-    let from = route.text("from").and_then(|from| from.choose(&SYSTEMS, &SYSTEMS_REFUSED));
+    let from = route.text("from").and_then(|from| from.choose(&SYSTEMS, &[]));
     let table = route.text("table").and_then(|text| table(&text));
     let query = route.text("query").and_then(|text| statement(&text));
-    table.or_else(|| from.and(query).map(|sql| Origin::Query { sql }))
+    table.or_else(|| Some(Origin::Query { system: from?, sql: query? }))
 }
 
 /// Returns the text of a field that must be one self-contained piece of SQL.
@@ -42,26 +43,23 @@ pub(super) fn statement(text: &Text<'_>) -> Option<String> {
 
 fn table(text: &Text<'_>) -> Option<Origin> {
     let Some((system, name)) = text.value.split_once(':') else {
-        text.mistake("names no system; write \"alloydb:schema.table\"");
+        text.mistake(format!("names no system; write {FORMS}"));
         return None;
     };
-    if SYSTEMS_REFUSED.contains(&system) {
-        text.mistake(format!("a \"{system}:\" table is not built yet"));
+    let Some((_, system)) = SYSTEMS.into_iter().find(|(word, _)| *word == system) else {
+        let message = format!("unknown system {system:?}, write {FORMS}");
+        text.mistake_quoting(message, &format!("unknown system, write {FORMS}"));
         return None;
-    }
-    if system != "alloydb" {
-        let message = format!("unknown system {system:?}, write \"alloydb:schema.table\"");
-        text.mistake_quoting(message, "unknown system, write \"alloydb:schema.table\"");
-        return None;
-    }
+    };
     match parts(name) {
         Ok(parts) => match <[String; 2]>::try_from(parts) {
-            Ok([schema, table]) => return Some(Origin::Table { schema, table }),
-            Err(mut one) if one.len() == 1 => {
+            Ok([schema, table]) => return Some(Origin::Table { system, schema, table }),
+            Err(mut one) if one.len() == 1 && system == System::AlloyDb => {
                 let schema = "public".to_owned();
-                return one.pop().map(|table| Origin::Table { schema, table });
+                return one.pop().map(|table| Origin::Table { system, schema, table });
             }
-            Err(_) => text.mistake("has too many parts; write \"alloydb:schema.table\""),
+            Err(one) if one.len() == 1 => text.mistake(format!("names no dataset; write {FORMS}")),
+            Err(_) => text.mistake(format!("has too many parts; write {FORMS}")),
         },
         Err(problem) => text.mistake(problem),
     }

@@ -223,6 +223,10 @@ impl<'a> Entry<'a> {
         count
     }
 
+    pub(super) fn flag(&self) -> Option<bool> {
+        self.value.as_bool().or_else(|| self.expected("true or false"))
+    }
+
     pub(super) fn is_string(&self) -> bool {
         self.value.is_str()
     }

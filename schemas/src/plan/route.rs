@@ -5,7 +5,10 @@
 use super::columns::columns;
 use super::origin::{origin, statement};
 use super::raw::{Entry, Fields, Section, Text};
-use super::{Expiry, Layout, NullPolicy, OnCollision, OnConflict, RejectsMax, Route};
+use super::{
+    Backup, Expiry, Layout, NullPolicy, OnCollision, OnConflict, Origin, RejectsMax, Route, System,
+    Uses,
+};
 use crate::key::KeyTemplate;
 use std::collections::HashSet;
 
@@ -34,21 +37,37 @@ const FIELDS: Fields = Fields {
         "newest_by",
         "on_drift",
         "rejects_max",
-    ],
-    refused: &[
-        "version_by",
-        "member",
-        "score",
         "watermark",
         "keep_versions",
         "row_key",
-        "catch_up",
-        "rejects_keep",
     ],
+    refused: &["version_by", "member", "score", "catch_up", "rejects_keep"],
 };
-const LAYOUTS: [(&str, Layout); 3] =
-    [("hash", Layout::Hash), ("string", Layout::String), ("json", Layout::Json)];
-const LAYOUTS_REFUSED: [&str; 5] = ["stream", "blocks", "set", "zset", "list"];
+/// What a route of many rows per value cannot have: its rows go whole, and its keys are its own.
+const ROW_FIELDS: [&str; 13] = [
+    "split_by",
+    "where",
+    "columns",
+    "as_text",
+    "expire_at",
+    "ttl",
+    "ttl_from",
+    "null",
+    "on_collision",
+    "order_by",
+    "on_conflict",
+    "newest_by",
+    "rejects_max",
+];
+const BACKUP_FIELDS: [&str; 3] = ["watermark", "keep_versions", "row_key"];
+const KEEP_VERSIONS_MAX: u64 = 1_000;
+const LAYOUTS: [(&str, Layout); 4] = [
+    ("hash", Layout::Hash),
+    ("string", Layout::String),
+    ("json", Layout::Json),
+    ("blocks", Layout::Blocks),
+];
+const LAYOUTS_REFUSED: [&str; 4] = ["stream", "set", "zset", "list"];
 const NAME_LENGTH_MAX: usize = 100;
 const PRIORITY_DEFAULT: u64 = 100;
 const PRIORITY_MAX: u64 = 1_000_000;
@@ -61,7 +80,7 @@ pub(super) fn route(section: &Section<'_>, names: &mut HashSet<String>) -> Optio
     let name = section.required("name").and_then(|text| name(&text, names));
     let origin = origin(section);
     let layout = section.required("type").and_then(|text| text.choose(&LAYOUTS, &LAYOUTS_REFUSED));
-    let key = section.required("key").and_then(|text| key(&text));
+    let key = section.required("key").and_then(|text| key(&text, layout));
     let priority =
         section.entry("priority").map_or(Some(PRIORITY_DEFAULT), |e| e.count(PRIORITY_MAX));
     let filter = section.text("where").and_then(|text| statement(&text));
@@ -69,7 +88,8 @@ pub(super) fn route(section: &Section<'_>, names: &mut HashSet<String>) -> Optio
     let on_conflict =
         choice(section, "on_conflict", &CONFLICTS, &["newest"]).unwrap_or(OnConflict::Replace);
     choice(section, "on_drift", &[("fail", ())], &["warn"]);
-    check_use(section);
+    let uses = uses(section, layout);
+    let backup = backup(section, layout, origin.as_ref());
     let rejects_max =
         section.entry("rejects_max").map_or(Some(RejectsMax::Rows(0)), |e| rejects(&e));
     let columns = columns(section, layout);
@@ -92,6 +112,8 @@ pub(super) fn route(section: &Section<'_>, names: &mut HashSet<String>) -> Optio
         on_conflict,
         priority: u32::try_from(priority?).ok()?,
         rejects_max: rejects_max?,
+        uses: uses?,
+        backup: backup?,
     })
 }
 
@@ -127,21 +149,75 @@ fn name(text: &Text<'_>, names: &mut HashSet<String>) -> Option<String> {
     None
 }
 
-fn key(text: &Text<'_>) -> Option<KeyTemplate> {
-    KeyTemplate::parse(&text.value)
+fn key(text: &Text<'_>, layout: Option<Layout>) -> Option<KeyTemplate> {
+    let parse = match layout {
+        Some(Layout::Blocks) => KeyTemplate::parse_prefix,
+        _ => KeyTemplate::parse,
+    };
+    parse(&text.value)
         .map_err(|message| text.mistake_quoting(message, "is not a valid key template"))
         .ok()
 }
 
-fn check_use(section: &Section<'_>) {
-    let Some(entry) = section.entry("use") else { return };
-    let Some(uses) = entry.elements("an array such as [\"rebuild\"]") else { return };
-    if uses.is_empty() {
-        entry.mistake("must not be empty; leave it out for [\"rebuild\"]");
+/// Reads `use`; what a layout is for by default, and what it cannot be for.
+fn uses(section: &Section<'_>, layout: Option<Layout>) -> Option<Uses> {
+    let is_blocks = layout? == Layout::Blocks;
+    let Some(entry) = section.entry("use") else {
+        return Some(Uses { rebuild: !is_blocks, backup: is_blocks });
+    };
+    let words = entry.elements("an array such as [\"rebuild\"]")?;
+    if words.is_empty() {
+        entry.mistake("must not be empty; leave it out for the default");
     }
-    for text in uses.iter().filter_map(Entry::text) {
-        text.choose(&[("rebuild", ())], &["backup"]);
+    let mut uses = Uses { rebuild: false, backup: false };
+    for text in words.iter().filter_map(Entry::text) {
+        match text.choose(&[("rebuild", false), ("backup", true)], &[]) {
+            Some(true) if !is_blocks => {
+                text.mistake("\"backup\" of a row-by-row layout is not built yet");
+            }
+            Some(true) => uses.backup = true,
+            Some(false) if is_blocks => {
+                text.mistake("blocks are a backup; they are not rebuilt");
+            }
+            Some(false) => uses.rebuild = true,
+            None => {}
+        }
     }
+    Some(uses)
+}
+
+/// Reads what only backup routes have, and notes what blocks cannot have.
+fn backup(
+    section: &Section<'_>,
+    layout: Option<Layout>,
+    origin: Option<&Origin>,
+) -> Option<Backup> {
+    let defaults = Backup::default();
+    let keep_versions = section
+        .entry("keep_versions")
+        .map_or(Some(u64::from(defaults.keep_versions)), |entry| entry.count(KEEP_VERSIONS_MAX));
+    if keep_versions == Some(0) {
+        section.mistake("keep_versions", "must be at least 1, the newest version");
+    }
+    let backup = Backup {
+        watermark: section.string("watermark"),
+        keep_versions: u32::try_from(keep_versions?).ok()?,
+        row_key: section.string("row_key"),
+    };
+    if layout? != Layout::Blocks {
+        for field in BACKUP_FIELDS.into_iter().filter(|field| section.has(field)) {
+            section.mistake(field, "goes with type \"blocks\" only");
+        }
+        return Some(backup);
+    }
+    for field in ROW_FIELDS.into_iter().filter(|field| section.has(field)) {
+        section.mistake(field, "goes with row-by-row types only; blocks carry whole rows");
+    }
+    match origin {
+        Some(Origin::Table { system: System::BigQuery, .. }) | None => {}
+        Some(_) => section.mistake("type", "\"blocks\" duplicates a \"bigquery:\" table"),
+    }
+    Some(backup)
 }
 
 fn as_text(section: &Section<'_>) -> Vec<String> {

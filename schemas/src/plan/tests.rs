@@ -54,7 +54,11 @@ fn a_minimal_plan_gets_the_defaults() {
         route,
         &Route {
             name: "builds".into(),
-            origin: Origin::Table { schema: "public".into(), table: "builds".into() },
+            origin: Origin::Table {
+                system: System::AlloyDb,
+                schema: "public".into(),
+                table: "builds".into()
+            },
             split_by: None,
             filter: None,
             key: KeyTemplate::parse("build:{id}").unwrap(),
@@ -68,6 +72,8 @@ fn a_minimal_plan_gets_the_defaults() {
             priority: 100,
             newest_by: None,
             rejects_max: RejectsMax::Rows(0),
+            uses: Uses { rebuild: true, backup: false },
+            backup: Backup::default(),
         }
     );
 }
@@ -136,7 +142,11 @@ fn a_full_plan_parses() {
         builds,
         &Route {
             name: "builds".into(),
-            origin: Origin::Table { schema: "My Schema".into(), table: "My.Table".into() },
+            origin: Origin::Table {
+                system: System::AlloyDb,
+                schema: "My Schema".into(),
+                table: "My.Table".into()
+            },
             split_by: Some("id".into()),
             filter: Some("status <> 'a;b'".into()),
             key: KeyTemplate::parse("build:{id}").unwrap(),
@@ -154,14 +164,77 @@ fn a_full_plan_parses() {
             priority: 1,
             newest_by: Some("finished_at".into()),
             rejects_max: RejectsMax::Percent(0.1),
+            uses: Uses { rebuild: true, backup: false },
+            backup: Backup::default(),
         }
     );
-    assert_eq!(users.origin, Origin::Query { sql: "SELECT id, name FROM users".into() });
+    assert_eq!(
+        users.origin,
+        Origin::Query { system: System::AlloyDb, sql: "SELECT id, name FROM users".into() }
+    );
     assert_eq!(users.key.text(), "user:${{{id}}}");
     assert_eq!(users.columns, Some(vec![column("name", "name")]));
     assert_eq!(users.expiry, Some(Expiry::At { column: "expires_at".into() }));
     assert_eq!(users.on_collision, Some(OnCollision::Error));
     assert_eq!(users.rejects_max, RejectsMax::Rows(5));
+}
+
+#[test]
+fn a_plan_for_bigquery_parses() {
+    let text = r#"
+[bigquery]
+project = "town"
+location = "us-central1"
+staging_dataset = "staging"
+max_bytes_billed = 1_000_000
+endpoint = "http://127.0.0.1:9050/"
+grpc_endpoint = "http://127.0.0.1:9060"
+[redis]
+url = "redis://h"
+duplicate = { url = "redis://d/1", allow_eviction = true }
+[[route]]
+name = "usage"
+table = "bigquery:logs.usage_daily"
+key = "usage:{day}"
+type = "hash"
+[[route]]
+name = "logs"
+table = "bigquery:logs.build_logs"
+key = "log:build_logs"
+type = "blocks"
+watermark = "ts"
+keep_versions = 5
+row_key = "log_id"
+"#;
+    let plan = parse(text).unwrap();
+    assert_eq!(
+        plan.bigquery.unwrap(),
+        BigQuery {
+            project: "town".into(),
+            location: Some("us-central1".into()),
+            staging_dataset: Some("staging".into()),
+            max_bytes_billed: Some(1_000_000),
+            endpoint: Some("http://127.0.0.1:9050".into()),
+            grpc_endpoint: Some("http://127.0.0.1:9060".into()),
+        }
+    );
+    let duplicate = plan.duplicate.unwrap();
+    assert_eq!((duplicate.url.0.as_str(), duplicate.allow_eviction), ("redis://d/1", true));
+    let [usage, logs] = &plan.routes[..] else { panic!("two routes") };
+    assert_eq!(usage.uses, Uses { rebuild: true, backup: false });
+    assert_eq!((logs.layout, logs.uses), (Layout::Blocks, Uses { rebuild: false, backup: true }));
+    assert_eq!(
+        logs.backup,
+        Backup { watermark: Some("ts".into()), keep_versions: 5, row_key: Some("log_id".into()) }
+    );
+    assert_eq!(
+        logs.origin,
+        Origin::Table {
+            system: System::BigQuery,
+            schema: "logs".into(),
+            table: "build_logs".into()
+        }
+    );
 }
 
 #[test]

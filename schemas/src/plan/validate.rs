@@ -7,7 +7,7 @@ use super::mistake::PlanErrors;
 use super::raw::{Fields, Reader, Section};
 use super::route::route;
 use super::substitute::{Lookup, ReadFile};
-use super::{AlloyDb, Objective, Plan, Route, Secret};
+use super::{AlloyDb, BigQuery, Duplicate, Objective, Plan, Route, Secret, System};
 use std::collections::HashSet;
 use std::time::Duration;
 use toml::de::DeTable;
@@ -19,31 +19,27 @@ const DUPLICATE: &str = "duplicate key";
 
 const SECTIONS: Fields = Fields {
     noun: "section",
-    built: &["objectives", "alloydb", "redis", "route"],
-    refused: &["bigquery", "archive", "drill", "unrouted"],
+    built: &["objectives", "alloydb", "bigquery", "redis", "route"],
+    refused: &["archive", "drill", "unrouted"],
 };
 const OBJECTIVES: Fields = Fields { noun: "field", built: &["redis", "bigquery"], refused: &[] };
 const OBJECTIVE: Fields = Fields { noun: "field", built: &["rto", "rpo"], refused: &[] };
 const ALLOYDB: Fields = Fields { noun: "field", built: &["url", "snapshot_max"], refused: &[] };
-/// `duplicate` is refused too, under its full name.
 const REDIS: Fields = Fields { noun: "field", built: &["url", "duplicate"], refused: &[] };
+const BIGQUERY: Fields = Fields {
+    noun: "field",
+    built: &[
+        "project",
+        "location",
+        "staging_dataset",
+        "endpoint",
+        "grpc_endpoint",
+        "max_bytes_billed",
+    ],
+    refused: &[],
+};
 /// Fields of the sections that are refused, so that a misspelt one is found all the same.
-const REFUSED_SECTIONS: [(&str, Fields); 3] = [
-    (
-        "bigquery",
-        Fields {
-            noun: "field",
-            built: &[
-                "project",
-                "location",
-                "staging_dataset",
-                "endpoint",
-                "grpc_endpoint",
-                "max_bytes_billed",
-            ],
-            refused: &[],
-        },
-    ),
+const REFUSED_SECTIONS: [(&str, Fields); 2] = [
     ("archive", Fields { noun: "field", built: &["url", "encrypt_key"], refused: &[] }),
     ("drill", Fields { noun: "field", built: &["redis", "dataset"], refused: &[] }),
 ];
@@ -80,12 +76,23 @@ fn sections(reader: &Reader<'_>, root: &Section<'_>) -> Option<Plan> {
     check_refused(root);
     let (redis_objective, bigquery_objective) = objectives(root);
     let alloydb = root.entry("alloydb").and_then(|e| e.section()).and_then(|s| alloydb(&s));
-    let redis = root.entry("redis").and_then(|e| e.section()).and_then(|s| redis(&s));
+    let bigquery = root.entry("bigquery").and_then(|e| e.section()).and_then(|s| bigquery(&s));
+    let redis_section = root.entry("redis").and_then(|e| e.section());
+    let duplicate = redis_section.as_ref().and_then(duplicate);
+    let redis = redis_section.and_then(|s| redis(&s));
     if !root.has("redis") {
         reader.missing("redis", "section is missing");
     }
     let routes = routes(reader, root)?;
-    Some(Plan { redis_objective, bigquery_objective, alloydb, redis: Some(redis?), routes })
+    Some(Plan {
+        redis_objective,
+        bigquery_objective,
+        alloydb,
+        bigquery,
+        redis: Some(redis?),
+        duplicate,
+        routes,
+    })
 }
 
 fn check_refused(root: &Section<'_>) {
@@ -124,16 +131,43 @@ fn alloydb(section: &Section<'_>) -> Option<AlloyDb> {
     Some(AlloyDb { url: url?, snapshot_max: snapshot_max.unwrap_or(SNAPSHOT_MAX_DEFAULT) })
 }
 
-fn redis(section: &Section<'_>) -> Option<Secret> {
-    if section.has("duplicate") {
-        section.mistake("duplicate", "section \"redis.duplicate\" is not built yet");
-        let duplicate = section.entry("duplicate").filter(super::raw::Entry::is_table);
-        if let Some(duplicate) = duplicate.and_then(|entry| entry.section()) {
-            duplicate.know(&DUPLICATE_SECTION);
+fn bigquery(section: &Section<'_>) -> Option<BigQuery> {
+    section.know(&BIGQUERY);
+    let endpoint = |field| {
+        let text = section.text(field)?;
+        let is_http = text.value.starts_with("http://") || text.value.starts_with("https://");
+        if !is_http {
+            text.mistake("must start with http:// or https://");
         }
+        Some(text.value.trim_end_matches('/').to_owned())
+    };
+    let (rest, grpc) = (endpoint("endpoint"), endpoint("grpc_endpoint"));
+    if section.has("endpoint") != section.has("grpc_endpoint") {
+        let field = if section.has("endpoint") { "endpoint" } else { "grpc_endpoint" };
+        section.mistake(field, "\"endpoint\" and \"grpc_endpoint\" go together");
     }
+    let max_bytes_billed =
+        section.entry("max_bytes_billed").map(|entry| entry.count(i64::MAX.unsigned_abs()));
+    Some(BigQuery {
+        project: section.required("project")?.value,
+        location: section.string("location"),
+        staging_dataset: section.string("staging_dataset"),
+        max_bytes_billed: max_bytes_billed.flatten(),
+        endpoint: rest,
+        grpc_endpoint: grpc,
+    })
+}
+
+fn redis(section: &Section<'_>) -> Option<Secret> {
     section.know(&REDIS);
     url(section, redis_problem)
+}
+
+fn duplicate(redis: &Section<'_>) -> Option<Duplicate> {
+    let section = redis.entry("duplicate")?.section()?;
+    section.know(&DUPLICATE_SECTION);
+    let allow_eviction = section.entry("allow_eviction").map_or(Some(false), |e| e.flag());
+    Some(Duplicate { url: url(&section, redis_problem)?, allow_eviction: allow_eviction? })
 }
 
 /// Reads `url`. What is wrong with one is said without any part of it.
@@ -157,25 +191,32 @@ fn routes(reader: &Reader<'_>, root: &Section<'_>) -> Option<Vec<Route>> {
     }
     let mut names = HashSet::new();
     let mut routes = Vec::with_capacity(elements.len());
-    let mut needs_alloydb = false;
+    let mut needs = [(System::AlloyDb, false), (System::BigQuery, false)];
     for element in elements {
         let Some(section) = element.section().map(named) else { continue };
-        needs_alloydb |= reads_alloydb(&section);
+        let system = system_as_written(&section);
+        needs.iter_mut().filter(|(other, _)| *other == system).for_each(|(_, is)| *is = true);
         routes.extend(route(&section, &mut names));
     }
-    if needs_alloydb && !root.has("alloydb") {
-        reader.missing("alloydb", "section is missing, and a route reads from it");
+    for (system, _) in needs.iter().filter(|(_, is_needed)| *is_needed) {
+        if !root.has(system.word()) {
+            reader.missing(system.word(), "section is missing, and a route reads from it");
+        }
     }
     Some(routes)
 }
 
-/// Whether a route as written reads from `alloydb`; true unless it plainly names another system.
-fn reads_alloydb(route: &Section<'_>) -> bool {
-    let names_another = |field, prefix: &str| {
+/// The system that a route as written reads from; `alloydb` unless it plainly names another one.
+fn system_as_written(route: &Section<'_>) -> System {
+    let names_bigquery = |field, prefix: &str| {
         let written = route.entry(field).and_then(|entry| entry.written());
         written.is_some_and(|text| text.starts_with(prefix))
     };
-    !names_another("table", "bigquery:") && !names_another("from", "bigquery")
+    if names_bigquery("table", "bigquery:") || names_bigquery("from", "bigquery") {
+        System::BigQuery
+    } else {
+        System::AlloyDb
+    }
 }
 
 /// Names a route's mistakes by its name where it is plainly written, else by its number.

@@ -228,3 +228,91 @@ fn another_arrow_type_is_refused() {
         "a column of type int8 cannot be read from an arrow array of type Utf8"
     );
 }
+
+/// BigQuery's own types, as text, JSON and nested in each other.
+mod bigquery {
+    use super::super::*;
+    use arrow::array::{
+        ArrayRef, BinaryArray, Date32Array, Decimal128Array, Int64Array, ListArray, StringArray,
+        StructArray,
+    };
+    use arrow::buffer::{NullBuffer, OffsetBuffer};
+    use arrow::datatypes::{DataType, Field};
+    use std::sync::Arc;
+
+    fn forms(array: &ArrayRef, column_type: &ColumnType, row: usize) -> (String, String) {
+        let column = TextColumn::new(array.as_ref(), column_type).unwrap();
+        let (mut text, mut json) = (Vec::new(), Vec::new());
+        column.write(row, &mut text);
+        column.write_json(row, &mut json);
+        (String::from_utf8(text).unwrap(), String::from_utf8(json).unwrap())
+    }
+
+    #[test]
+    fn bytes_are_base64() {
+        let array: ArrayRef = Arc::new(BinaryArray::from_vec(vec![&[0, 255, 16]]));
+        let expected = ("AP8Q".to_owned(), "\"AP8Q\"".to_owned());
+        assert_eq!(forms(&array, &ColumnType::Bytes, 0), expected);
+    }
+
+    #[test]
+    fn a_decimal_of_another_scale_is_no_numeric() {
+        let values = Decimal128Array::from(vec![1]).with_precision_and_scale(38, 2).unwrap();
+        assert!(TextColumn::new(&values, &ColumnType::Decimal128).is_err());
+        let values = values.with_precision_and_scale(38, 9).unwrap();
+        let array: ArrayRef = Arc::new(values);
+        let number = "0.000000001".to_owned();
+        assert_eq!(forms(&array, &ColumnType::Decimal128, 0), (number.clone(), number));
+    }
+
+    fn ends() -> StructArray {
+        let end = |values: Vec<Option<i32>>| -> ArrayRef { Arc::new(Date32Array::from(values)) };
+        StructArray::try_new(
+            vec![
+                Field::new("start", DataType::Date32, true),
+                Field::new("end", DataType::Date32, true),
+            ]
+            .into(),
+            vec![end(vec![Some(0), None, Some(1)]), end(vec![Some(31), Some(1), None])],
+            None,
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn ranges_print_their_open_ends() {
+        let array: ArrayRef = Arc::new(ends());
+        let range = ColumnType::Range(Box::new(ColumnType::Date));
+        let texts: Vec<String> = (0..3).map(|row| forms(&array, &range, row).0).collect();
+        assert_eq!(
+            texts,
+            ["[1970-01-01, 1970-02-01)", "[UNBOUNDED, 1970-01-02)", "[1970-01-02, UNBOUNDED)"]
+        );
+        assert_eq!(forms(&array, &range, 0).1, "\"[1970-01-01, 1970-02-01)\"");
+    }
+
+    #[test]
+    fn structs_and_lists_nest_and_keep_nulls() {
+        let names: ArrayRef = Arc::new(StringArray::from(vec![Some("a\""), None, Some("c")]));
+        let numbers: ArrayRef = Arc::new(Int64Array::from(vec![Some(1), Some(2), None]));
+        let fields =
+            vec![Field::new("name", DataType::Utf8, true), Field::new("n", DataType::Int64, true)];
+        let nulls = NullBuffer::from(vec![true, true, false]);
+        let structs =
+            StructArray::try_new(fields.clone().into(), vec![names, numbers], Some(nulls)).unwrap();
+        let item = Field::new("item", DataType::Struct(fields.into()), true);
+        let offsets = OffsetBuffer::from_lengths([2, 0, 1]);
+        let array: ArrayRef =
+            Arc::new(ListArray::try_new(Arc::new(item), offsets, Arc::new(structs), None).unwrap());
+        let members =
+            vec![("name".to_owned(), ColumnType::Text), ("n".to_owned(), ColumnType::Int8)];
+        let column_type = ColumnType::Array(Box::new(ColumnType::Struct(members)));
+        let texts: Vec<String> = (0..3).map(|row| forms(&array, &column_type, row).0).collect();
+        assert_eq!(texts, [r#"[{"name":"a\"","n":1},{"name":null,"n":2}]"#, "[]", "[null]"]);
+        // Rows are told apart in a slice too.
+        let sliced = array.slice(2, 1);
+        assert_eq!(forms(&sliced, &column_type, 0).1, "[null]");
+        let other = ColumnType::Array(Box::new(ColumnType::Struct(vec![])));
+        assert!(TextColumn::new(array.as_ref(), &other).is_err());
+    }
+}

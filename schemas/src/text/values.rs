@@ -6,10 +6,12 @@ use super::TextColumn;
 use crate::type_map::ColumnType;
 use arrow::array::{
     Array, ArrowPrimitiveType, AsArray, BooleanArray, FixedSizeBinaryArray, GenericByteArray,
+    StructArray,
 };
 use arrow::datatypes::{
-    BinaryType, ByteArrayType, Date32Type, Float32Type, Float64Type, Int16Type, Int32Type,
-    Int64Type, Time64MicrosecondType, TimestampMicrosecondType, Utf8Type,
+    BinaryType, ByteArrayType, DataType, Date32Type, Decimal128Type, Decimal256Type, Float32Type,
+    Float64Type, Int16Type, Int32Type, Int64Type, IntervalMonthDayNano, IntervalMonthDayNanoType,
+    Time64MicrosecondType, TimestampMicrosecondType, Utf8Type, i256,
 };
 
 /// The values of one column; a slice index is a row.
@@ -31,6 +33,20 @@ pub(crate) enum Values<'a> {
     Timestamp(&'a [i64]),
     TimestampTz(&'a [i64]),
     Array(ListValues<'a>),
+    Bytes(ByteValues<'a>),
+    Decimal128(&'a [i128]),
+    Decimal256(&'a [i256]),
+    Interval(&'a [IntervalMonthDayNano]),
+    Range(Box<[TextColumn<'a>; 2]>),
+    Struct(Vec<StructField<'a>>),
+}
+
+/// One field of a struct column.
+#[derive(Debug)]
+pub(crate) struct StructField<'a> {
+    /// `"name":` of a JSON member.
+    pub(super) member: Vec<u8>,
+    pub(crate) values: TextColumn<'a>,
 }
 
 /// Variable-length values: row `i` is `data[offsets[i]..offsets[i + 1]]`.
@@ -109,8 +125,50 @@ impl<'a> Values<'a> {
                     elements: Box::new(TextColumn::new(list.values().as_ref(), element).ok()?),
                 })
             }
+            ColumnType::Bytes => Self::Bytes(bytes::<BinaryType>(array)?),
+            ColumnType::Decimal128 if *array.data_type() == column_type.arrow() => {
+                Self::Decimal128(primitive::<Decimal128Type>(array)?)
+            }
+            ColumnType::Decimal256 if *array.data_type() == column_type.arrow() => {
+                Self::Decimal256(primitive::<Decimal256Type>(array)?)
+            }
+            // Another scale would be another number.
+            ColumnType::Decimal128 | ColumnType::Decimal256 => return None,
+            ColumnType::Interval => Self::Interval(primitive::<IntervalMonthDayNanoType>(array)?),
+            ColumnType::Range(element) => {
+                let ends = array.as_struct_opt()?;
+                let end = |name| TextColumn::new(ends.column_by_name(name)?.as_ref(), element).ok();
+                Self::Range(Box::new([end("start")?, end("end")?]))
+            }
+            ColumnType::Struct(fields) => {
+                Self::Struct(struct_fields(array.as_struct_opt()?, fields)?)
+            }
         })
     }
+}
+
+/// Fields are matched by place, because `GoogleSQL` lets two fields of a query's struct share a name.
+fn struct_fields<'a>(
+    array: &'a StructArray,
+    fields: &[(String, ColumnType)],
+) -> Option<Vec<StructField<'a>>> {
+    let DataType::Struct(found) = array.data_type() else { return None };
+    if found.len() != fields.len() {
+        return None;
+    }
+    fields
+        .iter()
+        .zip(found)
+        .enumerate()
+        .map(|(index, ((name, column_type), found))| {
+            let is_same = found.name() == name;
+            let values = TextColumn::new(array.column(index).as_ref(), column_type).ok()?;
+            let mut member = Vec::with_capacity(name.len() + 3);
+            super::write_json_string(name.as_bytes(), &mut member);
+            member.push(b':');
+            is_same.then_some(StructField { member, values })
+        })
+        .collect()
 }
 
 fn primitive<T: ArrowPrimitiveType>(array: &dyn Array) -> Option<&[T::Native]> {

@@ -2,5 +2,6 @@
 //!
 //! Invariant: no password or row value ever enters an error message; endpoints are named as host:port.
 
+pub mod bigquery;
 pub mod postgres;
 pub mod redis;

@@ -224,7 +224,7 @@ pub fn from_pool(error: deadpool_redis::PoolError, what: &str) -> Error {
     }
 }
 
-fn install_crypto() {
+pub(super) fn install_crypto() {
     // Another part of the process may have installed it already; either way one provider is there.
     if rustls::crypto::ring::default_provider().install_default().is_err() {
         tracing::trace!("a crypto provider was installed before");

@@ -66,6 +66,11 @@ impl Control {
         Self::new(control, Verdict::Failed, Exit::Capacity, detail)
     }
 
+    /// What is there is older than its objective allows.
+    pub(super) fn late(control: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self::new(control, Verdict::Failed, Exit::Objective, detail)
+    }
+
     /// What an error means for a control, causes and way out included.
     pub(super) fn of_error(control: impl Into<String>, error: &Error) -> Self {
         let mut detail = error.to_string();

@@ -5,6 +5,7 @@
 mod acl;
 mod alloydb;
 mod controls;
+mod duplicate;
 mod redis;
 mod state;
 
@@ -93,13 +94,15 @@ async fn controls(shared: &Shared) -> Vec<Control> {
     let mut controls = vec![plan_control(shared, &plan)];
     let (of_state, unfinished) = state::controls(&shared.state).await;
     // Two systems that do not answer cost the time of one.
-    let (of_alloydb, of_redis) = tokio::join!(
+    let (of_alloydb, of_redis, of_duplicate) = tokio::join!(
         alloydb::controls(&plan, &shared.routes),
-        redis::controls(&plan, unfinished.as_deref())
+        redis::controls(&plan, unfinished.as_deref()),
+        duplicate::controls(&plan)
     );
     controls.extend(of_state);
     controls.extend(of_alloydb);
     controls.extend(of_redis);
+    controls.extend(of_duplicate);
     controls
 }
 

@@ -46,7 +46,7 @@ line 2: objectives.redis: unknown field "rpx", did you mean "rpo"?
 line 4: alloydb.url: must start with postgres:// or postgresql://
 line 5: alloydb.snapshot_max: expected a string, found an integer
 line 7: redis.url: environment variable "NOPE" is not set
-line 10: route "builds": table: has too many parts; write "alloydb:schema.table"
+line 10: route "builds": table: has too many parts; write "alloydb:schema.table" or "bigquery:dataset.table"
 line 11: route "builds": unknown field "prioritty", did you mean "priority"?
 line 12: route "builds": priority: must be an integer from 0 to 1000000
 line 13: route "builds": key: must not be empty
@@ -111,7 +111,7 @@ fn syntax_errors_and_wrong_types_name_the_line_and_what_was_expected() {
 
 #[test]
 fn what_is_not_built_is_refused_by_name() {
-    for section in ["bigquery", "archive", "drill"] {
+    for section in ["archive", "drill"] {
         let text = format!("{MINIMAL}[{section}]\n");
         assert_eq!(mistakes(&text), format!("line 11: section \"{section}\" is not built yet"));
     }
@@ -120,25 +120,15 @@ fn what_is_not_built_is_refused_by_name() {
             .contains("section \"unrouted\" is not built yet")
     );
     let duplicate = mistakes(&format!("{MINIMAL}[redis.duplicate]\nallow_evict = true\n"));
-    assert!(duplicate.contains("section \"redis.duplicate\" is not built yet"), "{duplicate}");
     assert!(duplicate.contains("did you mean \"allow_eviction\"?"), "{duplicate}");
-    for field in [
-        "version_by",
-        "member",
-        "score",
-        "watermark",
-        "keep_versions",
-        "row_key",
-        "catch_up",
-        "rejects_keep",
-    ] {
+    for field in ["version_by", "member", "score", "catch_up", "rejects_keep"] {
         let expected = format!("route \"builds\": field \"{field}\" is not built yet");
         assert_eq!(route_mistakes(&format!("{field} = \"x\"")), [expected]);
     }
     for (lines, expected) in [
         ("on_conflict = \"newest\"", "on_conflict: \"newest\" is not built yet"),
         ("on_drift = \"warn\"", "on_drift: \"warn\" is not built yet"),
-        ("use = [\"backup\"]", "use[0]: \"backup\" is not built yet"),
+        ("use = [\"backup\"]", "use[0]: \"backup\" of a row-by-row layout is not built yet"),
         (
             "columns = [{ field = \"a\", column = \"b\", path = \"$.c\" }]",
             "columns[0]: field \"path\" is not built yet",
@@ -146,23 +136,57 @@ fn what_is_not_built_is_refused_by_name() {
     ] {
         assert_eq!(route_mistakes(lines), [format!("route \"builds\": {expected}")]);
     }
-    for layout in ["stream", "blocks", "set", "zset", "list"] {
+    for layout in ["stream", "set", "zset", "list"] {
         let text = MINIMAL.replace("\"hash\"", &format!("\"{layout}\""));
         assert_eq!(
             mistakes(&text),
             format!("line 10: route \"builds\": type: \"{layout}\" is not built yet")
         );
     }
+    let cluster = MINIMAL.replace("redis://h", "redis+cluster://h");
+    assert_eq!(mistakes(&cluster), "line 5: redis.url: redis+cluster:// is not built yet");
+}
+
+#[test]
+fn what_bigquery_and_blocks_need_and_exclude_is_checked() {
     let bigquery = MINIMAL.replace("alloydb:builds", "bigquery:logs.builds");
     assert_eq!(
         mistakes(&bigquery),
-        "line 8: route \"builds\": table: a \"bigquery:\" table is not built yet"
+        "line 10: bigquery: section is missing, and a route reads from it"
     );
-    let query =
-        MINIMAL.replace("table = \"alloydb:builds\"", "from = \"bigquery\"\nquery = \"SELECT 1\"");
-    assert_eq!(mistakes(&query), "line 8: route \"builds\": from: \"bigquery\" is not built yet");
-    let cluster = MINIMAL.replace("redis://h", "redis+cluster://h");
-    assert_eq!(mistakes(&cluster), "line 5: redis.url: redis+cluster:// is not built yet");
+    let at = |section: &str| mistakes(&format!("{MINIMAL}[bigquery]\n{section}\n"));
+    assert_eq!(at(""), "line 11: bigquery: field \"project\" is missing");
+    assert_eq!(
+        at("project = \"p\"\nendpoint = \"http://h\""),
+        "line 13: bigquery.endpoint: \"endpoint\" and \"grpc_endpoint\" go together"
+    );
+    assert!(
+        at("project = \"p\"\nendpoint = \"h:1\"\ngrpc_endpoint = \"http://h\"")
+            .contains("bigquery.endpoint: must start with http:// or https://")
+    );
+    let one = bigquery.replace("logs.builds", "builds");
+    assert!(mistakes(&one).contains("names no dataset"), "{}", mistakes(&one));
+    let blocks =
+        format!("{bigquery}[bigquery]\nproject = \"p\"\n").replace("\"hash\"", "\"blocks\"");
+    assert_eq!(
+        mistakes(&blocks),
+        "line 9: route \"builds\": key: key build:{id} is a prefix: it takes no column such as {id}"
+    );
+    let prefixed = blocks.replace("build:{id}", "log:builds");
+    assert!(parse(&prefixed).is_ok(), "{}", mistakes(&prefixed));
+    for (line, expected) in [
+        ("where = \"a = 1\"", "where: goes with row-by-row types only; blocks carry whole rows"),
+        ("keep_versions = 0", "keep_versions: must be at least 1, the newest version"),
+        ("use = [\"rebuild\"]", "use[0]: blocks are a backup; they are not rebuilt"),
+        ("use = []", "use: must not be empty; leave it out for the default"),
+    ] {
+        let text = prefixed.replace("\"blocks\"\n", &format!("\"blocks\"\n{line}\n"));
+        assert_eq!(mistakes(&text), format!("line 11: route \"builds\": {expected}"));
+    }
+    assert_eq!(
+        route_mistakes("watermark = \"a\""),
+        ["route \"builds\": watermark: goes with type \"blocks\" only"]
+    );
 }
 
 #[test]
@@ -187,7 +211,7 @@ fn fields_that_need_or_exclude_each_other_are_checked() {
             "null = \"skip\"",
             "null: unknown value \"skip\", expected \"omit\", \"empty\" or \"error\"",
         ),
-        ("use = []", "use: must not be empty; leave it out for [\"rebuild\"]"),
+        ("use = []", "use: must not be empty; leave it out for the default"),
         ("as_text = [\"a\", \"a\"]", "as_text[1]: column \"a\" is named twice"),
         ("split_by = \"\"", "split_by: must not be empty"),
         ("newest_by = \"a\\u0000\"", "newest_by: must not contain a zero character"),

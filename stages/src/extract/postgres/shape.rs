@@ -157,11 +157,11 @@ pub async fn describe(server: &PostgresServer, route: &Route) -> Result<Shape> {
         .await
         .map_err(|error| from_sqlx(error, "cannot read block_size of alloydb"))?;
     let name = match &route.origin {
-        Origin::Table { schema, table } => format!("{schema}.{table}"),
+        Origin::Table { schema, table, .. } => format!("{schema}.{table}"),
         Origin::Query { .. } => format!("query of route {}", route.name),
     };
     let (relations, unique_keys) = match &route.origin {
-        Origin::Table { schema, table } => {
+        Origin::Table { schema, table, .. } => {
             let oid = find(connection, schema, table).await?;
             (relations(connection, oid, &name).await?, unique_keys(connection, oid, &name).await?)
         }
@@ -300,7 +300,7 @@ async fn columns(
             pg_type,
         });
     }
-    if let Origin::Table { schema, table } = &route.origin {
+    if let Origin::Table { schema, table, .. } = &route.origin {
         exact_type_names(connection, schema, table, &mut columns).await?;
     }
     Ok(columns)

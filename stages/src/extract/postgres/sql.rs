@@ -20,8 +20,8 @@ pub(super) fn literal(text: &str) -> String {
 /// Returns what stands after FROM for the route's whole origin.
 pub(super) fn from_origin(route: &Route) -> String {
     match &route.origin {
-        Origin::Table { schema, table } => format!("{}.{}", quote(schema), quote(table)),
-        Origin::Query { sql } => format!("({sql}\n) as q"),
+        Origin::Table { schema, table, .. } => format!("{}.{}", quote(schema), quote(table)),
+        Origin::Query { sql, .. } => format!("({sql}\n) as q"),
     }
 }
 
@@ -75,7 +75,12 @@ pub(super) fn copy(
             conditions.push(format!("{column} is null"));
             from_origin(route)
         }
-        Bounds::Whole => {
+        Bounds::Filter { condition } => {
+            conditions.push(format!("({condition}\n)"));
+            from_origin(route)
+        }
+        // BigQuery's table partitions never reach PostgreSQL.
+        Bounds::Whole | Bounds::TablePartition { .. } => {
             if let Some(OnCollision::Last { order_by }) = &route.on_collision {
                 order = Some(format!("{} nulls first", quote(order_by)));
             }

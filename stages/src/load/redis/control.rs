@@ -2,7 +2,7 @@
 //!
 //! Invariant: the sentinel is only ever written when absent and only ever removed by the run it names.
 
-use super::{READ_KEYS_MAX, SENTINEL_KEY};
+use super::READ_KEYS_MAX;
 use crate::connect::redis::from_redis;
 use crate::error::{Error, Kind, Result};
 use crate::load::{Difference, Sentinel, TargetState};
@@ -67,11 +67,12 @@ fn refusal(fields: &HashMap<&str, &str>, version: &str) -> Option<String> {
 
 pub(super) async fn sentinel(
     connection: &mut Connection,
+    key: &str,
     address: &str,
     run_id: &str,
 ) -> Result<Sentinel> {
     let note: Option<String> = redis::cmd("GET")
-        .arg(SENTINEL_KEY)
+        .arg(key)
         .query_async(connection)
         .await
         .map_err(|error| failed(error, "cannot read the sentinel of", address))?;
@@ -89,22 +90,24 @@ pub(super) fn run_of(note: &str) -> Option<String> {
 
 pub(super) async fn claim(
     connection: &mut Connection,
+    key: &str,
     address: &str,
     run_id: &str,
     note: &str,
 ) -> Result<Sentinel> {
     let _set: Option<String> = redis::cmd("SET")
-        .arg(SENTINEL_KEY)
+        .arg(key)
         .arg(format!("{run_id} {note}"))
         .arg("NX")
         .query_async(connection)
         .await
         .map_err(|error| failed(error, "cannot write the sentinel of", address))?;
-    sentinel(connection, address, run_id).await
+    sentinel(connection, key, address, run_id).await
 }
 
 pub(super) async fn release(
     connection: &mut Connection,
+    key: &str,
     address: &str,
     run_id: &str,
 ) -> Result<()> {
@@ -115,7 +118,7 @@ pub(super) async fn release(
     let _removed: i64 = redis::cmd("EVAL")
         .arg(SCRIPT)
         .arg(1)
-        .arg(SENTINEL_KEY)
+        .arg(key)
         .arg(run_id)
         .query_async(connection)
         .await

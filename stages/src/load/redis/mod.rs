@@ -4,6 +4,7 @@
 //! that carries this run's sentinel.
 
 mod control;
+pub mod duplicate;
 mod pipe;
 mod reply;
 mod way;
@@ -188,13 +189,14 @@ impl Sink for RedisSink {
     }
 
     async fn sentinel(&self, run_id: &str) -> Result<Sentinel> {
-        control::sentinel(&mut self.connection().await?, &self.endpoint.address, run_id).await
+        let address = &self.endpoint.address;
+        control::sentinel(&mut self.connection().await?, SENTINEL_KEY, address, run_id).await
     }
 
     async fn claim(&self, run_id: &str, note: &str) -> Result<Sentinel> {
         let mut connection = self.connection().await?;
         let address = &self.endpoint.address;
-        let sentinel = control::claim(&mut connection, address, run_id, note).await?;
+        let sentinel = control::claim(&mut connection, SENTINEL_KEY, address, run_id, note).await?;
         if sentinel == Sentinel::Ours {
             let state = control::state(&mut connection, address).await?;
             *self.claimed.write().await = Some(Claim {
@@ -209,7 +211,8 @@ impl Sink for RedisSink {
     }
 
     async fn release(&self, run_id: &str) -> Result<()> {
-        control::release(&mut self.connection().await?, &self.endpoint.address, run_id).await
+        let address = &self.endpoint.address;
+        control::release(&mut self.connection().await?, SENTINEL_KEY, address, run_id).await
     }
 
     async fn count_existing(&self, keys: &[Bytes]) -> Result<u64> {

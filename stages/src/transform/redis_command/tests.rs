@@ -2,10 +2,14 @@
 
 use super::*;
 use crate::batch::Unit;
+use crate::transform::copy_binary::Lead;
 use crate::transform::copy_binary::tests::{schema, tuple};
 use crate::transform::keys::render_keys;
 use bytes::Bytes;
-use schemas::plan::{Expiry, FieldSpec, Layout, NullPolicy, OnConflict, Origin, RejectsMax, Route};
+use schemas::plan::{
+    Backup, Expiry, FieldSpec, Layout, NullPolicy, OnConflict, Origin, RejectsMax, Route, System,
+    Uses,
+};
 use schemas::{ColumnType, KeyTemplate, Position, layout};
 
 const NOW_MS: i64 = 1_000_000;
@@ -33,7 +37,11 @@ impl Case {
     fn bound(self) -> Arc<BoundRoute> {
         let route = Route {
             name: "r".into(),
-            origin: Origin::Table { schema: "public".into(), table: "t".into() },
+            origin: Origin::Table {
+                system: System::AlloyDb,
+                schema: "public".into(),
+                table: "t".into(),
+            },
             split_by: None,
             filter: None,
             key: KeyTemplate::parse(self.key).unwrap(),
@@ -47,6 +55,8 @@ impl Case {
             priority: 100,
             newest_by: None,
             rejects_max: RejectsMax::Rows(0),
+            uses: Uses { rebuild: true, backup: false },
+            backup: Backup::default(),
         };
         let table = schema(&[
             ("id", ColumnType::Int4),

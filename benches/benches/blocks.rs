@@ -1,0 +1,166 @@
+//! The codec of the duplicate by itself: log rows into blocks and out again, on one core.
+//!
+//! Invariant: rows carry as much that cannot be guessed as a real log line does; their size is printed beside the bytes
+//! a block takes.
+
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use schemas::block::{self, CODEC_ZSTD_ARROW, Header};
+use schemas::digest::DIGEST_VERSION;
+use std::fmt::Write as _;
+use std::hint::black_box;
+use std::sync::Arc;
+
+const ROWS: usize = 24_000;
+const WORDS: [&str; 24] = [
+    "compiling",
+    "linking",
+    "warning",
+    "unused",
+    "variable",
+    "artifact",
+    "upload",
+    "cache",
+    "miss",
+    "hit",
+    "worker",
+    "retry",
+    "timeout",
+    "module",
+    "package",
+    "resolved",
+    "version",
+    "target",
+    "release",
+    "debug",
+    "fetch",
+    "queue",
+    "finished",
+    "started",
+];
+
+/// Reproducible numbers.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        usize::try_from(self.next() % bound as u64).unwrap_or(0)
+    }
+}
+
+/// Log rows of seven columns, and the length of each as JSON on average.
+fn log_rows() -> (RecordBatch, f64) {
+    let mut random = Random(0x2545_f491_4f6c_dd1d);
+    let mut columns: [Vec<String>; 5] = Default::default();
+    let (mut ids, mut times) = (Vec::new(), Vec::new());
+    let mut json = 0;
+    for row in 0..ROWS {
+        let mut message = String::new();
+        for _ in 0..11 {
+            message.push_str(WORDS[random.below(WORDS.len())]);
+            message.push(' ');
+        }
+        write!(message, "{:08}", random.below(100_000_000)).expect("a string takes everything");
+        let row_id = i64::try_from(row).unwrap_or(0);
+        ids.push(9_000_000_000 + row_id);
+        times.push(
+            1_790_000_000_000_000
+                + row_id * 37_000
+                + i64::try_from(random.below(30_000)).unwrap_or(0),
+        );
+        let values = [
+            format!("build-{}", 100_000 + random.below(400)),
+            format!("step-{}", random.below(24)),
+            ["info", "info", "info", "warn", "error"][random.below(5)].to_owned(),
+            format!("runner-{:03}", random.below(200)),
+            message,
+        ];
+        json += 60 + 31 + values.iter().map(String::len).sum::<usize>();
+        for (column, value) in columns.iter_mut().zip(values) {
+            column.push(value);
+        }
+    }
+    let text =
+        |column: &Vec<String>| -> ArrayRef { Arc::new(StringArray::from_iter_values(column)) };
+    let batch = RecordBatch::try_from_iter([
+        ("log_id", Arc::new(Int64Array::from(ids)) as ArrayRef),
+        ("ts", Arc::new(TimestampMicrosecondArray::from(times).with_timezone("UTC")) as ArrayRef),
+        ("build", text(&columns[0])),
+        ("step", text(&columns[1])),
+        ("level", text(&columns[2])),
+        ("runner", text(&columns[3])),
+        ("message", text(&columns[4])),
+    ])
+    .expect("the columns have one length");
+    (batch, json as f64 / ROWS as f64)
+}
+
+fn blocks(criterion: &mut Criterion) {
+    let (rows, json_bytes) = log_rows();
+    let batches = [rows];
+    let bodies = block::encode(&batches).expect("log rows can be encoded");
+    let stored: usize = bodies.iter().map(|body| body.bytes.len()).sum();
+    eprintln!(
+        "{json_bytes:.0} B per row as JSON, {:.1} B per row in {} blocks of {:.2} MiB",
+        stored as f64 / ROWS as f64,
+        bodies.len(),
+        stored as f64 / bodies.len() as f64 / f64::from(1 << 20)
+    );
+    let values: Vec<Vec<u8>> = bodies
+        .iter()
+        .map(|body| {
+            let header = Header {
+                codec: CODEC_ZSTD_ARROW,
+                is_last: true,
+                rows: body.rows,
+                ordinal: 0,
+                generation: 1,
+                snapshot_us: 0,
+                last_modified_us: 0,
+                expires_us: None,
+                table_created_ms: 0,
+                digest: body.digest,
+                digest_version: DIGEST_VERSION,
+                schema_hash: 0,
+                raw_bytes: body.raw_bytes,
+                body_bytes: body.bytes.len() as u64,
+                body_xxh3: body.xxh3,
+                table: "logs.build_logs".into(),
+                table_id: "p:logs.build_logs".into(),
+                table_partition: "20261101".into(),
+            };
+            [header.to_bytes(), body.bytes.clone()].concat()
+        })
+        .collect();
+    let mut group = criterion.benchmark_group("blocks");
+    group.throughput(Throughput::Elements(ROWS as u64));
+    group.bench_function("encode_with_digest", |bencher| {
+        bencher.iter(|| block::encode(black_box(&batches)).expect("log rows can be encoded"));
+    });
+    group.bench_function("digest", |bencher| {
+        bencher.iter(|| block::digest(black_box(&batches[0])).expect("log rows have hashes"));
+    });
+    group.bench_function("decode", |bencher| {
+        bencher.iter(|| {
+            for value in &values {
+                let (header, body) = block::open(black_box(value)).expect("a block is whole");
+                black_box(block::decode(&header, body).expect("a block is whole"));
+            }
+        });
+    });
+    group.finish();
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default().sample_size(20);
+    targets = blocks
+}
+criterion_main!(benches);

@@ -1,0 +1,84 @@
+//! `rekindle backup bigquery`: keeps the duplicate of BigQuery in Redis, only what is new or changed, never worse
+//! than before.
+//!
+//! Invariant: a version of a table partition is published by one SET after its blocks were read back; a crash at any
+//! instant leaves what was published before. Every start looks at both sides anew under one pinned time, so a killed
+//! backup needs no position to go on from: what it published is there, and what it left behind is known to the journal.
+
+pub mod age;
+pub mod copy;
+pub mod cut;
+pub mod decide;
+pub mod forecast;
+pub mod report;
+mod run;
+pub mod source;
+pub mod standing;
+pub mod table;
+pub mod waits;
+pub mod windows;
+
+use crate::outcome::Exit;
+use crate::rebuild::Watcher;
+use report::BackupSummary;
+use schemas::Plan;
+use stages::Error;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+
+/// The command's name in the journal and in summaries.
+pub const COMMAND: &str = "backup bigquery";
+
+/// How a backup was asked for.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where the journal lives.
+    pub state: PathBuf,
+    /// Table partitions at once.
+    pub lanes: usize,
+    /// Routes to back up; empty means all backup routes.
+    pub routes: Vec<String>,
+    /// Replaces the RTO of the plan.
+    pub deadline: Option<Duration>,
+    /// Copy everything, whatever seems unchanged.
+    pub full: bool,
+    /// Tables, as `dataset.table`, that may have lost rows.
+    pub accept_loss: Vec<String>,
+    /// How long a system may stay away.
+    pub retry_for: Duration,
+    /// Remove the mark of this dead run first.
+    pub take_over: Option<String>,
+    /// Cancelled by a signal.
+    pub cancel: CancellationToken,
+}
+
+/// How a backup ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// The summary, once there was a run.
+    pub summary: Option<BackupSummary>,
+    /// Everything that happened; the worst (by order) is the exit code.
+    pub exits: Vec<Exit>,
+    /// Errors in the order they were met.
+    pub errors: Vec<Error>,
+}
+
+/// Backs up BigQuery. Never panics on bad input; every failure is in `Ended`.
+pub async fn backup_bigquery(plan: &Plan, options: Options, watcher: Arc<dyn Watcher>) -> Ended {
+    let clock = Instant::now();
+    let mut run = match run::Run::new(plan, &options).await {
+        Ok(run) => run,
+        Err(errors) => return failed(errors),
+    };
+    let findings = run.work(&options, &*watcher).await;
+    let ended = run.end(findings, &options, clock).await;
+    watcher.end();
+    ended
+}
+
+fn failed(errors: Vec<Error>) -> Ended {
+    let exits = errors.iter().map(|error| Exit::of_kind(error.kind())).collect();
+    Ended { summary: None, exits, errors }
+}

@@ -1,0 +1,97 @@
+//! How old the duplicate of each table is, read from its own record.
+//!
+//! Invariant: nothing is written, and BigQuery is not asked: this must work while it is lost.
+
+use super::run::table_of;
+use crate::lane::now_ms;
+use crate::summarize::rfc3339;
+use crate::wiring;
+use schemas::Plan;
+use schemas::manifest::{Keys, Run};
+use serde::Serialize;
+use stages::Result;
+
+/// How the duplicate of one table stands.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Age {
+    /// The route.
+    pub route: String,
+    /// `dataset.table`.
+    pub table: String,
+    /// Up to when everything is in the duplicate, RFC 3339; absent before the first complete backup.
+    pub data_as_of: Option<String>,
+    /// Seconds since then.
+    pub age_seconds: Option<f64>,
+    /// The recovery point objective.
+    pub rpo_seconds: u64,
+    /// Whether the age is within it.
+    pub within_rpo: bool,
+    /// Table partitions whose older copy stays because the source lost rows of them.
+    pub held: Vec<String>,
+    /// Whether the server may evict the duplicate.
+    pub may_be_evicted: bool,
+    /// What is wrong with the record.
+    pub problem: Option<String>,
+}
+
+impl Age {
+    /// Returns one line for people.
+    pub fn line(&self) -> String {
+        let mut line = match (&self.problem, &self.data_as_of, self.age_seconds) {
+            (Some(problem), ..) => problem.clone(),
+            (None, Some(as_of), Some(age)) => {
+                let verdict = if self.within_rpo { "within" } else { "older than" };
+                let hours = age / 3600.0;
+                format!(
+                    "data as of {as_of}, {hours:.1} h old, {verdict} the RPO of {} s",
+                    self.rpo_seconds
+                )
+            }
+            _ => "no complete backup yet".to_owned(),
+        };
+        if !self.held.is_empty() {
+            let held = self.held.join(", ");
+            line = format!("{line}; older copies stand for what bigquery lost: {held}");
+        }
+        if self.may_be_evicted {
+            line.push_str("; warning: this redis may evict it");
+        }
+        line
+    }
+}
+
+/// Reads the age of every backup route.
+pub async fn ages(plan: &Plan) -> Result<Vec<Age>> {
+    let routes = plan.routes.iter().filter(|route| route.uses.backup);
+    let routes: Vec<_> = routes.collect();
+    if routes.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (duplicate, _) = wiring::make_duplicate(plan)?;
+    let may_be_evicted = duplicate.state().await?.eviction.starts_with("allkeys");
+    let rpo = plan.bigquery_objective.rpo;
+    let mut ages = Vec::with_capacity(routes.len());
+    for route in routes {
+        let stored = duplicate.get(&Keys::new(route.key.text()).run()).await?;
+        let (run, problem) = match stored.as_deref().map(Run::parse) {
+            None => (None, None),
+            Some(Ok(run)) => (Some(run), None),
+            Some(Err(error)) => (None, Some(error.to_string())),
+        };
+        let as_of_us = run.as_ref().map(Run::data_as_of_us);
+        let age = as_of_us.map(|us| (now_ms() as f64 - us as f64 / 1000.0).max(0.0) / 1000.0);
+        let held = run.iter().flat_map(|run| &run.held);
+        ages.push(Age {
+            route: route.name.clone(),
+            table: table_of(route),
+            data_as_of: as_of_us.map(|us| rfc3339(us / 1_000)),
+            age_seconds: age,
+            rpo_seconds: rpo.as_secs(),
+            within_rpo: age.is_some_and(|age| age <= rpo.as_secs_f64()),
+            held: held.map(|held| held.table_partition.clone()).collect(),
+            may_be_evicted,
+            problem,
+        });
+    }
+    Ok(ages)
+}

@@ -1,0 +1,124 @@
+//! The Storage API over our own channels: tokens per call, routing headers, large messages.
+//!
+//! Invariant: every call carries a token that was valid when it was made, and the header that routes it.
+
+use super::failure::from_status;
+use super::storage::big_query_read_client::BigQueryReadClient;
+use super::storage::big_query_write_client::BigQueryWriteClient;
+use super::{BigQuery, CHANNELS};
+use crate::error::{Error, Kind, Result};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
+use tonic::{Code, Request, Status};
+
+/// Largest message taken; BigQuery's own clients allow 128 MB.
+const RECEIVE_MAX: usize = 128 * 1024 * 1024;
+/// Largest message sent; the service refuses appends of more than 10 MB itself.
+const SEND_MAX: usize = 20 * 1024 * 1024;
+/// How much of a stream may be on its way unread: enough to hide a round trip at 1 GB/s, little enough to hold back a
+/// server whose rows nobody takes.
+const WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+
+/// Makes a channel that connects when it is used first.
+pub(super) fn channel(url: &str, timeout: Duration) -> Result<Channel> {
+    let unusable = |error: tonic::transport::Error| {
+        Error::new(Kind::Config, "cannot use \"grpc_endpoint\" of [bigquery]").with_source(error)
+    };
+    let endpoint = Endpoint::from_shared(url.to_owned())
+        .map_err(unusable)?
+        .connect_timeout(timeout)
+        .tcp_nodelay(true)
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(WINDOW_BYTES * 4)
+        .http2_keep_alive_interval(Duration::from_secs(30))
+        .keep_alive_timeout(Duration::from_secs(20));
+    let endpoint = if url.starts_with("https://") {
+        let roots = ClientTlsConfig::new().with_native_roots();
+        endpoint.tls_config(roots).map_err(unusable)?
+    } else {
+        endpoint
+    };
+    Ok(endpoint.connect_lazy())
+}
+
+impl BigQuery {
+    /// Returns a client that reads; each call may take another connection.
+    pub fn read_client(&self) -> BigQueryReadClient<Channel> {
+        BigQueryReadClient::new(self.channel())
+            .max_decoding_message_size(RECEIVE_MAX)
+            .max_encoding_message_size(SEND_MAX)
+    }
+
+    /// Returns a client that writes; each call may take another connection.
+    pub fn write_client(&self) -> BigQueryWriteClient<Channel> {
+        BigQueryWriteClient::new(self.channel())
+            .max_decoding_message_size(RECEIVE_MAX)
+            .max_encoding_message_size(SEND_MAX)
+    }
+
+    fn channel(&self) -> Channel {
+        let turn = self.shared.next_channel.fetch_add(1, Ordering::Relaxed) % CHANNELS;
+        self.shared.channels[turn].clone()
+    }
+
+    /// Wraps a message (or a stream of them) with a token and the routing header, for example
+    /// `&[("read_session.table", "projects/p/datasets/d/tables/t")]`.
+    pub async fn request<T>(&self, message: T, routing: &[(&str, &str)]) -> Result<Request<T>> {
+        let unusable = |_| Error::new(Kind::Internal, "a header for bigquery is no text");
+        let mut request = Request::new(message);
+        let token = format!("Bearer {}", self.shared.credentials.token().await?);
+        let mut token: tonic::metadata::AsciiMetadataValue = token.parse().map_err(unusable)?;
+        token.set_sensitive(true);
+        request.metadata_mut().insert("authorization", token);
+        let routing: Vec<String> =
+            routing.iter().map(|(name, value)| format!("{name}={}", escaped(value))).collect();
+        let routing = routing.join("&").parse().map_err(unusable)?;
+        request.metadata_mut().insert("x-goog-request-params", routing);
+        Ok(request)
+    }
+
+    /// Makes the error of a gRPC status; a token that was refused for its age makes it transient, once.
+    pub fn failed(&self, status: &Status, what: &str) -> Error {
+        if status.code() == Code::Unauthenticated && self.shared.credentials.renew() {
+            return Error::new(Kind::Unavailable, what.to_owned())
+                .with_source("bigquery refused the token; a new one is fetched");
+        }
+        // A channel that cannot connect reports so as a status of its own making.
+        if status.code() == Code::Unavailable && std::error::Error::source(status).is_some() {
+            return Error::new(Kind::Connection, what.to_owned())
+                .with_hint("see that BigQuery's gRPC endpoint is reachable, then: rekindle check")
+                .with_source(format!(
+                    "bigquery at {}: {}",
+                    self.shared.grpc_url,
+                    status.message()
+                ));
+        }
+        from_status(status, what)
+    }
+}
+
+/// Percent-encodes what a routing value must not hold; slashes stay, as Google's own clients have it.
+fn escaped(value: &str) -> String {
+    use std::fmt::Write as _;
+    let mut out = String::with_capacity(value.len());
+    for byte in value.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_.~/".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            // Writing to a string cannot fail.
+            write!(out, "%{byte:02X}").unwrap_or_default();
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::escaped;
+
+    #[test]
+    fn routing_values_are_percent_encoded() {
+        assert_eq!(escaped("projects/p/tables/a b&c"), "projects/p/tables/a%20b%26c");
+    }
+}

@@ -1,0 +1,126 @@
+//! REST calls with raw JSON: one place that sends, renews a refused token, and waits out a busy server.
+//!
+//! Invariant: only calls that may be repeated come here; every one of them is idempotent by a name of ours.
+
+use super::BigQuery;
+use super::failure::{Refusal, from_http};
+use crate::error::{Error, Kind, Result};
+use reqwest::Method;
+use serde_json::Value;
+use std::time::Duration;
+
+/// Tries of one call, and the pause before the second; it doubles.
+const TRIES: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(200);
+/// How long an answer may take; a query waits for less than this in one call.
+const ANSWER_MAX: Duration = Duration::from_mins(2);
+
+/// Makes the HTTP client.
+pub(super) fn client(timeout: Duration) -> Result<reqwest::Client> {
+    reqwest::Client::builder()
+        .connect_timeout(timeout)
+        .timeout(ANSWER_MAX)
+        .user_agent(concat!("rekindle/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .map_err(|error| from_http(error, "cannot make an HTTP client"))
+}
+
+/// A call: method, path behind `/bigquery/v2/projects/<project>/`, query parameters and body.
+pub(super) struct Call<'a> {
+    pub(super) method: Method,
+    pub(super) path: String,
+    pub(super) query: &'a [(&'a str, &'a str)],
+    pub(super) body: Option<&'a Value>,
+    /// What is being done, for the error: `cannot read table a.b`.
+    pub(super) what: &'a str,
+}
+
+/// What came of a call.
+pub(super) enum Answer {
+    /// A body; `Null` where there is none.
+    Body(Value),
+    /// BigQuery said no for good; `tries` tells whether an earlier try may have taken effect.
+    Refused { refusal: Refusal, tries: u32 },
+}
+
+impl BigQuery {
+    /// Makes a call and returns its body, or the error of the refusal.
+    pub(super) async fn ask(&self, call: Call<'_>) -> Result<Value> {
+        let what = call.what;
+        match self.try_ask(call).await? {
+            Answer::Body(body) => Ok(body),
+            Answer::Refused { refusal, .. } => Err(refusal.into_error(what)),
+        }
+    }
+
+    /// Makes a call and returns its body, or `None` where the thing asked for is not there.
+    pub(super) async fn find(&self, call: Call<'_>) -> Result<Option<Value>> {
+        let what = call.what;
+        match self.try_ask(call).await? {
+            Answer::Body(body) => Ok(Some(body)),
+            Answer::Refused { refusal, .. } if refusal.is_not_found() => Ok(None),
+            Answer::Refused { refusal, .. } => Err(refusal.into_error(what)),
+        }
+    }
+
+    /// Makes a call, again where the server is busy or the connection broke.
+    pub(super) async fn try_ask(&self, call: Call<'_>) -> Result<Answer> {
+        let mut pause = PAUSE;
+        let mut tries = 1;
+        loop {
+            let failed = match self.send(&call).await {
+                Ok(Answer::Refused { refusal, .. }) if refusal.code == 401 => {
+                    if !self.shared.credentials.renew() {
+                        return Err(refusal.into_error(call.what));
+                    }
+                    refusal.into_error(call.what)
+                }
+                Ok(Answer::Refused { refusal, .. }) if refusal.is_transient() => {
+                    refusal.into_error(call.what)
+                }
+                Ok(Answer::Refused { refusal, .. }) => {
+                    return Ok(Answer::Refused { refusal, tries });
+                }
+                Ok(body) => return Ok(body),
+                Err(error) if error.kind().is_transient() => error,
+                Err(error) => return Err(error),
+            };
+            if tries == TRIES {
+                return Err(failed);
+            }
+            tracing::debug!(error = %failed, "asking bigquery again");
+            tokio::time::sleep(pause).await;
+            (pause, tries) = (pause * 2, tries + 1);
+        }
+    }
+
+    async fn send(&self, call: &Call<'_>) -> Result<Answer> {
+        let shared = &self.shared;
+        let url =
+            format!("{}/bigquery/v2/projects/{}/{}", shared.rest_url, shared.project, call.path);
+        let mut request = shared
+            .http
+            .request(call.method.clone(), url)
+            .bearer_auth(shared.credentials.token().await?)
+            .query(call.query);
+        if let Some(body) = call.body {
+            request = request.json(body);
+        }
+        let failed = |error| from_http(error, call.what);
+        let response = request.send().await.map_err(failed)?;
+        let code = response.status();
+        let body = response.bytes().await.map_err(failed)?;
+        if !code.is_success() {
+            let refusal = Refusal::of_body(code.as_u16(), &body);
+            return Ok(Answer::Refused { refusal, tries: 1 });
+        }
+        if body.is_empty() {
+            return Ok(Answer::Body(Value::Null));
+        }
+        let body = serde_json::from_slice(&body).map_err(|error| {
+            Error::new(Kind::Unavailable, call.what.to_owned())
+                .with_source(format!("bigquery answered something other than JSON: {error}"))
+        })?;
+        Ok(Answer::Body(body))
+    }
+}
