@@ -14,7 +14,7 @@ const ABOUT: &str =
 const ABOUT_REDIS: &str =
     "Fills Redis from AlloyDB or PostgreSQL through the routes of the plan, and reads it back";
 
-const EXIT_CODES: &str = "\
+pub(super) const EXIT_CODES: &str = "\
 Exit codes:
     0  done and proven as asked
     1  internal: panic, full disk, corrupt or newer journal
@@ -34,9 +34,10 @@ Examples:
   rekindle plan                           what would a run do, and how long would it take?
   rekindle rebuild redis                  do it; run it again to resume
   rekindle rebuild redis --route builds --lost-at 2026-01-31T04:05:06Z
+  rekindle restore bigquery               bring a lost table back from its duplicate in Redis
   rekindle status                         how far is it?
 
-Not built yet, refused by name: backup, restore, verify, bench, drill, report, demo.
+Not built yet, refused by name: backup, verify, bench, drill, report, demo.
 
 ";
 
@@ -88,9 +89,13 @@ pub enum Command {
     /// Known, not built yet.
     #[command(hide = true, disable_help_flag = true)]
     Backup(Rest),
-    /// Known, not built yet.
-    #[command(hide = true, disable_help_flag = true)]
-    Restore(Rest),
+    /// Restores a system from what was kept of it, or resumes the unfinished restore
+    #[command(subcommand_required = true, arg_required_else_help = true, after_help = EXIT_CODES)]
+    Restore {
+        /// Which system.
+        #[command(subcommand)]
+        target: super::restore::Target,
+    },
     /// Known, not built yet.
     #[command(hide = true, disable_help_flag = true)]
     Verify(Rest),
@@ -113,13 +118,16 @@ impl Command {
     pub fn not_built(&self) -> Option<&'static str> {
         match self {
             Self::Backup(_) => Some("backup"),
-            Self::Restore(_) => Some("restore"),
             Self::Verify(_) => Some("verify"),
             Self::Bench(_) => Some("bench"),
             Self::Drill(_) => Some("drill"),
             Self::Report(_) => Some("report"),
             Self::Demo(_) => Some("demo"),
-            Self::Check(_) | Self::Plan(_) | Self::Rebuild { .. } | Self::Status => None,
+            Self::Check(_)
+            | Self::Plan(_)
+            | Self::Rebuild { .. }
+            | Self::Restore { .. }
+            | Self::Status => None,
         }
     }
 }
@@ -296,7 +304,7 @@ pub struct Rest {
     pub rest: Vec<OsString>,
 }
 
-fn parse_past(text: &str) -> Result<jiff::Timestamp, String> {
+pub(super) fn parse_past(text: &str) -> Result<jiff::Timestamp, String> {
     let time: jiff::Timestamp = text.parse().map_err(|_| {
         "must be a time with its zone, for example \"2026-01-31T04:05:06Z\"".to_owned()
     })?;
@@ -373,7 +381,6 @@ mod tests {
         for (line, name) in [
             ("rekindle drill", "drill"),
             ("rekindle backup bigquery --accept-loss builds", "backup"),
-            ("rekindle restore bigquery --replace", "restore"),
             ("rekindle verify redis --tier count", "verify"),
             ("rekindle demo --help", "demo"),
         ] {

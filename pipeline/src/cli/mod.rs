@@ -7,6 +7,7 @@ mod check;
 mod failure;
 mod figures;
 mod loading;
+mod restore;
 mod signals;
 mod status;
 mod summary_text;
@@ -106,8 +107,10 @@ async fn dispatch(cli: &Cli, bars: MultiProgress, signals: &Signals) -> Exit {
             let options = Options { take_over, ..options(shared, &flags.run, signals) };
             rebuild(shared, options, bars, signals).await
         }
+        Command::Restore { target: restore::Target::Bigquery(flags) } => {
+            Box::pin(restore::restore(shared, flags, bars, signals)).await
+        }
         Command::Backup(_)
-        | Command::Restore(_)
         | Command::Verify(_)
         | Command::Bench(_)
         | Command::Drill(_)

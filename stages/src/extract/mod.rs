@@ -1,6 +1,7 @@
 //! Extract: systems that rows are read from.
 
 pub mod postgres;
+pub mod redis_values;
 
 use crate::batch::RawBatch;
 use crate::error::Result;

@@ -1,5 +1,6 @@
 //! Transform: pure functions from source wire bytes to rows and from rows to target wire bytes.
 
+pub mod arrow_rows;
 pub mod copy_binary;
 pub mod keys;
 pub mod redis_command;

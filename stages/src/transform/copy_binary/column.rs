@@ -110,6 +110,13 @@ impl ColumnBuilder {
             ColumnType::Text | ColumnType::Json => Values::Text(texts()),
             ColumnType::Jsonb => Values::Jsonb(texts()),
             ColumnType::Bytea => Values::Bytea(texts()),
+            // PostgreSQL has none of these; a batch of them would not fit its schema.
+            ColumnType::Bytes
+            | ColumnType::Decimal128
+            | ColumnType::Decimal256
+            | ColumnType::Interval
+            | ColumnType::Range(_)
+            | ColumnType::Struct(_) => Values::Bytea(texts()),
             ColumnType::Uuid => Values::Uuid(Vec::with_capacity(rows * 16)),
             ColumnType::Date => Values::Date(Vec::with_capacity(rows)),
             ColumnType::Time => Values::Time(Vec::with_capacity(rows)),
