@@ -60,6 +60,8 @@ pub(super) struct Wanted<'a> {
     pub(super) range: Option<&'a PartitionRange>,
     /// Whether copies of a re-created table are taken, too.
     pub(super) accept_recreated: bool,
+    /// Versions that a backup keeps of each table partition.
+    pub(super) keep_versions: u32,
     /// Now, microseconds since 1970.
     pub(super) now_us: i64,
 }
@@ -97,9 +99,7 @@ pub(super) fn choose(run: &Run, manifests: &[Manifest], wanted: &Wanted<'_>) -> 
             None => manifest.versions.iter().find(|version| version.generation <= entry.generation),
         };
         let Some(version) = found else {
-            // The first rewriting has generation 1: without it, older ones were removed.
-            let is_first_kept =
-                manifest.versions.last().is_some_and(|oldest| oldest.generation <= 1);
+            let is_first_kept = nothing_was_pruned(manifest, wanted.keep_versions);
             if wanted.as_of_us.is_some() && is_first_kept {
                 chosen.later.push(name.clone());
             } else {
@@ -119,6 +119,12 @@ pub(super) fn choose(run: &Run, manifests: &[Manifest], wanted: &Wanted<'_>) -> 
     }
     refuse(run, &pruned, &recreated, wanted)?;
     Ok(chosen)
+}
+
+/// Whether the oldest version kept is the first there was: it has the first generation, or there was room for more.
+fn nothing_was_pruned(manifest: &Manifest, keep_versions: u32) -> bool {
+    let is_first = manifest.versions.last().is_some_and(|oldest| oldest.generation <= 1);
+    is_first || (manifest.retired.is_empty() && manifest.versions.len() < keep_versions as usize)
 }
 
 fn refuse(run: &Run, pruned: &[String], recreated: &[String], wanted: &Wanted<'_>) -> Result<()> {

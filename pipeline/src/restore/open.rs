@@ -223,6 +223,7 @@ impl Opening<'_> {
             as_of_us: asked.as_of_us,
             range: asked.partitions.as_ref(),
             accept_recreated: asked.accept_recreated.contains(&name),
+            keep_versions: self.route.backup.keep_versions,
             now_us: now_ms() * 1000,
         };
         let mut chosen = choose(run, manifests, &wanted)?;

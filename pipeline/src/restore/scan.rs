@@ -52,7 +52,8 @@ pub(super) async fn rebuild(duplicate: &Duplicate, table: &str) -> Result<(Run, 
     let (snapshot_us, schema_hash) = newest
         .map(|version| (version.snapshot_us, version.schema_hash.clone()))
         .unwrap_or_default();
-    let created = manifests.iter().filter_map(Manifest::newest).map(|v| v.table_created_ms).max();
+    // The oldest: copies of a table created later are refused unless they are named.
+    let created = manifests.iter().filter_map(Manifest::newest).map(|v| v.table_created_ms).min();
     let entry = |manifest: &Manifest| RunPartition {
         table_partition: manifest.table_partition.clone(),
         generation: manifest.newest().map_or(0, |version| version.generation),
@@ -155,7 +156,7 @@ fn version(first: &Header, blocks: &[(&Header, u64)]) -> Version {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use schemas::block::CODEC_ARROW_ZSTD;
+    use schemas::block::CODEC_ZSTD_ARROW;
 
     fn block(
         partition: &str,
@@ -164,7 +165,7 @@ mod tests {
         is_last: bool,
     ) -> (BlockKey, (Header, u64)) {
         let header = Header {
-            codec: CODEC_ARROW_ZSTD,
+            codec: CODEC_ZSTD_ARROW,
             is_last,
             rows: 10,
             ordinal,
@@ -176,6 +177,7 @@ mod tests {
             digest: Digest { sum: 7, count: 10 },
             digest_version: 1,
             schema_hash: 255,
+            raw_bytes: 900,
             body_bytes: 90,
             body_xxh3: 1,
             table: "d.t".into(),

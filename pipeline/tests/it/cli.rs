@@ -77,6 +77,11 @@ fn help_of_rebuild_redis() {
 }
 
 #[test]
+fn help_of_restore_bigquery() {
+    insta::assert_snapshot!(help(&["restore", "bigquery"]));
+}
+
+#[test]
 fn help_of_status() {
     insta::assert_snapshot!(help(&["status"]));
 }

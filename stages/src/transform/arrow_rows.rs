@@ -9,7 +9,7 @@ use arrow::buffer::Buffer;
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::ipc::MetadataVersion;
-use arrow::ipc::reader::StreamDecoder;
+use arrow::ipc::reader::{StreamDecoder, StreamReader};
 use arrow::ipc::writer::{IpcWriteOptions, StreamEncoder};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use bytes::Bytes;
@@ -55,15 +55,8 @@ pub fn schema_message(schema: &Schema) -> Result<Bytes> {
 
 /// Reads an IPC schema message, with or without an end mark.
 pub fn read_schema(message: &[u8]) -> Result<SchemaRef> {
-    let mut decoder = StreamDecoder::new();
-    let mut buffer = Buffer::from(message);
-    let wrong = failed("cannot read the arrow schema of a table");
-    while !buffer.is_empty() && decoder.schema().is_none() {
-        decoder.decode(&mut buffer).map_err(&wrong)?;
-    }
-    decoder
-        .schema()
-        .ok_or_else(|| Error::new(Kind::Internal, "a table came without an arrow schema"))
+    let reader = StreamReader::try_new(message, None);
+    Ok(reader.map_err(failed("cannot read the arrow schema of a table"))?.schema())
 }
 
 /// Reads record batch messages of one schema.
