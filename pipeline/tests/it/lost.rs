@@ -321,7 +321,8 @@ impl Lost {
     fn command(&self, more: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_rekindle"));
         command
-            .args(["restore", "bigquery", "--json", "--progress", "none", "--retry-for", "20s"])
+            .args(["restore", "bigquery", "--json", "--progress", "none"])
+            .args(if more.contains(&"--retry-for") { &[][..] } else { &["--retry-for", "20s"] })
             .args(more)
             .current_dir(self.folder.path())
             .env_clear()
