@@ -3,21 +3,21 @@
 //! Invariant: it writes nothing, neither to the target nor under `--state`; every figure says whether it is
 //! measured, derived or unknown.
 
+mod text;
+
 use crate::checkpoint::commit_interval;
 use crate::keys::Buckets;
 use crate::lane::{BATCHES_ALIVE, WRITES};
 use crate::rebuild::{COMMIT_COST_GUESS, CRASH_EVERY, Options, patiently, selected_routes};
 use crate::route::RouteRun;
 use crate::summarize::rss_bytes;
-use crate::wiring::{self, Described};
-use schemas::{Bounds, Plan, duration};
+use crate::wiring::{self, Described, Facts, Sources};
+use schemas::{Bounds, Plan};
 use serde::Serialize;
 use stages::Error;
-use stages::extract::BATCH_BYTES;
-use stages::extract::postgres::{Cut, PostgresServer};
+use stages::extract::{BATCH_BYTES, Estimate};
 use stages::load::Sink;
 use stages::load::redis::RedisSink;
-use std::fmt::Write;
 use std::sync::Arc;
 
 /// Resident memory that a run adds to what `plan` itself uses: journal, TLS, allocator slack. Measured on
@@ -35,8 +35,14 @@ pub struct PlanReport {
     pub command: String,
     /// Fingerprint that a resume compares.
     pub fingerprint: String,
-    /// `host:port/database`.
+    /// `host:port/database`, or what names another system; several with a comma between.
     pub source: String,
+    /// The same, with the word of each system.
+    #[serde(skip)]
+    pub sources: Vec<(&'static str, String)>,
+    /// What one batch may hold.
+    #[serde(skip)]
+    pub batch_bytes: u64,
     /// `host:port/db`.
     pub target: TargetReport,
     /// Partitions at once.
@@ -93,7 +99,7 @@ pub struct RouteReport {
     pub layout: String,
     /// Priority.
     pub priority: u32,
-    /// How it is cut: `ctid`, `split_by` or `whole`.
+    /// How it is cut: `ctid`, `split_by`, `table partitions` or `whole`.
     pub cut: String,
     /// Partitions.
     pub partitions: usize,
@@ -101,6 +107,12 @@ pub struct RouteReport {
     pub rows_estimate: Option<u64>,
     /// Bytes on disk that are read; absent for views and queries.
     pub bytes_estimate: Option<u64>,
+    /// Bytes that are read, where the system tells beforehand.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes_read: Option<u64>,
+    /// Bytes that the system bills, where it bills by bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes_billed: Option<u64>,
     /// What proves that no two rows share a key.
     pub uniqueness: String,
     /// What happens to existing keys.
@@ -118,12 +130,11 @@ pub async fn plan_rebuild(plan: &Plan, options: &Options) -> Result<PlanReport, 
     let one = |error: Error| vec![error];
     let chosen = selected_routes(plan, &options.routes)?;
     let (retry_for, cancel) = (options.retry_for, &options.cancel);
-    let server = patiently(retry_for, cancel, || wiring::connect_source(plan, options.lanes))
-        .await
-        .map_err(one)?;
+    let connect = || wiring::connect_sources(plan, &chosen, options.lanes);
+    let sources = patiently(retry_for, cancel, connect).await.map_err(one)?;
     let sink = wiring::make_sink(plan, options.way).map_err(one)?;
     let state = patiently(retry_for, cancel, || sink.state()).await.map_err(one)?;
-    let described = wiring::describe_routes(&server, &chosen).await?;
+    let described = wiring::describe_routes(&sources, &chosen).await?;
     let mut notes = Vec::new();
     if let Some(refusal) = &state.refusal {
         notes.push(format!("the target cannot be used as it is: {refusal}"));
@@ -134,20 +145,27 @@ pub async fn plan_rebuild(plan: &Plan, options: &Options) -> Result<PlanReport, 
             state.eviction
         ));
     }
-    let mut routes =
-        route_reports(&server, &sink, described, options.lanes, &mut notes).await.map_err(one)?;
+    let (mut routes, batch_bytes) =
+        route_reports(&sources, &sink, described, options.lanes, &mut notes).await.map_err(one)?;
     routes.sort_by_key(|route| route.priority);
-    server.release_snapshot().await;
+    sources.release_snapshot().await;
     let rows_estimate = routes.iter().map(|route| route.rows_estimate).sum::<Option<u64>>();
     let base = rss_bytes() + RUN_BASE_BYTES + options.lanes as u64 * LANE_BASE_BYTES;
-    let batches = options.lanes as u64 * BATCHES_ALIVE as u64 * BATCH_BYTES as u64;
+    let batches = options.lanes as u64 * BATCHES_ALIVE as u64 * batch_bytes;
     let largest = routes.iter().filter_map(|route| route.rows_estimate).max().unwrap_or(0);
     let keys = Buckets::memory_bytes(largest);
+    let addresses = sources.addresses();
     let rto = options.deadline.unwrap_or(plan.redis_objective.rto);
     Ok(PlanReport {
         command: crate::rebuild::COMMAND.to_owned(),
         fingerprint: plan.fingerprint(),
-        source: server.address().to_owned(),
+        source: addresses
+            .iter()
+            .map(|(_, address)| address.as_str())
+            .collect::<Vec<_>>()
+            .join(", "),
+        sources: addresses,
+        batch_bytes,
         target: TargetReport {
             address: sink.address().to_owned(),
             version: state.version,
@@ -161,7 +179,7 @@ pub async fn plan_rebuild(plan: &Plan, options: &Options) -> Result<PlanReport, 
         memory_bound_bytes: base + 2 * batches + keys,
         memory_base_bytes: base,
         memory_keys_bytes: keys,
-        in_flight_bytes: options.lanes as u64 * (WRITES as u64 + 1) * BATCH_BYTES as u64,
+        in_flight_bytes: options.lanes as u64 * (WRITES as u64 + 1) * batch_bytes,
         checkpoint_seconds: commit_interval(COMMIT_COST_GUESS, CRASH_EVERY).as_secs_f64(),
         ledger_bytes: rows_estimate.map(|rows| rows * LEDGER_ROW_BYTES),
         routes,
@@ -171,50 +189,53 @@ pub async fn plan_rebuild(plan: &Plan, options: &Options) -> Result<PlanReport, 
 }
 
 async fn route_reports(
-    server: &Arc<PostgresServer>,
+    sources: &Sources,
     sink: &Arc<RedisSink>,
     described: Vec<Described>,
     lanes: usize,
     notes: &mut Vec<String>,
-) -> stages::Result<Vec<RouteReport>> {
-    let known: Vec<(Cut, Option<u64>, u64, String)> = described
-        .iter()
-        .map(|d| {
-            let shape = &d.shape;
-            (shape.cut(&d.bound.route), shape.rows_estimate(), shape.bytes(), shape.name.clone())
-        })
-        .collect();
-    let runs = wiring::run_routes(server, sink, described);
+) -> stages::Result<(Vec<RouteReport>, u64)> {
+    let known: Vec<Facts> = described.iter().map(Described::facts).collect();
+    let runs = wiring::run_routes(sources, sink, described)?;
     let mut reports = Vec::new();
-    for (run, (cut, rows, bytes, table)) in runs.iter().zip(known) {
+    let mut batch_bytes = BATCH_BYTES;
+    for (run, mut facts) in runs.iter().zip(known) {
+        batch_bytes = batch_bytes.max(run.source.batch_bytes());
         let partitions = run.source.partitions(lanes * 8, 0).await?;
-        let counted = partitions.iter().map(|partition| partition.rows_estimate).sum();
-        // Cutting by key counts the rows exactly.
-        let rows = if cut == Cut::Key { Some(counted) } else { rows };
+        if facts.is_counted_by_cut {
+            facts.rows = Some(partitions.iter().map(|partition| partition.rows_estimate).sum());
+        }
+        let estimate = run.source.estimate().await?;
+        if let Some(estimate) = &estimate {
+            facts.rows = estimate.rows;
+        }
         let name = run.name();
-        if rows.is_none() {
+        if facts.rows.is_none() {
             notes.push(format!("route {name}: rows unknown (never analysed, a view or a query); no ETA until it ran"));
         }
         if !run.has_own_keys {
             notes.push(format!("route {name}: another route may render the same keys; they are replaced one by one and never removed"));
         }
-        if cut == Cut::Whole && partitions.iter().all(|p| p.bounds == Bounds::Whole) {
+        if partitions.iter().all(|p| p.bounds == Bounds::Whole) {
             notes.push(format!(
                 "route {name}: one partition, so one lane and no checkpoint inside it"
             ));
         }
-        reports.push(report(run, cut, partitions.len(), rows, (bytes, table)));
+        if estimate.is_some() && wiring::needs_collision_check(&run.bound) {
+            notes.push(format!("route {name}: its key columns are read, and billed, once more to check that keys are unique"));
+        }
+        reports.push(report(run, facts, partitions.len(), estimate));
     }
-    Ok(reports)
+    Ok((reports, batch_bytes as u64))
 }
 
 fn report(
     run: &RouteRun,
-    cut: Cut,
+    facts: Facts,
     partitions: usize,
-    rows: Option<u64>,
-    (bytes, table): (u64, String),
+    estimate: Option<Estimate>,
 ) -> RouteReport {
+    let Facts { table, cut, rows, bytes, .. } = facts;
     let route = &run.bound.route;
     let uniqueness = if run.bound.key_is_proven_unique {
         "proven by a unique index".to_owned()
@@ -230,15 +251,12 @@ fn report(
         key: route.key.text().to_owned(),
         layout: route.layout.word().to_owned(),
         priority: route.priority,
-        cut: match cut {
-            Cut::Ctid => "ctid",
-            Cut::Key => "split_by",
-            Cut::Whole => "whole",
-        }
-        .to_owned(),
+        cut: cut.to_owned(),
         partitions,
         rows_estimate: rows,
         bytes_estimate: (bytes > 0).then_some(bytes),
+        bytes_read: estimate.and_then(|estimate| estimate.bytes_read),
+        bytes_billed: estimate.map(|estimate| estimate.bytes_billed),
         uniqueness,
         on_conflict: route.on_conflict.word().to_owned(),
         expiry: route
@@ -246,6 +264,7 @@ fn report(
             .as_ref()
             .map_or("never".into(), |e| format!("by column {}", e.column())),
         resume: match run.source.no_catch_up() {
+            None if estimate.is_some() => "continues at the same snapshot".to_owned(),
             None => "continues; rows changed since are read again".to_owned(),
             Some(reason) => format!("starts over, because {reason}"),
         },
@@ -256,79 +275,5 @@ fn report(
             .iter()
             .map(|column| format!("{} {}", column.name, column.source_type))
             .collect(),
-    }
-}
-
-impl PlanReport {
-    /// Renders the report for people.
-    pub fn render(&self) -> String {
-        let mut text = String::new();
-        self.write_to(&mut text).unwrap_or_default();
-        text
-    }
-
-    fn write_to(&self, out: &mut String) -> std::fmt::Result {
-        let mib = |bytes: u64| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
-        let target = &self.target;
-        writeln!(out, "rebuild redis  (nothing is written by this command)")?;
-        writeln!(out, "source   alloydb {}", self.source)?;
-        let limit = target.limit_bytes.map_or("no limit".into(), mib);
-        writeln!(
-            out,
-            "target   {} {}, {} keys, {} used of {limit}, {}",
-            target.version,
-            target.address,
-            target.entries,
-            mib(target.used_bytes),
-            target.eviction
-        )?;
-        writeln!(out, "\nroutes, in order:")?;
-        for route in &self.routes {
-            let rows = route.rows_estimate.map_or("unknown".into(), |rows| format!("~{rows}"));
-            let bytes = route.bytes_estimate.map_or("unknown size".into(), mib);
-            writeln!(out, "  {} (priority {})", route.name, route.priority)?;
-            writeln!(out, "    {} -> {} {}", route.table, route.layout, route.key)?;
-            writeln!(
-                out,
-                "    {rows} rows, {bytes}, {} {} cut by {}",
-                route.partitions,
-                if route.partitions == 1 { "partition" } else { "partitions" },
-                route.cut
-            )?;
-            writeln!(out, "    columns    {}", route.columns.join(", "))?;
-            writeln!(out, "    unique     {}", route.uniqueness)?;
-            writeln!(out, "    on_conflict {}, expiry {}", route.on_conflict, route.expiry)?;
-            writeln!(out, "    resume     {}", route.resume)?;
-        }
-        let total = self.rows_estimate.map_or("unknown".into(), |rows| format!("~{rows}"));
-        writeln!(out, "\nrows in all        {total}")?;
-        writeln!(
-            out,
-            "memory bound       {} = {} base + 2 x {} lanes x {BATCHES_ALIVE} batches x {} + {} for passes over keys",
-            mib(self.memory_bound_bytes),
-            mib(self.memory_base_bytes),
-            self.lanes,
-            mib(BATCH_BYTES as u64),
-            mib(self.memory_keys_bytes)
-        )?;
-        writeln!(
-            out,
-            "work lost per crash at most {:.1} s of acknowledged rows and {} in flight",
-            self.checkpoint_seconds,
-            mib(self.in_flight_bytes)
-        )?;
-        let ledger =
-            self.ledger_bytes.map_or("unknown".into(), |bytes| format!("about {}", mib(bytes)));
-        writeln!(out, "ledger under --state {ledger}")?;
-        let rto = std::time::Duration::from_secs(self.rto_seconds);
-        writeln!(
-            out,
-            "objective          RTO {}; predicted time unknown until measured",
-            duration::format(rto)
-        )?;
-        for note in &self.notes {
-            writeln!(out, "note: {note}")?;
-        }
-        Ok(())
     }
 }

@@ -11,6 +11,7 @@ use crate::lane::{Shared, now_ms};
 use crate::outcome::from_journal;
 use crate::rebuild::{COMMAND, Options};
 use crate::route::RouteRun;
+use crate::snapshots::Snapshots;
 use schemas::Plan;
 use stages::load::{Sentinel, Sink};
 use stages::{Error, Kind, Result};
@@ -227,18 +228,21 @@ pub async fn void_route(engine: &Engine, mut record: RouteRecord) -> Result<()> 
 /// Makes sure that every route has partitions that mean something in the source as it is now.
 pub async fn cut_routes(engine: &Engine) -> Result<()> {
     let shared = &engine.shared;
-    let earlier = shared.snapshots.last().await;
     let records = shared.journal.routes(&shared.run_id).await.map_err(from_journal)?;
     for mut record in records {
         let Some(route) = engine.routes.iter().find(|route| route.name() == record.name) else {
             continue;
         };
         shared.ledger.forget_compacted(route.name())?;
+        route.source.prepare(&shared.run_id).await?;
         let partitions = partitions_of(engine, route.name()).await?;
         let is_begun = partitions.iter().any(|partition| partition.epoch > 0);
-        if let Some(reason) =
-            why_void(route, &record, is_begun, earlier.as_ref().map(|(_, s)| s)).await?
-        {
+        // What was never cut cannot have gone stale.
+        let void = match partitions.is_empty() {
+            true => None,
+            false => why_void(route, &record, is_begun, &shared.snapshots).await?,
+        };
+        if let Some(reason) = void {
             tracing::warn!(route = route.name(), reason, "the route starts over");
             restart_route(engine, &mut record).await?;
         } else if !partitions.is_empty() {
@@ -273,7 +277,7 @@ async fn why_void(
     route: &RouteRun,
     record: &RouteRecord,
     is_begun: bool,
-    earlier: Option<&stages::extract::Snapshot>,
+    snapshots: &Snapshots,
 ) -> Result<Option<&'static str>> {
     if !is_begun {
         // Nothing was read yet; only the cut itself may be stale.
@@ -287,8 +291,15 @@ async fn why_void(
         return Ok(Some("its table was rewritten, or its partitions changed"));
     }
     let session = route.source.open().await?;
-    let continues = earlier.is_some_and(|earlier| session.snapshot().continues(earlier));
-    Ok((!continues).then_some("the source is another server or an earlier state of it"))
+    let snapshot = session.snapshot();
+    let earlier = snapshots.last_like(snapshot).await;
+    let continues = earlier.is_some_and(|earlier| snapshot.continues(&earlier));
+    let reason = if snapshot.is_pinned() {
+        "the state it began to read can no longer be read"
+    } else {
+        "the source is another server or an earlier state of it"
+    };
+    Ok((!continues).then_some(reason))
 }
 
 /// Fills the live counters with what the journal knows.

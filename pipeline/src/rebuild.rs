@@ -107,7 +107,7 @@ fn failed(errors: Vec<Error>) -> Ended {
     Ended { summary: None, exits, errors }
 }
 
-/// Returns the routes that `--route` names, in plan order.
+/// Returns the routes that `--route` names, in plan order; by default all that rebuild Redis.
 pub fn selected_routes(plan: &Plan, names: &[String]) -> Result<Vec<Route>, Vec<Error>> {
     let unknown: Vec<Error> = names
         .iter()
@@ -121,8 +121,29 @@ pub fn selected_routes(plan: &Plan, names: &[String]) -> Result<Vec<Route>, Vec<
     if !unknown.is_empty() {
         return Err(unknown);
     }
-    let is_selected = |route: &&Route| names.is_empty() || names.contains(&route.name);
-    Ok(plan.routes.iter().filter(is_selected).cloned().collect())
+    let is_named = |route: &&Route| names.is_empty() || names.contains(&route.name);
+    let named: Vec<&Route> = plan.routes.iter().filter(is_named).collect();
+    let no_rebuild = named.iter().filter(|route| !route.uses.rebuild && !names.is_empty());
+    let refused: Vec<Error> = no_rebuild
+        .map(|route| {
+            let message =
+                format!("--route {}: it is a backup, redis is not rebuilt by it", route.name);
+            Error::new(Kind::Config, message)
+                .with_hint(format!("rekindle backup bigquery --route {}", route.name))
+        })
+        .collect();
+    if !refused.is_empty() {
+        return Err(refused);
+    }
+    let routes: Vec<Route> =
+        named.into_iter().filter(|route| route.uses.rebuild).cloned().collect();
+    if routes.is_empty() {
+        let message = "the plan has no route that rebuilds redis";
+        return Err(vec![
+            Error::new(Kind::Config, message).with_hint("add a [[route]], then: rekindle plan"),
+        ]);
+    }
+    Ok(routes)
 }
 
 /// Runs `attempt` until it works, fails for good, or `retry_for` has passed.

@@ -6,7 +6,7 @@ use schemas::bind::KeyOnly;
 use schemas::plan::OnConflict;
 use schemas::{BoundRoute, Bounds};
 use stages::extract::Source;
-use stages::transform::{Style, Transform};
+use stages::transform::{Decoder, Style, Transform};
 use stages::{Error, Kind, Result};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -26,6 +26,8 @@ pub struct RouteRun {
     pub transform: MakeTransform,
     /// The route reduced to its key, for the collision and deletion passes.
     pub key_only: Arc<KeyOnly>,
+    /// How batches that hold the key columns only are decoded.
+    pub key_decoder: Decoder,
     /// Whether no other route of the plan can render the same key.
     pub has_own_keys: bool,
     /// Whether the target was empty when it was claimed, so that a first write finds nothing to replace.
@@ -41,6 +43,7 @@ impl RouteRun {
         bound: Arc<BoundRoute>,
         source: Arc<dyn Source>,
         transform: MakeTransform,
+        key_decoder: Decoder,
     ) -> Self {
         let key_only = Arc::new(bound.key_only());
         Self {
@@ -49,6 +52,7 @@ impl RouteRun {
             source,
             transform,
             key_only,
+            key_decoder,
             has_own_keys: true,
             target_was_empty: AtomicBool::new(false),
             only_snapshot: AtomicI64::new(0),

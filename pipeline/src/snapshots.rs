@@ -48,9 +48,16 @@ impl Snapshots {
         known.iter().find(|(other, _)| *other == id).map(|(_, snapshot)| snapshot.clone())
     }
 
-    /// Returns the last snapshot journaled.
-    pub async fn last(&self) -> Option<(i64, Snapshot)> {
-        self.known.lock().await.last().cloned()
+    /// Returns all snapshots journaled, in order.
+    pub async fn all(&self) -> Vec<Snapshot> {
+        self.known.lock().await.iter().map(|(_, snapshot)| snapshot.clone()).collect()
+    }
+
+    /// Returns the last snapshot journaled of the kind of `other`: one run may read two systems.
+    pub async fn last_like(&self, other: &Snapshot) -> Option<Snapshot> {
+        let known = self.known.lock().await;
+        let mut last = known.iter().rev().map(|(_, snapshot)| snapshot);
+        last.find(|snapshot| snapshot.is_pinned() == other.is_pinned()).cloned()
     }
 }
 

@@ -63,6 +63,11 @@ pub enum Bounds {
     KeyNull,
     /// The whole table, view or query in one pass.
     Whole,
+    /// Rows that a condition in the source's own SQL selects.
+    Filter {
+        /// The condition.
+        condition: String,
+    },
     /// Rows of one relation whose row version may be invisible to an earlier snapshot (`xmin` not before `since_xid`).
     ChangedSince {
         /// Qualified and quoted relation.

@@ -11,7 +11,6 @@ use crate::cpu::CpuPool;
 use crate::route::RouteRun;
 use schemas::{Partition, Position};
 use stages::extract::{Columns, Snapshot};
-use stages::transform::copy_binary::Lead;
 use stages::transform::keys::{RenderedKeys, render_keys};
 use stages::{Error, Kind, Result};
 use std::path::Path;
@@ -42,7 +41,8 @@ pub async fn read_keys(
         while let Some(batch) = stream.next().await {
             let raw = batch?;
             let key_only = Arc::clone(&route.key_only);
-            let keys = cpu.submit(move || render_keys(&raw, Lead::None, &key_only)).await?;
+            let decoder = route.key_decoder;
+            let keys = cpu.submit(move || render_keys(&raw, decoder, &key_only)).await?;
             take(&keys)?;
         }
     }

@@ -34,7 +34,7 @@ pub(super) struct Run {
     plan: Plan,
     record: RunRecord,
     target: Target,
-    source_server: Arc<stages::extract::postgres::PostgresServer>,
+    sources: wiring::Sources,
 }
 
 impl Run {
@@ -44,20 +44,20 @@ impl Run {
         let journal =
             Journal::open(&options.state).await.map_err(|error| one(from_journal(error)))?;
         let (retry_for, cancel) = (options.retry_for, &options.cancel);
-        let server = patiently(retry_for, cancel, || wiring::connect_source(plan, options.lanes))
-            .await
-            .map_err(one)?;
+        let connect = || wiring::connect_sources(plan, &chosen, options.lanes);
+        let sources = patiently(retry_for, cancel, connect).await.map_err(one)?;
         let sink = wiring::make_sink(plan, options.way).map_err(one)?;
         patiently(retry_for, cancel, || sink.state()).await.map_err(one)?;
-        let described = wiring::describe_routes(&server, &chosen).await?;
-        let routes = wiring::run_routes(&server, &sink, described);
+        let described = wiring::describe_routes(&sources, &chosen).await?;
+        let routes = wiring::run_routes(&sources, &sink, described).map_err(one)?;
         if let Some(run_id) = &options.take_over {
             sink.release(run_id).await.map_err(one)?;
         }
         let (run, is_resumed) = prepare::open_run(&journal, plan, options, &routes, &*sink).await?;
         let engine = engine(plan, options, &run, journal, sink, routes).await.map_err(one)?;
+        sources.resume_at(&engine.shared.snapshots.all().await);
         let target = prepare::inspect_target(&engine, is_resumed).await.map_err(one)?;
-        Ok(Self { engine, plan: plan.clone(), record: run, target, source_server: server })
+        Ok(Self { engine, plan: plan.clone(), record: run, target, sources })
     }
 
     /// Loads, catches up and reads back; everything found is in the findings.
@@ -151,7 +151,7 @@ impl Run {
             }
         }
         // Nothing is read from the source any more.
-        self.source_server.release_snapshot().await;
+        self.sources.release_snapshot().await;
         if options.verify {
             self.prove(findings).await?;
         }

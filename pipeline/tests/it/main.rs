@@ -1,10 +1,11 @@
-//! The real binary against a real PostgreSQL and a real Redis.
+//! The real binary against a real PostgreSQL, a real Redis and the BigQuery stand-in.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, helpers of tests too")]
 #![allow(clippy::print_stdout, reason = "seeds and figures of a failed test are shown with it")]
 
 mod bad_input;
 mod bad_systems;
+mod bigquery;
 mod carried;
 mod changed;
 mod cli;

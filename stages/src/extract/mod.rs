@@ -1,5 +1,6 @@
 //! Extract: systems that rows are read from.
 
+pub mod bigquery;
 pub mod postgres;
 pub mod redis_values;
 
@@ -21,12 +22,16 @@ pub struct Snapshot {
     pub taken_us: i64,
     /// Write-ahead log position in bytes.
     pub lsn: u64,
-    /// Which server and which history; empty when the source does not tell.
+    /// Which server and which history; empty when the source does not tell. It begins with [`PINNED_MARK`] where every
+    /// read of a run is at the time of one snapshot.
     pub identity: String,
 }
 
+/// What the identity of a pinned snapshot begins with.
+pub const PINNED_MARK: &str = "pinned:";
+
 impl Snapshot {
-    /// Whether this snapshot sees the same history as `earlier`, later on.
+    /// Whether this snapshot sees the same history as `earlier`, later on; a pinned one, the very same state.
     ///
     /// Only then do transaction ids and tuple positions of `earlier` mean anything here. A server that
     /// does not tell who it is never continues anything.
@@ -35,7 +40,24 @@ impl Snapshot {
             && self.identity == earlier.identity
             && self.xmax >= earlier.xmax
             && self.lsn >= earlier.lsn
+            && (!self.is_pinned() || self.taken_us == earlier.taken_us)
     }
+
+    /// Whether it is a time that can be read again, rather than a state that dies with a connection.
+    pub fn is_pinned(&self) -> bool {
+        self.identity.starts_with(PINNED_MARK)
+    }
+}
+
+/// What a read would take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Estimate {
+    /// Rows, where known.
+    pub rows: Option<u64>,
+    /// Bytes that are read, where known.
+    pub bytes_read: Option<u64>,
+    /// Bytes that the system bills.
+    pub bytes_billed: u64,
 }
 
 /// Which columns a read returns.
@@ -82,6 +104,18 @@ pub trait Source: Send + Sync {
     fn relations(&self) -> String;
     /// Why changed rows cannot be told from unchanged ones after a snapshot is lost; `None` when they can.
     fn no_catch_up(&self) -> Option<&'static str>;
+    /// Makes what the run of this id reads, before it is cut; asked again, it finds what is there.
+    async fn prepare(&self, _run_id: &str) -> Result<()> {
+        Ok(())
+    }
+    /// What a read would take, where the system tells beforehand.
+    async fn estimate(&self) -> Result<Option<Estimate>> {
+        Ok(None)
+    }
+    /// Bytes that one raw batch may hold.
+    fn batch_bytes(&self) -> usize {
+        BATCH_BYTES
+    }
     /// Cuts the rows into about `wanted` partitions named `<route>/<first>..`.
     async fn partitions(&self, wanted: usize, first: usize) -> Result<Vec<Partition>>;
     /// Partitions that re-read every row a snapshot with this `xmin` may not have seen.

@@ -71,14 +71,23 @@ pub struct Decoded {
     pub last: LastLead,
     /// Rows that could not be carried, in row order.
     pub bad: Vec<BadRow>,
-    /// Start of every tuple, and the end of the last.
+    /// Start of every tuple, and the end of the last; empty where the wire has no tuples.
     edges: Vec<u32>,
     bytes: Bytes,
 }
 
 impl Decoded {
-    /// Returns the tuple of a row as the wire carried it.
+    /// Makes a batch of rows that arrived as columns, all of them good.
+    pub(super) fn of_rows(rows: RecordBatch) -> Self {
+        let (edges, bytes) = (Vec::new(), Bytes::new());
+        Self { rows, last: LastLead::None, bad: Vec::new(), edges, bytes }
+    }
+
+    /// Returns the tuple of a row as the wire carried it; empty where the wire carried columns.
     pub fn raw(&self, row: usize) -> Bytes {
+        if self.edges.is_empty() {
+            return Bytes::new();
+        }
         self.bytes.slice(self.edges[row] as usize..self.edges[row + 1] as usize)
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Invariant: the keys are the ones that the full transform renders for the same rows.
 
-use super::copy_binary::{Lead, decode};
+use super::Decoder;
 use crate::batch::RawBatch;
 use crate::error::{Error, Kind, Result};
 use schemas::bind::KeyOnly;
@@ -36,9 +36,13 @@ impl RenderedKeys {
     }
 }
 
-/// Renders the keys of a raw batch that holds the columns of `key_only.schema` behind its lead column.
-pub fn render_keys(raw: &RawBatch, lead: Lead, key_only: &KeyOnly) -> Result<RenderedKeys> {
-    let batch = decode(&raw.bytes, lead, &key_only.schema)?;
+/// Renders the keys of a raw batch that holds the columns of `key_only.schema`.
+pub fn render_keys(
+    raw: &RawBatch,
+    decoder: impl Into<Decoder>,
+    key_only: &KeyOnly,
+) -> Result<RenderedKeys> {
+    let batch = decoder.into().decode(raw, &key_only.schema)?;
     let key = key_only.key.renderer(&batch.rows).map_err(|error| {
         Error::new(Kind::Internal, "a decoded column has the wrong arrow type").with_source(error)
     })?;

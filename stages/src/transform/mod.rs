@@ -1,10 +1,13 @@
 //! Transform: pure functions from source wire bytes to rows and from rows to target wire bytes.
 
+pub mod arrow_ipc;
 pub mod arrow_rows;
 pub mod copy_binary;
+mod decoder;
 pub mod keys;
 pub mod redis_command;
 
+pub use decoder::Decoder;
 pub use redis_command::Style;
 
 use crate::batch::{Encoded, RawBatch};

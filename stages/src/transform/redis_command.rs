@@ -17,10 +17,9 @@ pub use trial::{
     TRIAL_PREFIX, TrialEntry, trial_edges, trial_entries, trial_payload, trial_removal,
 };
 
-use super::Transform;
-use super::copy_binary::{Lead, decode};
+use super::{Decoder, Transform};
 use crate::batch::{Encoded, RawBatch};
-use crate::error::{Error, Kind, Result};
+use crate::error::Result;
 use batch::BatchEncoder;
 use dump::DumpEncoder;
 use schemas::BoundRoute;
@@ -47,7 +46,7 @@ pub enum Way {
     Restore(ListpackLimits),
 }
 
-/// Encodes COPY BINARY batches as Redis commands.
+/// Encodes raw batches as Redis commands.
 ///
 /// | layout | `Blank` | `Exact` | `Keep` |
 /// |---|---|---|---|
@@ -60,7 +59,7 @@ pub enum Way {
 #[derive(Debug)]
 pub struct RedisCommands {
     bound: Arc<BoundRoute>,
-    lead: Lead,
+    decoder: Decoder,
     style: Style,
     /// Present where hashes go by `RESTORE`.
     dump: Option<DumpEncoder>,
@@ -72,7 +71,12 @@ pub struct RedisCommands {
 
 impl RedisCommands {
     /// Makes the transform of one route.
-    pub fn new(bound: Arc<BoundRoute>, lead: Lead, style: Style, way: Way) -> Self {
+    pub fn new(
+        bound: Arc<BoundRoute>,
+        decoder: impl Into<Decoder>,
+        style: Style,
+        way: Way,
+    ) -> Self {
         let field_headers: Vec<Vec<u8>> = bound
             .fields
             .iter()
@@ -91,7 +95,7 @@ impl RedisCommands {
             }
             _ => None,
         };
-        Self { bound, lead, style, dump, field_headers, row_overhead }
+        Self { bound, decoder: decoder.into(), style, dump, field_headers, row_overhead }
     }
 }
 
@@ -100,13 +104,7 @@ impl Transform for RedisCommands {
     /// no row, or a cut by key in which all rows share one value and more may follow. The digest and its
     /// count cover every row that could be decoded; rows with a value that could not are rejects only.
     fn apply(&self, raw: RawBatch, now_ms: i64) -> Result<Encoded> {
-        let decoded = decode(&raw.bytes, self.lead, &self.bound.schema)?;
-        if decoded.rows.num_rows() != raw.rows {
-            return Err(Error::new(
-                Kind::Internal,
-                format!("a batch of {} rows decoded to {}", raw.rows, decoded.rows.num_rows()),
-            ));
-        }
+        let decoded = self.decoder.decode(&raw, &self.bound.schema)?;
         let mut encoder = BatchEncoder::new(self, &decoded, raw.bytes.len(), now_ms)?;
         for row in 0..raw.rows {
             encoder.row(row)?;

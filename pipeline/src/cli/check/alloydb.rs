@@ -4,12 +4,12 @@
 
 use super::controls::Control;
 use crate::cli::figures::{bytes, count};
-use crate::wiring::{Described, connect_source, describe_routes};
-use schemas::plan::{OnCollision, Origin};
+use crate::wiring::{On, connect_postgres, describe_postgres};
+use schemas::plan::{OnCollision, Origin, System};
 use schemas::{Plan, Route};
 use sqlx::{AssertSqlSafe, PgConnection};
 use stages::connect::postgres::from_sqlx;
-use stages::extract::postgres::{Cut, PostgresServer};
+use stages::extract::postgres::{Cut, PostgresServer, Shape};
 use stages::{Error, Result};
 
 /// Oldest server whose `pg_current_snapshot` this program reads.
@@ -21,7 +21,7 @@ pub(super) async fn controls(plan: &Plan, names: &[String]) -> Vec<Control> {
     if plan.alloydb.is_none() {
         return Vec::new();
     }
-    let server = match connect_source(plan, 1).await {
+    let server = match connect_postgres(plan, 1).await {
         Ok(server) => server,
         Err(error) => {
             return vec![
@@ -37,7 +37,8 @@ pub(super) async fn controls(plan: &Plan, names: &[String]) -> Vec<Control> {
     controls.push(snapshot(&server).await);
     controls.push(identity(&server).await);
     for route in &plan.routes {
-        if names.is_empty() || names.contains(&route.name) {
+        let is_asked = names.is_empty() || names.contains(&route.name);
+        if is_asked && route.origin.system() == System::AlloyDb {
             controls.extend(of_route(&server, route).await);
         }
     }
@@ -135,22 +136,17 @@ async fn identity(server: &PostgresServer) -> Control {
 
 async fn of_route(server: &PostgresServer, route: &Route) -> Vec<Control> {
     let name = format!("route {}", route.name);
-    match describe_routes(server, std::slice::from_ref(route)).await {
+    match describe_postgres(server, route).await {
         Err(errors) => errors
             .iter()
             .map(|error| Control::of_error(&name, &without_route(error, route)))
             .collect(),
         Ok(described) => {
-            let mut controls = Vec::new();
-            for described in described {
-                controls.push(match readable(server, &described).await {
-                    Ok(()) => table(&name, &described),
-                    Err(error) => Control::of_error(&name, &error),
-                });
-                controls.push(key(&name, &described));
-                controls.push(rows(&name, &described));
-            }
-            controls
+            let readable = match readable(server, &described).await {
+                Ok(()) => table(&name, &described),
+                Err(error) => Control::of_error(&name, &error),
+            };
+            vec![readable, key(&name, &described), rows(&name, &described)]
         }
     }
 }
@@ -184,7 +180,7 @@ fn source_of(error: &Error) -> String {
 }
 
 /// Asks for no row, so that permissions, columns and the plan's own SQL are checked and nothing is read.
-async fn readable(server: &PostgresServer, described: &Described) -> Result<()> {
+async fn readable(server: &PostgresServer, described: &On<Shape>) -> Result<()> {
     let route = &described.bound.route;
     let columns: Vec<String> =
         described.bound.schema.columns.iter().map(|column| quoted(&column.name)).collect();
@@ -203,8 +199,8 @@ fn quoted(identifier: &str) -> String {
     format!("\"{}\"", identifier.replace('"', "\"\""))
 }
 
-fn table(name: &str, described: &Described) -> Control {
-    let Described { bound, shape } = described;
+fn table(name: &str, described: &On<Shape>) -> Control {
+    let On { bound, shape } = described;
     let cut = match shape.cut(&bound.route) {
         Cut::Ctid => "read in ranges of blocks".to_owned(),
         Cut::Key => {
@@ -222,7 +218,7 @@ fn table(name: &str, described: &Described) -> Control {
     )
 }
 
-fn key(name: &str, described: &Described) -> Control {
+fn key(name: &str, described: &On<Shape>) -> Control {
     let bound = &described.bound;
     let template = bound.route.key.text();
     let detail = match &bound.route.on_collision {
@@ -244,8 +240,8 @@ fn key(name: &str, described: &Described) -> Control {
     Control::ok(format!("{name}: key"), detail)
 }
 
-fn rows(name: &str, described: &Described) -> Control {
-    let Described { bound, shape } = described;
+fn rows(name: &str, described: &On<Shape>) -> Control {
+    let On { bound, shape } = described;
     let control = format!("{name}: rows");
     if let Some(rows) = shape.rows_estimate() {
         return Control::ok(

@@ -4,6 +4,7 @@
 
 mod acl;
 mod alloydb;
+mod bigquery;
 mod controls;
 mod redis;
 mod state;
@@ -92,13 +93,15 @@ async fn controls(shared: &Shared) -> Vec<Control> {
     };
     let mut controls = vec![plan_control(shared, &plan)];
     let (of_state, unfinished) = state::controls(&shared.state).await;
-    // Two systems that do not answer cost the time of one.
-    let (of_alloydb, of_redis) = tokio::join!(
+    // Systems that do not answer cost the time of one.
+    let (of_alloydb, of_bigquery, of_redis) = tokio::join!(
         alloydb::controls(&plan, &shared.routes),
+        bigquery::controls(&plan, &shared.routes),
         redis::controls(&plan, unfinished.as_deref())
     );
     controls.extend(of_state);
     controls.extend(of_alloydb);
+    controls.extend(of_bigquery);
     controls.extend(of_redis);
     controls
 }

@@ -4,9 +4,11 @@
 
 use super::BigQuery;
 use super::failure::from_client;
+use super::rest::Call;
 use crate::error::Result;
 use gcp_bigquery_client::error::BQError;
 use gcp_bigquery_client::model::dataset::Dataset;
+use reqwest::Method;
 
 /// What the product needs to know of a dataset.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +31,29 @@ impl BigQuery {
                 Err(from_client(error, &format!("cannot read dataset {dataset} of bigquery")))
             }
         }
+    }
+
+    /// Returns where jobs on a dataset run: where the plan says, or where the dataset is.
+    pub async fn location_of(&self, dataset: &str) -> Result<Option<String>> {
+        if let Some(location) = self.location() {
+            return Ok(Some(location.to_owned()));
+        }
+        Ok(self.dataset(dataset).await?.map(|facts| facts.location))
+    }
+
+    /// Returns how many hours back the tables of a dataset can be read, where it says so.
+    pub async fn time_travel_hours(&self, dataset: &str) -> Result<Option<i64>> {
+        let call = Call {
+            method: Method::GET,
+            path: format!("datasets/{dataset}"),
+            query: &[],
+            body: None,
+            what: &format!("cannot read dataset {dataset} of bigquery"),
+        };
+        // The typed model does not know this field.
+        let found = self.find(call).await?;
+        let hours = found.as_ref().and_then(|dataset| dataset.get("maxTimeTravelHours")?.as_str());
+        Ok(hours.and_then(|hours| hours.parse().ok()))
     }
 
     /// Makes a dataset unless it is there.

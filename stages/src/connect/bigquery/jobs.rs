@@ -163,6 +163,13 @@ impl BigQuery {
 
     /// Returns how many bytes a statement would read, without running it.
     pub async fn dry_run(&self, statement: &JobStatement<'_>) -> Result<u64> {
+        let job = self.dry_run_job(statement).await?;
+        let bytes = job.pointer("/statistics/totalBytesProcessed").and_then(Value::as_str);
+        Ok(bytes.and_then(|bytes| bytes.parse().ok()).unwrap_or(0))
+    }
+
+    /// Returns the resource of the job that a statement would be: its schema and bytes, without running it.
+    pub async fn dry_run_job(&self, statement: &JobStatement<'_>) -> Result<Value> {
         let mut query = json!({"query": statement.sql, "useLegacySql": false});
         if !statement.parameters.is_empty() {
             query["parameterMode"] = "NAMED".into();
@@ -179,9 +186,7 @@ impl BigQuery {
             body: Some(&body),
             what: "a query of bigquery was refused",
         };
-        let job = self.ask(call).await?;
-        let bytes = job.pointer("/statistics/totalBytesProcessed").and_then(Value::as_str);
-        Ok(bytes.and_then(|bytes| bytes.parse().ok()).unwrap_or(0))
+        self.ask(call).await
     }
 }
 

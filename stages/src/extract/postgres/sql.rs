@@ -75,6 +75,10 @@ pub(super) fn copy(
             conditions.push(format!("{column} is null"));
             from_origin(route)
         }
+        Bounds::Filter { condition } => {
+            conditions.push(format!("({condition}\n)"));
+            from_origin(route)
+        }
         Bounds::Whole => {
             if let Some(OnCollision::Last { order_by }) = &route.on_collision {
                 order = Some(format!("{} nulls first", quote(order_by)));

@@ -6,6 +6,7 @@
 use super::{KEEP_HASH_SHA1, RedisCommands, Style, resp};
 use crate::batch::{Encoded, Entry, RawBatch, Rejected, Unit};
 use crate::error::{Error, Kind, Result};
+use crate::transform::arrow_ipc;
 use crate::transform::copy_binary::{BadRow, Decoded, LastLead, Lead};
 use arrow::array::UInt64Array;
 use arrow::compute::take_record_batch;
@@ -15,7 +16,7 @@ use schemas::key::KeyRenderer;
 use schemas::layout::{ExpiryTimes, HashFields, RowValues, string_value_hash};
 use schemas::plan::Layout;
 use schemas::text::TypeMismatch;
-use schemas::{Digest, Position};
+use schemas::{Digest, Position, TableSchema};
 
 /// Rows in one transaction or `MSET`: enough to make what surrounds them cheap, few enough not to block the server.
 const GROUP_ROWS_MAX: u32 = 64;
@@ -296,8 +297,8 @@ impl<'a> BatchEncoder<'a> {
     pub(super) fn finish(mut self, raw: &RawBatch) -> Result<Encoded> {
         self.close_group();
         Ok(Encoded {
-            position: position(&self.decoded.last, self.commands.lead, raw.is_last),
-            rejected: rejected(self.decoded, self.rejected)?,
+            position: position(&self.decoded.last, self.commands.decoder.lead(), raw.is_last),
+            rejected: rejected(self.decoded, self.rejected, &self.commands.bound.schema)?,
             payload: Bytes::from(self.payload),
             units: self.units,
             may_keep: self.commands.style == Style::Keep,
@@ -325,7 +326,11 @@ fn position(last: &LastLead, lead: Lead, is_last: bool) -> Position {
     }
 }
 
-fn rejected(decoded: &Decoded, rejected: Vec<(usize, String)>) -> Result<Option<Rejected>> {
+fn rejected(
+    decoded: &Decoded,
+    rejected: Vec<(usize, String)>,
+    schema: &TableSchema,
+) -> Result<Option<Rejected>> {
     if rejected.is_empty() {
         return Ok(None);
     }
@@ -333,6 +338,7 @@ fn rejected(decoded: &Decoded, rejected: Vec<(usize, String)>) -> Result<Option<
     let rows = take_record_batch(&decoded.rows, &indexes).map_err(|error| {
         Error::new(Kind::Internal, "rejected rows could not be collected").with_source(error)
     })?;
+    let rows = arrow_ipc::storable(&rows, schema)?;
     let raw = rejected.iter().map(|(row, _)| decoded.raw(*row)).collect();
     let reasons = rejected.into_iter().map(|(_, reason)| reason).collect();
     Ok(Some(Rejected { rows, raw, reasons }))

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::batch::Unit;
+use crate::transform::copy_binary::Lead;
 use crate::transform::copy_binary::tests::{schema, tuple};
 use crate::transform::keys::render_keys;
 use bytes::Bytes;

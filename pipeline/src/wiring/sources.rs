@@ -1,0 +1,116 @@
+//! The systems that the routes of a run read from.
+//!
+//! Invariant: only a system that a route reads is connected to.
+
+use super::CONNECT_TIMEOUT;
+use schemas::plan::System;
+use schemas::{BoundRoute, Plan, Route};
+use stages::connect::{bigquery, postgres};
+use stages::extract::bigquery::{BigQueryServer, BigQuerySource, Shape as BigQueryShape};
+use stages::extract::postgres::{PostgresServer, PostgresSource, Shape as PostgresShape};
+use stages::extract::{Snapshot, Source};
+use stages::{Error, Kind, Result};
+use std::sync::Arc;
+
+/// The source systems of a run, connected.
+#[derive(Clone, Default)]
+pub struct Sources {
+    postgres: Option<Arc<PostgresServer>>,
+    bigquery: Option<Arc<BigQueryServer>>,
+}
+
+/// Connects to every system that one of the routes reads.
+pub async fn connect_sources(plan: &Plan, routes: &[Route], lanes: usize) -> Result<Sources> {
+    let reads = |system| routes.iter().any(|route| route.origin.system() == system);
+    let mut sources = Sources::default();
+    if reads(System::AlloyDb) {
+        sources.postgres = Some(connect_postgres(plan, lanes).await?);
+    }
+    if reads(System::BigQuery) {
+        sources.bigquery = Some(connect_bigquery(plan).await?);
+    }
+    Ok(sources)
+}
+
+/// Connects to PostgreSQL: one connection per lane, one that holds the snapshot, two for control.
+pub async fn connect_postgres(plan: &Plan, lanes: usize) -> Result<Arc<PostgresServer>> {
+    let Some(section) = &plan.alloydb else {
+        return Err(Error::new(Kind::Config, "the plan has no [alloydb] section"));
+    };
+    let connections = u32::try_from(lanes + 3).unwrap_or(u32::MAX);
+    let server = postgres::connect(&section.url.0, connections, CONNECT_TIMEOUT).await?;
+    Ok(Arc::new(PostgresServer::new(server, section.snapshot_max)))
+}
+
+/// Connects to BigQuery and pins the time that everything is read at.
+pub async fn connect_bigquery(plan: &Plan) -> Result<Arc<BigQueryServer>> {
+    let Some(section) = &plan.bigquery else {
+        return Err(Error::new(Kind::Config, "the plan has no [bigquery] section"));
+    };
+    let bigquery = bigquery::connect(section, CONNECT_TIMEOUT).await?;
+    let server = BigQueryServer::begin(bigquery, section.staging_dataset.clone()).await?;
+    Ok(Arc::new(server))
+}
+
+impl Sources {
+    /// Returns each system's word and address.
+    pub fn addresses(&self) -> Vec<(&'static str, String)> {
+        let postgres = self
+            .postgres
+            .iter()
+            .map(|server| (System::AlloyDb.word(), server.address().to_owned()));
+        let bigquery =
+            self.bigquery.iter().map(|server| (System::BigQuery.word(), server.address()));
+        postgres.chain(bigquery).collect()
+    }
+
+    /// Lets go of what a snapshot holds on a source.
+    pub async fn release_snapshot(&self) {
+        if let Some(server) = &self.postgres {
+            server.release_snapshot().await;
+        }
+    }
+
+    /// Reads at the pinned snapshot that the run has used before, where that is still there.
+    pub fn resume_at(&self, used: &[Snapshot]) {
+        let Some(server) = &self.bigquery else { return };
+        let identity = server.snapshot().identity;
+        let last = used.iter().rev().find(|snapshot| snapshot.identity == identity);
+        if let Some(snapshot) = last
+            && !server.resume_at(snapshot)
+        {
+            tracing::warn!(
+                "bigquery no longer has the state that the run began to read, or a table is younger: its routes start over"
+            );
+        }
+    }
+
+    pub(super) fn postgres(&self) -> Result<&Arc<PostgresServer>> {
+        self.postgres.as_ref().ok_or_else(|| unconnected(System::AlloyDb))
+    }
+
+    pub(super) fn bigquery(&self) -> Result<&Arc<BigQueryServer>> {
+        self.bigquery.as_ref().ok_or_else(|| unconnected(System::BigQuery))
+    }
+
+    pub(super) fn postgres_source(
+        &self,
+        bound: Arc<BoundRoute>,
+        shape: PostgresShape,
+    ) -> Result<Arc<dyn Source>> {
+        Ok(Arc::new(PostgresSource::new(Arc::clone(self.postgres()?), bound, shape)))
+    }
+
+    pub(super) fn bigquery_source(
+        &self,
+        bound: Arc<BoundRoute>,
+        shape: BigQueryShape,
+    ) -> Result<Arc<dyn Source>> {
+        Ok(Arc::new(BigQuerySource::new(Arc::clone(self.bigquery()?), bound, shape)))
+    }
+}
+
+/// Whoever describes a route has connected to its system.
+fn unconnected(system: System) -> Error {
+    Error::new(Kind::Internal, format!("{} is not connected", system.word()))
+}
