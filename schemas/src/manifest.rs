@@ -120,6 +120,11 @@ impl BlockEntry {
 }
 
 impl Version {
+    /// Returns the XXH3-64 of the text of this version, 16 hex digits.
+    pub fn xxh3_hex(&self) -> String {
+        xxh3_hex(&text(self))
+    }
+
     /// Returns the digest and count, or `None` when another version of the row hash made it.
     pub fn digest(&self) -> Option<Digest> {
         (self.digest_version == DIGEST_VERSION)
@@ -168,8 +173,29 @@ pub struct RunPartition {
     pub generation: u64,
     /// Rows of that.
     pub rows: u64,
-    /// XXH3-64 of the manifest as stored, 16 hex digits.
-    pub manifest_xxh3: String,
+    /// XXH3-64 of that version's text in the manifest, 16 hex digits.
+    pub version_xxh3: String,
+}
+
+impl RunPartition {
+    /// Describes the newest version of a manifest.
+    pub fn of(manifest: &Manifest) -> Option<Self> {
+        let newest = manifest.newest()?;
+        Some(Self {
+            table_partition: manifest.table_partition.clone(),
+            generation: newest.generation,
+            rows: newest.rows,
+            version_xxh3: newest.xxh3_hex(),
+        })
+    }
+
+    /// Whether a manifest is the one that was recorded, or one that a later backup published after it.
+    pub fn is_met_by(&self, manifest: &Manifest) -> bool {
+        manifest.newest().is_some_and(|newest| {
+            newest.generation > self.generation
+                || (newest.generation == self.generation && newest.xxh3_hex() == self.version_xxh3)
+        })
+    }
 }
 
 /// A table partition that the source damaged, emptied or lost: its copy is as old as it says.

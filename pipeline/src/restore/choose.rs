@@ -190,7 +190,7 @@ mod tests {
             table_partition: manifest.table_partition.clone(),
             generation: 3,
             rows: 0,
-            manifest_xxh3: String::new(),
+            version_xxh3: String::new(),
         };
         Run {
             format: FORMAT,

@@ -4,7 +4,7 @@
 //! or altered is named.
 
 use schemas::Plan;
-use schemas::manifest::{Keys, Manifest, ManifestError, Run, TableRecord, Version, xxh3_hex};
+use schemas::manifest::{Keys, Manifest, ManifestError, Run, RunPartition, TableRecord, Version};
 use stages::connect::redis::Endpoint;
 use stages::extract::redis_values::RedisValues;
 use stages::{Error, Kind, Result};
@@ -74,8 +74,9 @@ impl Duplicate {
         Run::parse(&text).map_err(|error| altered(&key, &error))
     }
 
-    /// Returns the manifest of a table partition, which must be the one that the run record names.
-    pub(super) async fn manifest(&self, partition: &str, xxh3: &str) -> Result<Manifest> {
+    /// Returns the manifest of a table partition: the one that the run record names, or one that came after it.
+    pub(super) async fn manifest(&self, entry: &RunPartition) -> Result<Manifest> {
+        let partition = &entry.table_partition;
         let key = self.keys.manifest(partition);
         let Some(text) = self.values.get(&key).await? else {
             return Err(damaged(format!(
@@ -83,9 +84,10 @@ impl Duplicate {
             )));
         };
         let manifest = Manifest::parse(&text, partition).map_err(|error| altered(&key, &error))?;
-        if xxh3_hex(&text) != xxh3 {
-            // A backup that is under way, or was killed, has published newer versions than the last complete one.
-            tracing::info!(key, "the manifest is newer than the last complete backup");
+        if !entry.is_met_by(&manifest) {
+            return Err(damaged(format!(
+                "key {key} is altered or older than the last complete backup: it is not the manifest that the record of that backup names"
+            )));
         }
         Ok(manifest)
     }

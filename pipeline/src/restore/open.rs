@@ -11,6 +11,7 @@ use super::{COMMAND, Options, Shared, scan, target};
 use crate::journal::{Journal, NewRun, RestoreRecord, RouteRecord, RunRecord, RunStatus};
 use crate::lane::now_ms;
 use crate::outcome::from_journal;
+use crate::summarize::rfc3339;
 use futures::stream::{self, StreamExt};
 use schemas::manifest::{Manifest, Run, TableRecord};
 use schemas::plan::Origin;
@@ -128,7 +129,7 @@ async fn read(shared: &Shared, duplicate: &Duplicate) -> Result<(Run, Vec<Manife
     let run = shared.patiently(|| duplicate.run()).await?;
     let entries = run.table_partitions.clone();
     let found: Vec<Result<Manifest>> = stream::iter(&entries)
-        .map(|entry| duplicate.manifest(&entry.table_partition, &entry.manifest_xxh3))
+        .map(|entry| duplicate.manifest(entry))
         .buffered(MANIFESTS_AT_ONCE)
         .collect()
         .await;
@@ -142,6 +143,24 @@ async fn read(shared: &Shared, duplicate: &Duplicate) -> Result<(Run, Vec<Manife
         }
     }
     if broken.is_empty() { Ok((run, manifests)) } else { Err(damaged(named(&broken))) }
+}
+
+/// Says which copies are older than the backup, because the source had lost rows of them by then.
+fn held(run: &Run, taken: &[Taken]) -> Option<String> {
+    let is_taken = |name: &str| taken.iter().any(|taken| taken.table_partition == name);
+    let held = run.held.iter().filter(|held| is_taken(&held.table_partition));
+    let names: Vec<String> = held
+        .map(|held| {
+            let until = rfc3339(held.good_until_us / 1000);
+            format!("{} as of {until}", held.table_partition)
+        })
+        .collect();
+    (!names.is_empty()).then(|| {
+        format!(
+            "table partitions {} are older than the last backup: the source had lost rows of them by then",
+            named(&names)
+        )
+    })
 }
 
 /// What opening a table needs.
@@ -260,6 +279,7 @@ impl Opening<'_> {
         let mut findings =
             Findings { makes_destination: existing.is_none(), ..Findings::default() };
         findings.warnings = self.warnings(existing.as_ref(), &chosen, &recorded, way).await;
+        findings.warnings.extend(held(run, &chosen.taken));
         let choice = Choice {
             way,
             replaces,

@@ -153,9 +153,12 @@ async fn set_up(
 
 /// The routes to restore, by priority; a route that cannot be is refused by name.
 fn routes(plan: &Plan, options: &Options) -> std::result::Result<Vec<Route>, Vec<Error>> {
-    let named = crate::rebuild::selected_routes(plan, &options.routes)?;
-    let is_asked = |route: &Route| route.uses.backup || options.routes.contains(&route.name);
-    let mut routes: Vec<Route> = named.into_iter().filter(is_asked).collect();
+    // A route that is named is refused by name below, where it cannot be restored.
+    let is_asked = |route: &&Route| match options.routes.as_slice() {
+        [] => route.uses.backup,
+        names => names.contains(&route.name),
+    };
+    let mut routes: Vec<Route> = plan.routes.iter().filter(is_asked).cloned().collect();
     if routes.is_empty() {
         return Err(vec![lacks("backup route")]);
     }

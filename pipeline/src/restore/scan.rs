@@ -58,7 +58,7 @@ pub(super) async fn rebuild(duplicate: &Duplicate, table: &str) -> Result<(Run, 
         table_partition: manifest.table_partition.clone(),
         generation: manifest.newest().map_or(0, |version| version.generation),
         rows: manifest.newest().map_or(0, |version| version.rows),
-        manifest_xxh3: String::new(),
+        version_xxh3: String::new(),
     };
     let run = Run {
         format: FORMAT,

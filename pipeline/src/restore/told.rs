@@ -64,7 +64,7 @@ pub(super) fn summary(
         rows_per_second: shared.counters.rows_now() as f64 / seconds.max(1e-9),
         peak_rss_bytes: peak_rss_bytes(),
         resumed: run.attempts.saturating_sub(1),
-        verified: verified(options, proof),
+        verified: verified(options, proof, status),
         priorities: if is_complete {
             vec![PriorityDone {
                 priority: 0,
@@ -103,8 +103,10 @@ fn route(shared: &Shared, table: &Table) -> RouteSummary {
     }
 }
 
-fn verified(options: &Options, proof: &Proof) -> Verified {
-    if !options.verify || proof.counted == 0 {
+fn verified(options: &Options, proof: &Proof, status: RunEnd) -> Verified {
+    // A table without rows is proven to have none.
+    let is_proven = proof.counted > 0 || status == RunEnd::Done;
+    if !options.verify || !is_proven {
         return Verified { tier: "none".into(), ..Verified::default() };
     }
     let is_full = proof.compared == proof.counted;

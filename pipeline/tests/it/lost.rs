@@ -7,7 +7,7 @@ use crate::lost_rows::rows_of;
 use crate::world::Ran;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
-use fixtures::servers::{BigQuery, BigQueryOptions, Redis, RedisOptions};
+use fixtures::servers::{BigQueryOptions, BigQueryServer, Redis, RedisOptions};
 use redis::Commands;
 use schemas::block::{self, CODEC_ZSTD_ARROW, Header};
 use schemas::digest::DIGEST_VERSION;
@@ -27,7 +27,7 @@ pub(crate) const PREFIX: &str = "log:builds";
 
 /// One test's systems and files.
 pub(crate) struct Lost {
-    pub(crate) bigquery: BigQuery,
+    pub(crate) bigquery: BigQueryServer,
     pub(crate) redis: Redis,
     pub(crate) folder: TempDir,
     pub(crate) runtime: tokio::runtime::Runtime,
@@ -70,7 +70,7 @@ pub(crate) fn table() -> Value {
 impl Lost {
     /// Starts the servers; the dataset `logs` has a table `original` of the same shape, and none called `builds`.
     pub(crate) fn new(row_key: bool) -> Self {
-        let bigquery = BigQuery::start(BigQueryOptions::default()).unwrap();
+        let bigquery = BigQueryServer::start(BigQueryOptions::default()).unwrap();
         let redis = Redis::start(RedisOptions::default()).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -249,14 +249,8 @@ impl Lost {
             retired: Vec::new(),
             check: String::new(),
         };
-        let text = manifest.to_json();
-        let _: () = redis.set(&key, &text).unwrap();
-        RunPartition {
-            table_partition: name.to_owned(),
-            generation: manifest.versions[0].generation,
-            rows: manifest.versions[0].rows,
-            manifest_xxh3: manifest::xxh3_hex(&text),
-        }
+        let _: () = redis.set(&key, manifest.to_json()).unwrap();
+        RunPartition::of(&manifest).unwrap()
     }
 
     pub(crate) fn connection(&self) -> redis::Connection {
@@ -363,7 +357,7 @@ impl Lost {
     }
 }
 
-fn plan(bigquery: &BigQuery, redis: &Redis, row_key: bool) -> String {
+fn plan(bigquery: &BigQueryServer, redis: &Redis, row_key: bool) -> String {
     let key = if row_key { "row_key = \"log_id\"\n" } else { "" };
     format!(
         "[objectives]\nbigquery = {{ rto = \"24h\", rpo = \"3650d\" }}\n\

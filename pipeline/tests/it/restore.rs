@@ -26,7 +26,8 @@ fn count(days: &[Days]) -> u64 {
 
 #[test]
 fn a_lost_table_comes_back_with_every_type_and_all_that_belongs_to_it() {
-    let (lost, days) = lost(4_000, false);
+    let is_soak = std::env::var("REKINDLE_SOAK").is_ok_and(|value| value == "1");
+    let (lost, days) = lost(if is_soak { 400_000 } else { 4_000 }, false);
     let ran = lost.restore(&[]).expect(0);
     let summary = ran.summary();
     lost.assert_restored();
@@ -34,6 +35,15 @@ fn a_lost_table_comes_back_with_every_type_and_all_that_belongs_to_it() {
     assert_eq!(summary["written"], summary["rows"]);
     assert_eq!(summary["verified"]["tier"], "full");
     assert_eq!(summary["status"], "done");
+    println!(
+        "{} rows in {} s: {} rows/s, {} stored bytes, peak {} bytes, waits for {}",
+        summary["rows"],
+        summary["seconds"],
+        summary["rows_per_second"],
+        summary["bytes"],
+        summary["peak_rss_bytes"],
+        summary["routes"][0]["bottleneck"]
+    );
     // AND a second restore refuses to touch it, an other one replaces it
     lost.restore(&[]).expect(2).says(&["logs.builds has ", "--fill", "--replace"]);
     lost.append("builds", &days[..1]);

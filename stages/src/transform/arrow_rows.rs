@@ -13,6 +13,7 @@ use arrow::ipc::reader::{StreamDecoder, StreamReader};
 use arrow::ipc::writer::{IpcWriteOptions, StreamEncoder};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use bytes::Bytes;
+use schemas::block::raw_bytes;
 use std::sync::Arc;
 
 /// Counts changes of the way blocks are cut into requests; a stream begun with another one is not continued.
@@ -85,19 +86,24 @@ pub fn cut(rows: &RecordBatch, bytes_max: usize) -> Result<Vec<Message>> {
 }
 
 fn cut_into(rows: &RecordBatch, bytes_max: usize, messages: &mut Vec<Message>) -> Result<()> {
-    let bytes = message(rows)?;
     let count = rows.num_rows();
-    if bytes.len() > bytes_max && count > 1 {
-        // In as many parts as the average row asks for; a part that is still too large is cut again.
-        let parts = bytes.len().div_ceil(bytes_max).min(count);
-        drop(bytes);
-        let each = count.div_ceil(parts);
-        for from in (0..count).step_by(each) {
-            cut_into(&rows.slice(from, each.min(count - from)), bytes_max, messages)?;
+    // What is plainly too large is cut before it is encoded; the message itself decides.
+    let bytes = raw_bytes(rows);
+    let encoded = if bytes > bytes_max && count > 1 { None } else { Some(message(rows)?) };
+    let bytes = encoded.as_ref().map_or(bytes, Bytes::len);
+    match encoded {
+        Some(bytes) if bytes.len() <= bytes_max || count == 1 => {
+            messages.push(Message { rows: count, bytes });
         }
-        return Ok(());
+        _ => {
+            // In as many parts as the average row asks for; a part that is still too large is cut again.
+            let parts = bytes.div_ceil(bytes_max).clamp(2, count);
+            let each = count.div_ceil(parts);
+            for from in (0..count).step_by(each) {
+                cut_into(&rows.slice(from, each.min(count - from)), bytes_max, messages)?;
+            }
+        }
     }
-    messages.push(Message { rows: count, bytes });
     Ok(())
 }
 

@@ -34,8 +34,9 @@ pub struct Piece {
 /// A connection that appends to one stream.
 pub struct Appender {
     stream: String,
-    /// Sent once, with the first request.
-    schema: Option<Bytes>,
+    /// Sent with every request: a server that found the first one's rows there already may not have read its schema.
+    schema: Bytes,
+    is_first: bool,
     requests: mpsc::Sender<storage::AppendRowsRequest>,
     answers: mpsc::Receiver<Result<storage::AppendRowsResponse, Failure>>,
     talk: JoinHandle<()>,
@@ -58,7 +59,8 @@ impl Appender {
         let talk = tokio::spawn(talk(bigquery.clone(), stream.to_owned(), outgoing, sender));
         Self {
             stream: stream.to_owned(),
-            schema: Some(schema),
+            schema,
+            is_first: true,
             requests,
             answers,
             talk,
@@ -95,11 +97,10 @@ impl Appender {
                 "an offset beyond the range of BigQuery",
             )));
         };
-        let writer_schema =
-            self.schema.take().map(|serialized_schema| storage::ArrowSchema { serialized_schema });
-        // Only the first request of a connection has to name stream and schema.
-        let write_stream =
-            if writer_schema.is_some() { self.stream.clone() } else { String::new() };
+        let writer_schema = Some(storage::ArrowSchema { serialized_schema: self.schema.clone() });
+        // Only the first request of a connection has to name its stream.
+        let write_stream = if self.is_first { self.stream.clone() } else { String::new() };
+        self.is_first = false;
         #[allow(deprecated, reason = "the field is part of the message, and left at its default")]
         let rows =
             storage::ArrowRecordBatch { serialized_record_batch: piece.message, row_count: 0 };
