@@ -38,7 +38,7 @@ pub(super) struct Proof {
 
 pub(super) async fn restore(plan: &Plan, options: &Options, watcher: &dyn Watcher) -> Ended {
     let clock = Instant::now();
-    let (shared, run, mut tables) = match set_up(plan, options, watcher).await {
+    let (shared, run, mut tables) = match Box::pin(set_up(plan, options, watcher)).await {
         Ok(ready) => ready,
         Err(errors) => {
             let exits = errors.iter().map(|error| Exit::of_kind(error.kind())).collect();

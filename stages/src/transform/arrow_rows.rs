@@ -41,7 +41,9 @@ fn options() -> Result<IpcWriteOptions> {
 
 fn joined(buffers: &[Buffer]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(buffers.iter().map(Buffer::len).sum());
-    buffers.iter().for_each(|buffer| bytes.extend_from_slice(buffer));
+    for buffer in buffers {
+        bytes.extend_from_slice(buffer);
+    }
     bytes
 }
 

@@ -149,8 +149,7 @@ impl Appender {
             Err(Failure::Status(status, error)) => {
                 // A status ends the call, so "already there" in it does not speak for what came after.
                 return match failure(status.code(), status.message()) {
-                    Ok(()) => Err(AppendFailure::Failed(error)),
-                    Err(AppendFailure::Failed(_)) => Err(AppendFailure::Failed(error)),
+                    Ok(()) | Err(AppendFailure::Failed(_)) => Err(AppendFailure::Failed(error)),
                     Err(other) => Err(other),
                 };
             }
