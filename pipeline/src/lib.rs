@@ -21,6 +21,7 @@ pub mod readback;
 pub mod rebuild;
 pub mod reconcile;
 pub mod rejects;
+pub mod restore;
 pub mod route;
 pub mod snapshots;
 pub mod stop;

@@ -14,7 +14,7 @@ use crate::route::{RouteRun, mark_shared_keys};
 use schemas::plan::{Layout, OnCollision};
 use schemas::{BoundRoute, Bounds, Plan};
 use stages::connect::redis;
-use stages::extract::Source;
+use stages::extract::{Estimate, Source};
 use stages::load::redis::{RedisSink, WayChoice};
 use stages::transform::copy_binary::Lead;
 use stages::transform::redis_command::RedisCommands;
@@ -70,6 +70,12 @@ fn source_of(sources: &Sources, described: Described) -> Result<Wired> {
             (sources.bigquery_source(bound, shape)?, |_| Decoder::ArrowIpc, Decoder::ArrowIpc)
         }
     })
+}
+
+/// Returns what a read of a described route would take, as far as its system tells.
+pub async fn read_estimate(sources: &Sources, described: Described) -> Result<Option<Estimate>> {
+    let (source, ..) = source_of(sources, described)?;
+    source.estimate().await
 }
 
 /// Whether `on_collision = "error"` still has to be checked, because no index proves it.

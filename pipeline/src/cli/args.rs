@@ -14,7 +14,7 @@ const ABOUT: &str =
 const ABOUT_REDIS: &str =
     "Fills Redis from AlloyDB or PostgreSQL through the routes of the plan, and reads it back";
 
-const EXIT_CODES: &str = "\
+pub(super) const EXIT_CODES: &str = "\
 Exit codes:
     0  done and proven as asked
     1  internal: panic, full disk, corrupt or newer journal
@@ -35,9 +35,10 @@ Examples:
   rekindle rebuild redis                  do it; run it again to resume
   rekindle rebuild redis --route builds --lost-at 2026-01-31T04:05:06Z
   rekindle backup bigquery                keep the duplicate of BigQuery in Redis up to date
+  rekindle restore bigquery               bring a lost table back from its duplicate in Redis
   rekindle status                         how far is it?
 
-Not built yet, refused by name: restore, verify, bench, drill, report, demo.
+Not built yet, refused by name: verify, bench, drill, report, demo.
 
 ";
 
@@ -102,9 +103,13 @@ pub enum Command {
         #[command(subcommand)]
         source: BackupSource,
     },
-    /// Known, not built yet.
-    #[command(hide = true, disable_help_flag = true)]
-    Restore(Rest),
+    /// Restores a system from what was kept of it, or resumes the unfinished restore
+    #[command(subcommand_required = true, arg_required_else_help = true, after_help = EXIT_CODES)]
+    Restore {
+        /// Which system.
+        #[command(subcommand)]
+        target: super::restore::Target,
+    },
     /// Known, not built yet.
     #[command(hide = true, disable_help_flag = true)]
     Verify(Rest),
@@ -126,7 +131,6 @@ impl Command {
     /// Returns the name of a command that is known but not built.
     pub fn not_built(&self) -> Option<&'static str> {
         match self {
-            Self::Restore(_) => Some("restore"),
             Self::Verify(_) => Some("verify"),
             Self::Bench(_) => Some("bench"),
             Self::Drill(_) => Some("drill"),
@@ -136,6 +140,7 @@ impl Command {
             | Self::Plan(_)
             | Self::Rebuild { .. }
             | Self::Backup { .. }
+            | Self::Restore { .. }
             | Self::Status => None,
         }
     }
@@ -338,7 +343,7 @@ pub struct Rest {
     pub rest: Vec<OsString>,
 }
 
-fn parse_past(text: &str) -> Result<jiff::Timestamp, String> {
+pub(super) fn parse_past(text: &str) -> Result<jiff::Timestamp, String> {
     let time: jiff::Timestamp = text.parse().map_err(|_| {
         "must be a time with its zone, for example \"2026-01-31T04:05:06Z\"".to_owned()
     })?;
@@ -414,7 +419,6 @@ mod tests {
     fn commands_that_are_not_built_are_known_whatever_follows() {
         for (line, name) in [
             ("rekindle drill", "drill"),
-            ("rekindle restore bigquery --replace", "restore"),
             ("rekindle verify redis --tier count", "verify"),
             ("rekindle demo --help", "demo"),
         ] {

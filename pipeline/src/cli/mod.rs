@@ -7,6 +7,7 @@ mod check;
 mod failure;
 mod figures;
 mod loading;
+mod restore;
 mod signals;
 mod status;
 mod summary_text;
@@ -109,10 +110,12 @@ async fn dispatch(cli: &Cli, bars: MultiProgress, signals: &Signals) -> Exit {
             rebuild(shared, options, bars, signals).await
         }
         Command::Backup { source: BackupSource::Bigquery(flags) } => {
-            backup(shared, flags, bars, signals).await
+            Box::pin(backup(shared, flags, bars, signals)).await
         }
-        Command::Restore(_)
-        | Command::Verify(_)
+        Command::Restore { target: restore::Target::Bigquery(flags) } => {
+            Box::pin(restore::restore(shared, flags, bars, signals)).await
+        }
+        Command::Verify(_)
         | Command::Bench(_)
         | Command::Drill(_)
         | Command::Report(_)

@@ -3,7 +3,7 @@
 //! Invariant: it says what the JSON says, nothing more, and never calls a run done that is not.
 
 use super::figures::{bytes, clock, clock_of_seconds, count, per_second, seconds, things};
-use crate::summary::{RouteSummary, RunEnd, Summary, Verified};
+use crate::summary::{RouteSummary, RunEnd, Summary};
 use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
@@ -31,7 +31,7 @@ pub(crate) fn render(summary: &Summary, rejects: &Path) -> String {
     if let Some(way) = &summary.way {
         line("hashes", format!("by {way}"));
     }
-    line("verified", verified(&summary.verified));
+    line("verified", verified(summary));
     line("RTO", rto(summary));
     line("RPO", rpo(summary));
     if !summary.priorities.is_empty() {
@@ -84,7 +84,16 @@ fn run(summary: &Summary) -> String {
     text
 }
 
+fn is_restore(summary: &Summary) -> bool {
+    summary.command == crate::restore::COMMAND
+}
+
 fn rows(summary: &Summary) -> String {
+    if is_restore(summary) {
+        let (rows, written, kept) = (summary.rows, summary.written, summary.kept);
+        let (rows, written, kept) = (count(rows), count(written), count(kept));
+        return format!("{rows} in the duplicate = {written} written + {kept} left as they were");
+    }
     format!(
         "{} read = {} written + {} kept + {} expired + {}; {} removed",
         count(summary.rows),
@@ -96,15 +105,17 @@ fn rows(summary: &Summary) -> String {
     )
 }
 
-fn verified(verified: &Verified) -> String {
+fn verified(summary: &Summary) -> String {
+    let Summary { verified, .. } = summary;
+    let noun = if is_restore(summary) { "row" } else { "key" };
     if verified.tier == "none" || verified.tier.is_empty() {
         return "nothing was read back".to_owned();
     }
     let mut text = format!(
         "{}: {} counted, {} compared, {}",
         verified.tier,
-        things(verified.keys_counted, "key"),
-        things(verified.keys_compared, "key"),
+        things(verified.keys_counted, noun),
+        things(verified.keys_compared, noun),
         things(verified.differences, "difference")
     );
     if !verified.detects.is_empty() {
@@ -191,7 +202,7 @@ fn table(routes: &[RouteSummary]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::summary::PriorityDone;
+    use crate::summary::{PriorityDone, Verified};
 
     fn summary() -> Summary {
         Summary {

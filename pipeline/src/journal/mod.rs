@@ -11,6 +11,7 @@ mod error;
 mod lock;
 mod partitions;
 mod record;
+mod restores;
 mod row;
 mod store;
 #[cfg(test)]
@@ -22,6 +23,7 @@ pub use record::{
     Begun, Delta, NewRun, NewSnapshot, PartitionRecord, RouteRecord, RunRecord, RunStatus,
     ServerRecord, SnapshotRecord,
 };
+pub use restores::{JobRecord, RestoreRecord, StreamRecord};
 
 use lock::StateLock;
 use sqlx::sqlite::{
@@ -134,6 +136,10 @@ impl Journal {
         let mut transaction = self.write(operation).await?;
         sqlx::query("UPDATE format SET written_by = ?")
             .bind(BINARY_VERSION)
+            .execute(&mut *transaction)
+            .await
+            .map_err(self.failed_to(operation))?;
+        sqlx::raw_sql(include_str!("restore.sql"))
             .execute(&mut *transaction)
             .await
             .map_err(self.failed_to(operation))?;

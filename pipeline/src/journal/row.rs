@@ -37,7 +37,11 @@ fn json<T: DeserializeOwned>(row: &SqliteRow, column: &str) -> Result<T, Error> 
     serde_json::from_str(text).map_err(|_| undecodable(column, "it is not the JSON expected"))
 }
 
-fn word<T>(row: &SqliteRow, column: &str, parse: fn(&str) -> Option<T>) -> Result<T, Error> {
+pub(super) fn word<T>(
+    row: &SqliteRow,
+    column: &str,
+    parse: fn(&str) -> Option<T>,
+) -> Result<T, Error> {
     let text: &str = row.try_get(column)?;
     parse(text).ok_or_else(|| undecodable(column, format!("{text:?} is not a known word")))
 }

@@ -190,7 +190,7 @@ impl Journal {
         found.and_then(|rows| rows.iter().map(read).collect()).map_err(self.failed_to("read"))
     }
 
-    fn exactly_one(
+    pub(super) fn exactly_one(
         &self,
         updated: Result<SqliteQueryResult, Error>,
         operation: &'static str,

@@ -5,6 +5,7 @@
 mod commits;
 mod opening;
 mod records;
+mod restores;
 
 use super::{Delta, Journal, NewRun, NewSnapshot, PartitionRecord, RouteRecord, RunRecord};
 use crate::checkpoint::Counts;

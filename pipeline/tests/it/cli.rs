@@ -82,6 +82,11 @@ fn help_of_backup_bigquery() {
 }
 
 #[test]
+fn help_of_restore_bigquery() {
+    insta::assert_snapshot!(help(&["restore", "bigquery"]));
+}
+
+#[test]
 fn help_of_status() {
     insta::assert_snapshot!(help(&["status"]));
 }

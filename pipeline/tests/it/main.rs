@@ -1,4 +1,4 @@
-//! The real binary against a real PostgreSQL and a real Redis.
+//! The real binary against a real PostgreSQL, a real Redis and the BigQuery stand-in.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, helpers of tests too")]
 #![allow(clippy::print_stdout, reason = "seeds and figures of a failed test are shown with it")]
@@ -6,13 +6,17 @@
 mod backup;
 mod bad_input;
 mod bad_systems;
+mod bigquery;
 mod carried;
 mod changed;
 mod cli;
 mod cloud;
 mod demo_data;
 mod items;
+mod lost;
+mod lost_rows;
 mod mapping;
+mod restore;
 mod resume;
 mod ways;
 mod world;

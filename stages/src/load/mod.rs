@@ -1,5 +1,6 @@
 //! Load: systems that entries are written to.
 
+pub mod bigquery;
 pub mod redis;
 
 use crate::batch::Encoded;

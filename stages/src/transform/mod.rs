@@ -2,6 +2,7 @@
 
 pub mod arrow_ipc;
 pub mod arrow_message;
+pub mod arrow_rows;
 pub mod copy_binary;
 mod decoder;
 pub mod keys;

@@ -4,6 +4,7 @@
 
 mod acl;
 mod alloydb;
+mod bigquery;
 mod controls;
 mod duplicate;
 mod redis;
@@ -93,14 +94,16 @@ async fn controls(shared: &Shared) -> Vec<Control> {
     };
     let mut controls = vec![plan_control(shared, &plan)];
     let (of_state, unfinished) = state::controls(&shared.state).await;
-    // Two systems that do not answer cost the time of one.
-    let (of_alloydb, of_redis, of_duplicate) = tokio::join!(
+    // Systems that do not answer cost the time of one.
+    let (of_alloydb, of_bigquery, of_redis, of_duplicate) = tokio::join!(
         alloydb::controls(&plan, &shared.routes),
+        bigquery::controls(&plan, &shared.routes),
         redis::controls(&plan, unfinished.as_deref()),
         duplicate::controls(&plan)
     );
     controls.extend(of_state);
     controls.extend(of_alloydb);
+    controls.extend(of_bigquery);
     controls.extend(of_redis);
     controls.extend(of_duplicate);
     controls

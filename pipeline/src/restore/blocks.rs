@@ -1,0 +1,145 @@
+//! Blocks on their way from Redis to a lane: read ahead, checked, decoded and encoded for the stream.
+//!
+//! Invariant: a block reaches a stream only when it is the one that its manifest names, bit by bit.
+
+use super::choose::Taken;
+use super::duplicate::damaged;
+use super::load::Lane;
+use arrow::datatypes::SchemaRef;
+use bytes::Bytes;
+use schemas::Digest;
+use schemas::block;
+use schemas::manifest::{BlockEntry, Version};
+use stages::Result;
+use stages::load::bigquery::REQUEST_BYTES_MAX;
+use stages::transform::arrow_rows::{self, Message};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+/// Blocks on their way from Redis to the lane.
+const READAHEAD: usize = 2;
+
+/// Returns the first block with rows beyond `acknowledged`, and the offset of its first row.
+pub(super) fn whole_blocks(version: &Version, acknowledged: u64) -> (usize, u64) {
+    let mut offset = 0;
+    for (place, entry) in version.blocks.iter().enumerate() {
+        let end = offset + u64::from(entry.rows());
+        if end > acknowledged {
+            return (place, offset);
+        }
+        offset = end;
+    }
+    (version.blocks.len(), offset)
+}
+
+/// A block on its way to the stream.
+pub(super) struct Decoded {
+    /// The requests it makes.
+    pub(super) messages: Vec<Message>,
+    /// Stored bytes.
+    pub(super) bytes: u64,
+    /// Digest of its rows as stored.
+    pub(super) digest: Digest,
+    /// Digest of its rows in the schema of the table.
+    pub(super) fitted: Digest,
+}
+
+type Decoding = Pin<Box<dyn Future<Output = Result<Decoded>> + Send>>;
+
+/// Reads blocks ahead and has them decoded; dropping it ends that.
+pub(super) struct Reader {
+    blocks: mpsc::Receiver<Result<Decoding>>,
+    task: JoinHandle<()>,
+}
+
+impl Reader {
+    pub(super) fn start(lane: &Lane, taken: &Taken, first: usize) -> Self {
+        let (sender, blocks) = mpsc::channel(READAHEAD);
+        let (lane, taken) = (lane.clone(), taken.clone());
+        let task = tokio::spawn(async move {
+            for (place, entry) in taken.version.blocks.iter().enumerate().skip(first) {
+                let ordinal = u32::try_from(place).unwrap_or(u32::MAX);
+                let block = Block::new(&lane, &taken, ordinal, entry);
+                let read = match lane.values.get(&block.key).await {
+                    Ok(Some(value)) => {
+                        let schema = Arc::clone(&lane.schema);
+                        let work = lane.shared.cpu.submit(move || decode(&block, &value, &schema));
+                        Ok(Box::pin(work) as Decoding)
+                    }
+                    Ok(None) => Err(damaged(format!("block {} is missing", block.key))),
+                    Err(error) => Err(error),
+                };
+                let is_last = read.is_err();
+                if sender.send(read).await.is_err() || is_last {
+                    return;
+                }
+            }
+        });
+        Self { blocks, task }
+    }
+
+    pub(super) async fn next(&mut self, lane: &Lane) -> Result<Option<Decoded>> {
+        let started = Instant::now();
+        let block = self.blocks.recv().await;
+        lane.shared.counters.source_wait(lane.index, started.elapsed());
+        match block {
+            Some(decoding) => decoding?.await.map(Some),
+            None => Ok(None),
+        }
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// What a block must be.
+struct Block {
+    key: String,
+    table_partition: String,
+    generation: u64,
+    ordinal: u32,
+    entry: BlockEntry,
+}
+
+impl Block {
+    fn new(lane: &Lane, taken: &Taken, ordinal: u32, entry: &BlockEntry) -> Self {
+        let (table_partition, generation) =
+            (taken.table_partition.clone(), taken.version.generation);
+        let key = lane.keys.block(&table_partition, generation, ordinal);
+        Self { key, table_partition, generation, ordinal, entry: entry.clone() }
+    }
+}
+
+/// Checks a block against manifest and header, decodes it, and encodes it for the stream. Runs on rayon.
+fn decode(block: &Block, value: &Bytes, schema: &SchemaRef) -> Result<Decoded> {
+    let altered = |reason: String| damaged(format!("block {} is altered: {reason}", block.key));
+    let (header, body) = block::open(value).map_err(|error| altered(error.to_string()))?;
+    let is_expected = header.table_partition == block.table_partition
+        && header.generation == block.generation
+        && header.ordinal == block.ordinal
+        && header.rows == block.entry.rows()
+        && block.entry.xxh3().is_none_or(|xxh3| xxh3 == header.body_xxh3);
+    if !is_expected {
+        return Err(altered("it is another block than its manifest says".to_owned()));
+    }
+    let rows = block::decode(&header, body).map_err(|error| altered(error.to_string()))?;
+    let digest = block::digest(&rows).map_err(|error| altered(error.to_string()))?;
+    if header.is_digest_comparable() && header.digest != digest {
+        return Err(altered("its rows have another digest than its header says".to_owned()));
+    }
+    let same_fields = rows.schema_ref().fields() == schema.fields();
+    let table_rows = arrow_rows::fit(&rows, schema)?;
+    let fitted = if same_fields {
+        digest
+    } else {
+        block::digest(&table_rows).map_err(|error| altered(error.to_string()))?
+    };
+    let messages = arrow_rows::cut(&table_rows, REQUEST_BYTES_MAX)?;
+    Ok(Decoded { messages, bytes: value.len() as u64, digest, fitted })
+}

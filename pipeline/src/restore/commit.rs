@@ -1,0 +1,156 @@
+//! Commits of finalized streams, in units; what became of a commit whose answer got lost is looked up.
+//!
+//! Invariant: `committing` is journaled before BigQuery is asked, and a stream counts as committed only when BigQuery
+//! says so of it; one that is gone after its commit was asked for is never replaced in the same staging table.
+
+use super::stage::StreamStage;
+use super::{PAUSE_MAX, PAUSE_MIN, Shared};
+use crate::journal::StreamRecord;
+use crate::outcome::from_journal;
+use stages::load::bigquery::{CommitAnswer, StreamState, WriteTable};
+use stages::{Error, Kind, Result};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Streams per commit.
+const STREAMS_MAX: usize = 100;
+/// Stored bytes per commit.
+const BYTES_MAX: u64 = 1 << 30;
+
+/// Finalized streams that wait for their commit.
+pub(super) struct Commits {
+    shared: Arc<Shared>,
+    write: WriteTable,
+    waiting: Vec<StreamRecord>,
+    bytes: u64,
+}
+
+/// How a commit ended.
+pub(super) enum CommitEnd {
+    /// All rows are in the table.
+    Done,
+    /// This stream is not there; whether its rows are cannot be known.
+    Lost(String),
+}
+
+impl Commits {
+    pub(super) fn new(shared: Arc<Shared>, write: WriteTable) -> Self {
+        Self { shared, write, waiting: Vec::new(), bytes: 0 }
+    }
+
+    /// Adds a finalized stream with the stored bytes of its rows.
+    pub(super) fn add(&mut self, stream: StreamRecord, bytes: u64) {
+        self.waiting.push(stream);
+        self.bytes += bytes;
+    }
+
+    /// Whether a unit is full.
+    pub(super) fn is_due(&self) -> bool {
+        self.waiting.len() >= STREAMS_MAX || self.bytes >= BYTES_MAX
+    }
+
+    /// Commits everything that waits.
+    pub(super) async fn commit(&mut self) -> Result<CommitEnd> {
+        let mut waiting = std::mem::take(&mut self.waiting);
+        self.bytes = 0;
+        while !waiting.is_empty() {
+            let rest = waiting.split_off(waiting.len().min(STREAMS_MAX));
+            if let CommitEnd::Lost(stream) = self.unit(waiting).await? {
+                return Ok(CommitEnd::Lost(stream));
+            }
+            waiting = rest;
+        }
+        Ok(CommitEnd::Done)
+    }
+
+    async fn unit(&self, mut unit: Vec<StreamRecord>) -> Result<CommitEnd> {
+        // An earlier process may have asked already: look before asking again.
+        let is_asked = unit.iter().any(|stream| stream.status == StreamStage::Committing);
+        self.record(&mut unit, StreamStage::Committing).await?;
+        let mut must_look = is_asked;
+        let (started, mut pause) = (Instant::now(), PAUSE_MIN);
+        loop {
+            let failure = match self.step(&mut unit, must_look).await {
+                Ok(Step::End(end)) => return Ok(end),
+                Ok(Step::Again(reason)) => Error::new(
+                    Kind::Unavailable,
+                    format!("bigquery did not commit {} write streams: {reason}", unit.len()),
+                )
+                .with_hint("run the same command again; it goes on where it stopped"),
+                Err(error) => error,
+            };
+            if !failure.kind().is_transient() || started.elapsed() >= self.shared.retry_for {
+                return Err(failure);
+            }
+            tracing::warn!(error = %failure, "committing again");
+            must_look = true;
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    /// Looks where that is needed, then asks. What is committed leaves the unit.
+    async fn step(&self, unit: &mut Vec<StreamRecord>, must_look: bool) -> Result<Step> {
+        if must_look {
+            if let Some(lost) = self.look(unit).await? {
+                return Ok(Step::End(CommitEnd::Lost(lost)));
+            }
+            if unit.is_empty() {
+                return Ok(Step::End(CommitEnd::Done));
+            }
+        }
+        let names: Vec<String> = unit.iter().filter_map(|stream| stream.stream.clone()).collect();
+        match self.write.commit(&names).await? {
+            CommitAnswer::Committed => {
+                self.record(unit, StreamStage::Committed).await?;
+                unit.clear();
+                Ok(Step::End(CommitEnd::Done))
+            }
+            CommitAnswer::Unclear(reason) => {
+                let before = unit.len();
+                if let Some(lost) = self.look(unit).await? {
+                    return Ok(Step::End(CommitEnd::Lost(lost)));
+                }
+                match unit.len() {
+                    0 => Ok(Step::End(CommitEnd::Done)),
+                    left if left < before => Ok(Step::Again("some were committed before".into())),
+                    _ => Ok(Step::Again(reason)),
+                }
+            }
+        }
+    }
+
+    /// Takes the committed streams out of a unit; returns one that is not there.
+    async fn look(&self, unit: &mut Vec<StreamRecord>) -> Result<Option<String>> {
+        let mut left = Vec::with_capacity(unit.len());
+        let mut committed = Vec::new();
+        for stream in unit.drain(..) {
+            let name = stream.stream.clone().unwrap_or_default();
+            match self.write.state(&name).await {
+                Ok(StreamState::Committed) => committed.push(stream),
+                Ok(StreamState::Pending) => left.push(stream),
+                Ok(StreamState::Gone) => return Ok(Some(name)),
+                Err(error) => {
+                    // Nothing is forgotten: the caller asks again.
+                    left.push(stream);
+                    tracing::warn!(%error, "cannot look at a write stream");
+                }
+            }
+        }
+        self.record(&mut committed, StreamStage::Committed).await?;
+        *unit = left;
+        Ok(None)
+    }
+
+    async fn record(&self, streams: &mut [StreamRecord], status: StreamStage) -> Result<()> {
+        for stream in streams.iter_mut() {
+            stream.status = status;
+        }
+        self.shared.journal.put_streams(streams).await.map_err(from_journal)
+    }
+}
+
+enum Step {
+    End(CommitEnd),
+    Again(String),
+}

@@ -1,0 +1,145 @@
+//! The duplicate in Redis, read only: the record of the last backup, manifests, recorded tables, blocks.
+//!
+//! Invariant: nothing is found by SCAN here, and nothing is believed that does not match its check; what is missing
+//! or altered is named.
+
+use schemas::Plan;
+use schemas::manifest::{Keys, Manifest, ManifestError, Run, RunPartition, TableRecord, Version};
+use stages::connect::redis::Endpoint;
+use stages::extract::redis_values::RedisValues;
+use stages::{Error, Kind, Result};
+
+/// Keys asked for at once.
+const KEYS_MAX: usize = 500;
+/// What is named of many damaged things before it is only counted.
+pub(super) const NAMED_MAX: usize = 20;
+const HINT: &str = "restore an earlier version with --as-of TIME, or what the blocks themselves tell with --from-scan";
+
+/// The duplicate of one route.
+#[derive(Clone)]
+pub(super) struct Duplicate {
+    /// The server it is in.
+    pub(super) values: RedisValues,
+    /// Its keys.
+    pub(super) keys: Keys,
+}
+
+/// Returns the error of something missing or altered.
+pub(super) fn damaged(message: impl Into<String>) -> Error {
+    Error::new(Kind::Difference, message).with_hint(HINT)
+}
+
+/// Returns the error of a document that is not as it was written.
+pub(super) fn altered(key: &str, error: &ManifestError) -> Error {
+    match error {
+        ManifestError::Newer { .. } => Error::new(Kind::Internal, format!("key {key}: {error}"))
+            .with_hint("use the newer rekindle that wrote this duplicate"),
+        ManifestError::Altered { .. } => damaged(format!("key {key}: {error}")),
+    }
+}
+
+/// Joins the names of what is damaged, the first of many.
+pub(super) fn named(what: &[String]) -> String {
+    let mut text = what[..what.len().min(NAMED_MAX)].join("; ");
+    if what.len() > NAMED_MAX {
+        text.push_str(&format!("; and {} more", what.len() - NAMED_MAX));
+    }
+    text
+}
+
+impl Duplicate {
+    /// Names the duplicate of a route; nothing is connected yet.
+    pub(super) fn new(plan: &Plan, prefix: &str, connections: usize) -> Result<Self> {
+        let own = plan.duplicate.as_ref().map(|section| &section.url);
+        let Some(url) = own.or(plan.redis.as_ref()) else {
+            return Err(Error::new(
+                Kind::Config,
+                "the plan has neither [redis.duplicate] nor [redis]",
+            )
+            .with_hint("say where the duplicate is: [redis.duplicate] url = \"…\""));
+        };
+        let endpoint = Endpoint::parse(&url.0, crate::wiring::CONNECT_TIMEOUT)?;
+        Ok(Self { values: RedisValues::new(&endpoint, connections)?, keys: Keys::new(prefix) })
+    }
+
+    /// Returns the record of the last complete backup.
+    pub(super) async fn run(&self) -> Result<Run> {
+        let key = self.keys.run();
+        let Some(text) = self.values.get(&key).await? else {
+            return Err(damaged(format!(
+                "key {key} is missing in redis at {}: there is no record of a complete backup",
+                self.values.address()
+            )));
+        };
+        Run::parse(&text).map_err(|error| altered(&key, &error))
+    }
+
+    /// Returns the manifest of a table partition: the one that the run record names, or one that came after it.
+    pub(super) async fn manifest(&self, entry: &RunPartition) -> Result<Manifest> {
+        let partition = &entry.table_partition;
+        let key = self.keys.manifest(partition);
+        let Some(text) = self.values.get(&key).await? else {
+            return Err(damaged(format!(
+                "key {key} is missing: the manifest of table partition {partition}"
+            )));
+        };
+        let manifest = Manifest::parse(&text, partition).map_err(|error| altered(&key, &error))?;
+        if !entry.is_met_by(&manifest) {
+            return Err(damaged(format!(
+                "key {key} is altered or older than the last complete backup: it is not the manifest that the record of that backup names"
+            )));
+        }
+        Ok(manifest)
+    }
+
+    /// Returns a recorded table.
+    pub(super) async fn table(&self, schema_hash: &str) -> Result<TableRecord> {
+        let key = self.keys.schema(schema_hash);
+        let Some(text) = self.values.get(&key).await? else {
+            return Err(damaged(format!("key {key} is missing: the recorded table")));
+        };
+        TableRecord::parse(&text, schema_hash).map_err(|error| altered(&key, &error))
+    }
+
+    /// Names every block of a version that is not there or has another length.
+    pub(super) async fn missing_blocks(
+        &self,
+        partition: &str,
+        version: &Version,
+    ) -> Result<Vec<String>> {
+        let mut found = Vec::new();
+        for (first, entries) in version.blocks.chunks(KEYS_MAX).enumerate() {
+            let keys: Vec<String> = (0..entries.len())
+                .map(|place| {
+                    let ordinal = u32::try_from(first * KEYS_MAX + place).unwrap_or(u32::MAX);
+                    self.keys.block(partition, version.generation, ordinal)
+                })
+                .collect();
+            let lengths = self.values.lengths(&keys).await?;
+            for ((key, entry), length) in keys.iter().zip(entries).zip(lengths) {
+                if length == 0 {
+                    found.push(format!("block {key} is missing"));
+                } else if length != entry.bytes() {
+                    found.push(format!(
+                        "block {key} has {length} bytes where its manifest says {}",
+                        entry.bytes()
+                    ));
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_many_damaged_things_the_first_are_named_and_the_rest_counted() {
+        let what: Vec<String> = (0..25).map(|number| format!("b{number}")).collect();
+        let text = named(&what);
+        assert!(text.starts_with("b0; b1") && text.ends_with("b19; and 5 more"), "{text}");
+        assert_eq!(named(&what[..2]), "b0; b1");
+    }
+}

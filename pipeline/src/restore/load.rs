@@ -1,0 +1,329 @@
+//! Table partitions into write streams: one lane each, blocks in manifest order, offsets counted from the first row.
+//!
+//! Invariant: a stream's name is journaled before its first row, an offset only after BigQuery acknowledged it, and a
+//! stream counts as complete only when BigQuery tells as many rows as the manifest.
+
+use super::blocks::{Reader, whole_blocks};
+use super::choose::Taken;
+use super::commit::{CommitEnd, Commits};
+use super::duplicate::damaged;
+use super::stage::StreamStage;
+use super::table::Table;
+use super::{PAUSE_MAX, PAUSE_MIN, Shared};
+use crate::checkpoint::Counts;
+use crate::journal::StreamRecord;
+use crate::lane::now_ms;
+use crate::outcome::from_journal;
+use arrow::datatypes::SchemaRef;
+use bytes::Bytes;
+use schemas::Digest;
+use schemas::manifest::Keys;
+use stages::extract::redis_values::RedisValues;
+use stages::load::bigquery::{AppendFailure, Appender, Piece, WriteTable};
+use stages::{Error, Kind, Result};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+use tokio::task::JoinSet;
+
+/// How often an acknowledged offset is journaled.
+const NOTE_EVERY: Duration = Duration::from_secs(1);
+/// Streams one table partition may use up in one process.
+const REPLACED_MAX: u32 = 5;
+
+/// What a lane needs of its table.
+#[derive(Clone)]
+pub(super) struct Lane {
+    pub(super) shared: Arc<Shared>,
+    pub(super) index: usize,
+    pub(super) values: RedisValues,
+    pub(super) keys: Keys,
+    pub(super) write: WriteTable,
+    /// The schema of the table in arrow, and its message.
+    pub(super) schema: SchemaRef,
+    pub(super) schema_message: Bytes,
+    /// Names the recorded table whose schema that is.
+    pub(super) schema_hash: String,
+}
+
+/// How loading ended.
+pub(super) enum Loaded {
+    /// Everything is committed.
+    Done,
+    /// A stream whose commit was asked for is gone: only a new staging table is safe.
+    StartOver(String),
+}
+
+/// Loads every table partition that is not committed yet, and commits in units.
+pub(super) async fn load(lane: &Lane, table: &Table) -> std::result::Result<Loaded, Vec<Error>> {
+    let shared = &lane.shared;
+    let streams = table.streams(shared).await.map_err(|error| vec![error])?;
+    let mut commits = Commits::new(Arc::clone(shared), lane.write.clone());
+    let mut waiting = Vec::new();
+    for stream in streams {
+        let taken = table.taken.iter().find(|t| t.table_partition == stream.table_partition);
+        match (stream.status, taken) {
+            (StreamStage::Committed, _) => {}
+            (StreamStage::Finalized | StreamStage::Committing, Some(taken)) => {
+                commits.add(stream, taken.version.stored_bytes);
+            }
+            (StreamStage::Planned | StreamStage::Open, Some(taken)) => {
+                waiting.push((stream, taken.clone()));
+            }
+            (_, None) => {
+                let name = &stream.table_partition;
+                let message =
+                    format!("table partition {name} of the journal is not in the duplicate");
+                return Err(vec![damaged(message)]);
+            }
+        }
+    }
+    // The largest first, so that lanes end together.
+    waiting.sort_by_key(|(_, taken)| taken.version.stored_bytes);
+    let mut failures = Vec::new();
+    let mut lanes = JoinSet::new();
+    loop {
+        while lanes.len() < shared.lanes && failures.iter().all(is_of_one_partition) {
+            let Some((stream, taken)) = waiting.pop() else { break };
+            let lane = lane.clone();
+            lanes.spawn(async move {
+                let bytes = taken.version.stored_bytes;
+                fill(&lane, &taken, stream).await.map(|stream| (stream, bytes))
+            });
+        }
+        match lanes.join_next().await {
+            None => break,
+            Some(Ok(Ok((stream, bytes)))) => commits.add(stream, bytes),
+            Some(Ok(Err(error))) => failures.push(error),
+            Some(Err(error)) => {
+                failures.push(Error::new(Kind::Internal, "a lane panicked").with_source(error));
+            }
+        }
+        if commits.is_due() {
+            match commits.commit().await.map_err(|error| vec![error])? {
+                CommitEnd::Done => {}
+                CommitEnd::Lost(stream) => return Ok(Loaded::StartOver(stream)),
+            }
+        }
+    }
+    if !failures.is_empty() {
+        return Err(failures);
+    }
+    match commits.commit().await.map_err(|error| vec![error])? {
+        CommitEnd::Done => Ok(Loaded::Done),
+        CommitEnd::Lost(stream) => Ok(Loaded::StartOver(stream)),
+    }
+}
+
+/// Damage concerns one table partition; the others are still looked at, so that all damage is named at once.
+fn is_of_one_partition(error: &Error) -> bool {
+    error.kind() == Kind::Difference
+}
+
+/// Why an attempt at a stream ended.
+enum Ended {
+    /// The stream is of no use any more.
+    Replace(&'static str),
+    Failed(Error),
+}
+
+impl From<Error> for Ended {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// Fills and finalizes the stream of one table partition.
+async fn fill(lane: &Lane, taken: &Taken, mut stream: StreamRecord) -> Result<StreamRecord> {
+    let (mut progressed, mut pause, mut replaced) = (Instant::now(), PAUSE_MIN, 0);
+    let (shared, name) = (&lane.shared, &taken.table_partition);
+    lane.count(stream.acknowledged, 0);
+    loop {
+        let before = stream.acknowledged;
+        match attempt(lane, taken, &mut stream).await {
+            Ok(()) => {
+                shared.counters.partition_done(lane.index, now_ms());
+                return Ok(stream);
+            }
+            Err(Ended::Replace(reason)) if replaced < REPLACED_MAX => {
+                tracing::warn!(table_partition = name, reason, "the write stream is replaced");
+                replaced += 1;
+                shared.counters.routes[lane.index]
+                    .rows
+                    .fetch_sub(stream.acknowledged, Ordering::Relaxed);
+                stream.status = StreamStage::Planned;
+                (stream.stream, stream.acknowledged, stream.digest) = (None, 0, None);
+                lane.note(&stream).await?;
+            }
+            Err(Ended::Replace(reason)) => {
+                let message = format!(
+                    "table partition {name}: gave up after {replaced} write streams: {reason}"
+                );
+                return Err(Error::new(Kind::Unavailable, message)
+                    .with_hint("run the same command again; it goes on where it stopped"));
+            }
+            Err(Ended::Failed(error)) => {
+                if stream.acknowledged > before {
+                    (progressed, pause) = (Instant::now(), PAUSE_MIN);
+                }
+                if !error.kind().is_transient() || progressed.elapsed() >= shared.retry_for {
+                    return Err(error);
+                }
+                tracing::warn!(table_partition = name, %error, "trying again");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(PAUSE_MAX);
+            }
+        }
+    }
+}
+
+/// Carries on where the stream stands, to its end.
+async fn attempt(
+    lane: &Lane,
+    taken: &Taken,
+    stream: &mut StreamRecord,
+) -> std::result::Result<(), Ended> {
+    let name = match &stream.stream {
+        Some(name) => name.clone(),
+        None => {
+            let name = lane.write.create_stream().await?;
+            stream.stream = Some(name.clone());
+            stream.attempt += 1;
+            stream.status = StreamStage::Open;
+            lane.note(stream).await?;
+            name
+        }
+    };
+    let rows = taken.version.rows;
+    let digest = match send(lane, taken, stream, &name).await {
+        Ok(digest) => digest,
+        Err(Sent::Append(AppendFailure::Beyond)) => {
+            return Err(Ended::Replace("rows it had acknowledged are not there"));
+        }
+        Err(Sent::Append(AppendFailure::Gone)) => return Err(Ended::Replace("it is gone")),
+        // It was finalized by an attempt whose answer got lost; the digest has to be read once more.
+        Err(Sent::Append(AppendFailure::Closed)) => match lane.write.finalize(&name).await? {
+            Some(found) if found == rows => {
+                stream.acknowledged = rows;
+                return Err(Ended::Failed(Error::new(
+                    Kind::Unavailable,
+                    "the write stream was complete",
+                )));
+            }
+            _ => return Err(Ended::Replace("it was closed before it was complete")),
+        },
+        Err(Sent::Append(AppendFailure::Failed(error)) | Sent::Failed(error)) => {
+            return Err(Ended::Failed(error));
+        }
+    };
+    match lane.write.finalize(&name).await? {
+        Some(found) if found == rows => {}
+        Some(_) => return Err(Ended::Replace("it holds another number of rows than were sent")),
+        None => return Err(Ended::Replace("it is gone")),
+    }
+    stream.status = StreamStage::Finalized;
+    stream.digest = Some(digest.hex());
+    lane.note(stream).await?;
+    Ok(())
+}
+
+enum Sent {
+    Append(AppendFailure),
+    Failed(Error),
+}
+
+impl From<Error> for Sent {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<AppendFailure> for Sent {
+    fn from(failure: AppendFailure) -> Self {
+        Self::Append(failure)
+    }
+}
+
+/// Sends what is not acknowledged, and returns the digest of all rows in the table's schema.
+async fn send(
+    lane: &Lane,
+    taken: &Taken,
+    stream: &mut StreamRecord,
+    name: &str,
+) -> std::result::Result<Digest, Sent> {
+    let version = &taken.version;
+    // Rows of another schema have another digest in the table than in the manifest: all of them are read again.
+    let is_same = version.schema_hash == lane.schema_hash && version.digest().is_some();
+    if is_same && stream.acknowledged >= version.rows {
+        return Ok(version.digest().unwrap_or_default());
+    }
+    let first = if is_same { whole_blocks(version, stream.acknowledged) } else { (0, 0) };
+    let mut reader = Reader::start(lane, taken, first.0);
+    let mut appender = None;
+    let mut offset = first.1;
+    let (mut own, mut fitted) = (Digest::default(), Digest::default());
+    let mut noted = Instant::now();
+    while let Some(decoded) = reader.next(lane).await? {
+        own += decoded.digest;
+        fitted += decoded.fitted;
+        for message in decoded.messages {
+            let rows = message.rows as u64;
+            if offset + rows > stream.acknowledged {
+                let piece = Piece { offset, rows, message: message.bytes };
+                let open = || lane.write.append(name, lane.schema_message.clone());
+                let appender: &mut Appender = appender.get_or_insert_with(open);
+                let sent = Instant::now();
+                let pushed = appender.push(piece).await;
+                lane.shared.counters.target_time(lane.index, sent.elapsed());
+                lane.acknowledge(stream, appender.acknowledged());
+                pushed?;
+            }
+            offset += rows;
+        }
+        lane.count(0, decoded.bytes);
+        if noted.elapsed() >= NOTE_EVERY {
+            lane.note(stream).await?;
+            noted = Instant::now();
+        }
+    }
+    if let Some(appender) = appender {
+        let acknowledged = appender.finish().await?;
+        lane.acknowledge(stream, acknowledged);
+    }
+    if !is_same {
+        check_digest(taken, own)?;
+        return Ok(fitted);
+    }
+    if first.0 == 0 {
+        check_digest(taken, own)?;
+    }
+    Ok(version.digest().unwrap_or(fitted))
+}
+
+/// Compares what was decoded with the manifest.
+fn check_digest(taken: &Taken, found: Digest) -> Result<()> {
+    match taken.version.digest() {
+        Some(recorded) if recorded != found => Err(damaged(format!(
+            "table partition {} generation {}: its blocks hold {} rows with another digest than the manifest says",
+            taken.table_partition, taken.version.generation, found.count
+        ))),
+        _ => Ok(()),
+    }
+}
+
+impl Lane {
+    async fn note(&self, stream: &StreamRecord) -> Result<()> {
+        let one = std::slice::from_ref(stream);
+        self.shared.journal.put_streams(one).await.map_err(from_journal)
+    }
+
+    fn acknowledge(&self, stream: &mut StreamRecord, acknowledged: Option<u64>) {
+        let now = acknowledged.unwrap_or(0).max(stream.acknowledged);
+        self.count(now - stream.acknowledged, 0);
+        stream.acknowledged = now;
+    }
+
+    fn count(&self, rows: u64, bytes: u64) {
+        self.shared.counters.add(self.index, &Counts { rows, bytes, ..Counts::default() });
+    }
+}

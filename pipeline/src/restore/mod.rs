@@ -1,0 +1,140 @@
+//! `rekindle restore bigquery`: a table of BigQuery from its duplicate in Redis.
+//!
+//! Rows go into PENDING write streams of a staging table, one stream per table partition; staging is proven by count
+//! and digest; one job publishes it; the destination is proven, and only then is staging dropped.
+//!
+//! Invariant: the destination changes by jobs whose ids are in the journal, and by nothing else; so a run that is
+//! killed or loses an answer anywhere ends with every row once.
+
+mod blocks;
+mod choose;
+mod commit;
+mod destination;
+mod duplicate;
+mod load;
+mod open;
+mod prove;
+mod publish;
+mod run;
+mod scan;
+pub mod stage;
+mod staging;
+mod table;
+mod target;
+mod told;
+mod way;
+
+pub use choose::PartitionRange;
+
+use crate::cpu::CpuPool;
+use crate::journal::Journal;
+use crate::progress::Counters;
+use crate::rebuild::{Ended, Watcher};
+use crate::stop::StopSwitch;
+use schemas::Plan;
+use serde::{Deserialize, Serialize};
+use stages::connect::bigquery::BigQuery;
+use stages::{Error, Kind, Result};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+
+/// The command's name in the journal and in summaries.
+pub const COMMAND: &str = "restore bigquery";
+/// Pause before the second try; it doubles up to the longest.
+const PAUSE_MIN: Duration = Duration::from_millis(200);
+const PAUSE_MAX: Duration = Duration::from_secs(10);
+
+/// What was asked of a restore. A resumed run must be asked the same.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asked {
+    /// Replace what the table holds.
+    pub replace: bool,
+    /// Add what the table lacks.
+    pub fill: bool,
+    /// Only these table partitions.
+    pub partitions: Option<PartitionRange>,
+    /// The state at this time, microseconds since 1970.
+    pub as_of_us: Option<i64>,
+    /// Believe the headers of blocks where manifests are lost.
+    pub from_scan: bool,
+    /// Tables whose copies are taken although they were created anew.
+    pub accept_recreated: Vec<String>,
+}
+
+/// How a restore was asked for.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where the journal lives.
+    pub state: PathBuf,
+    /// Table partitions at once.
+    pub lanes: usize,
+    /// Routes to restore; empty means every backup route.
+    pub routes: Vec<String>,
+    /// Replaces the RTO of the plan.
+    pub deadline: Option<Duration>,
+    /// When the data was lost, milliseconds since 1970.
+    pub lost_at_ms: Option<i64>,
+    /// Abandon an unfinished run and start over.
+    pub fresh: bool,
+    /// Read the destination back before calling it done.
+    pub verify: bool,
+    /// How long a system may stay away.
+    pub retry_for: Duration,
+    /// What is restored, and how.
+    pub asked: Asked,
+    /// Cancelled by a signal.
+    pub cancel: CancellationToken,
+}
+
+/// What every part of a restore needs.
+pub(crate) struct Shared {
+    run_id: String,
+    bigquery: BigQuery,
+    journal: Journal,
+    cpu: CpuPool,
+    counters: Arc<Counters>,
+    stop: StopSwitch,
+    lanes: usize,
+    retry_for: Duration,
+    staging_dataset: String,
+    lost_at_ms: Option<i64>,
+}
+
+impl Shared {
+    /// Runs `attempt` until it works, fails for good, or nothing worked for `retry_for`.
+    async fn patiently<T, F: Future<Output = Result<T>>>(
+        &self,
+        attempt: impl Fn() -> F,
+    ) -> Result<T> {
+        let started = Instant::now();
+        let mut pause = PAUSE_MIN;
+        loop {
+            match attempt().await {
+                Err(error) if error.kind().is_transient() && started.elapsed() < self.retry_for => {
+                    tracing::warn!(%error, "trying again");
+                }
+                done => return done,
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+}
+
+/// Restores the tables of the plan's backup routes. Never panics on bad input; every failure is in `Ended`.
+pub async fn restore_bigquery(plan: &Plan, options: Options, watcher: Arc<dyn Watcher>) -> Ended {
+    run::restore(plan, &options, &*watcher).await
+}
+
+/// Returns the name of a table of the plan's project, as SQL quotes it.
+fn quoted(project: &str, dataset: &str, table: &str) -> String {
+    format!("`{project}.{dataset}.{table}`")
+}
+
+/// The error of a plan that lacks what a restore needs.
+fn lacks(what: &str) -> Error {
+    Error::new(Kind::Config, format!("the plan has no {what}"))
+        .with_hint("mend the plan, then: rekindle restore bigquery")
+}

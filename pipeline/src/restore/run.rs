@@ -1,0 +1,242 @@
+//! The order of events of a restore, from plan to proof.
+//!
+//! Invariant: nothing of a table is published before its staging table is proven, and staging is dropped only after
+//! the destination is; a run that failed stays resumable.
+
+use super::choose::PartitionRange;
+use super::destination::{prepare_destination, prove_destination, put_back};
+use super::stage::TableStage;
+use super::staging::{drop_staging, stage};
+use super::table::Table;
+use super::{Asked, Options, Shared, lacks, open, publish, told};
+use crate::cpu::CpuPool;
+use crate::journal::{Journal, RunStatus};
+use crate::lane::now_ms;
+use crate::outcome::{Exit, from_journal};
+use crate::progress::{Counters, Phase};
+use crate::rebuild::{Ended, Watcher, patiently};
+use crate::stop::StopSwitch;
+use crate::summary::RunEnd;
+use crate::wiring;
+use schemas::plan::{Layout, Origin, System};
+use schemas::{Plan, Route};
+use stages::{Error, Kind};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Staging tables that a table may use up in one process.
+const STAGINGS_MAX: u32 = 3;
+
+/// What a restore found out, for the summary.
+#[derive(Debug, Default)]
+pub(super) struct Proof {
+    /// Rows of destinations that were counted.
+    pub(super) counted: u64,
+    /// Rows whose digest was compared.
+    pub(super) compared: u64,
+}
+
+pub(super) async fn restore(plan: &Plan, options: &Options, watcher: &dyn Watcher) -> Ended {
+    let clock = Instant::now();
+    let (shared, run, mut tables) = match Box::pin(set_up(plan, options, watcher)).await {
+        Ok(ready) => ready,
+        Err(errors) => {
+            let exits = errors.iter().map(|error| Exit::of_kind(error.kind())).collect();
+            return Ended { summary: None, exits, errors };
+        }
+    };
+    watcher.begin(Arc::clone(&shared.counters), None);
+    let mut errors = Vec::new();
+    let mut proof = Proof::default();
+    for table in &mut tables {
+        let work = work(&shared, table, options, watcher, &mut proof);
+        // Whatever was under way is in the journal already, so it may be left anywhere.
+        let done = tokio::select! {
+            done = work => done,
+            () = options.cancel.cancelled() => {
+                Err(vec![Error::new(Kind::Cancelled, "the run was asked to stop")])
+            }
+        };
+        if let Err(found) = done {
+            errors.extend(found);
+        }
+        if options.cancel.is_cancelled() {
+            break;
+        }
+    }
+    watcher.end();
+    let mut exits: Vec<Exit> = errors.iter().map(|error| Exit::of_kind(error.kind())).collect();
+    let status = match (errors.is_empty(), options.verify) {
+        (true, true) => RunEnd::Done,
+        (true, false) => RunEnd::Unverified,
+        (false, _) if exits.contains(&Exit::Interrupted) => RunEnd::Interrupted,
+        (false, _) => RunEnd::Failed,
+    };
+    let summary = told::summary(&shared, plan, &run, options, &tables, &proof, (status, clock));
+    if errors.is_empty() && !(summary.within_rto && summary.within_rpo != Some(false)) {
+        exits.push(Exit::Objective);
+    }
+    let recorded = match status {
+        RunEnd::Done | RunEnd::Unverified => RunStatus::Done,
+        RunEnd::Interrupted => RunStatus::Interrupted,
+        RunEnd::Failed => RunStatus::Failed,
+    };
+    let text = serde_json::to_string(&summary).unwrap_or_default();
+    let kept = shared.journal.set_run_status(&run.id, recorded, Some(now_ms()), Some(&text)).await;
+    if let Err(error) = kept {
+        let error = from_journal(error);
+        exits.push(Exit::of_kind(error.kind()));
+        errors.push(error);
+    }
+    Ended { summary: Some(summary), exits, errors }
+}
+
+type Ready = (Arc<Shared>, crate::journal::RunRecord, Vec<Table>);
+
+async fn set_up(
+    plan: &Plan,
+    options: &Options,
+    watcher: &dyn Watcher,
+) -> std::result::Result<Ready, Vec<Error>> {
+    let one = |error: Error| vec![error];
+    let routes = routes(plan, options)?;
+    let section = plan.bigquery.as_ref().ok_or_else(|| one(lacks("[bigquery] section")))?;
+    let staging_dataset = section
+        .staging_dataset
+        .clone()
+        .ok_or_else(|| one(lacks("staging_dataset in [bigquery]")))?;
+    let journal = Journal::open(&options.state).await.map_err(|error| one(from_journal(error)))?;
+    let bigquery = patiently(options.retry_for, &options.cancel, || {
+        stages::connect::bigquery::connect(section, wiring::CONNECT_TIMEOUT)
+    })
+    .await
+    .map_err(one)?;
+    let begun = open::open_run(&journal, &bigquery, &staging_dataset, plan, options, &routes).await;
+    let (run, is_resumed) = begun.map_err(one)?;
+    let names: Vec<String> = routes.iter().map(|route| route.name.clone()).collect();
+    let rto = options.deadline.unwrap_or(plan.bigquery_objective.rto);
+    let shared = Arc::new(Shared {
+        run_id: run.id.clone(),
+        bigquery,
+        journal,
+        cpu: CpuPool::new().map_err(one)?,
+        counters: Arc::new(Counters::new(&names, run.lost_at_ms, rto.as_secs())),
+        stop: StopSwitch::new(options.cancel.clone()),
+        lanes: options.lanes,
+        retry_for: options.retry_for,
+        staging_dataset,
+        lost_at_ms: options.lost_at_ms,
+    });
+    let mut tables = Vec::new();
+    let mut errors = Vec::new();
+    for (index, route) in routes.iter().enumerate() {
+        let opened = open::open_table(&shared, plan, options, route, index);
+        match shared.stop.unless_cancelled(opened).await {
+            Ok(table) => tables.push(table),
+            Err(error) => errors.push(error),
+        }
+    }
+    if errors.is_empty() {
+        for table in &mut tables {
+            table.findings.warnings.iter().for_each(|line| watcher.say(line));
+        }
+        return Ok((shared, run, tables));
+    }
+    // Nothing was written; the run is not worth resuming.
+    if !is_resumed {
+        let ended = RunStatus::Abandoned;
+        let kept = shared.journal.set_run_status(&run.id, ended, Some(now_ms()), None).await;
+        errors.extend(kept.err().map(from_journal));
+    }
+    Err(errors)
+}
+
+/// The routes to restore, by priority; a route that cannot be is refused by name.
+fn routes(plan: &Plan, options: &Options) -> std::result::Result<Vec<Route>, Vec<Error>> {
+    // A route that is named is refused by name below, where it cannot be restored.
+    let is_asked = |route: &&Route| match options.routes.as_slice() {
+        [] => route.uses.backup,
+        names => names.contains(&route.name),
+    };
+    let mut routes: Vec<Route> = plan.routes.iter().filter(is_asked).cloned().collect();
+    if routes.is_empty() {
+        return Err(vec![lacks("backup route")]);
+    }
+    let refuse = |route: &Route, why: &str| {
+        Error::new(Kind::Config, format!("route {} cannot be restored: {why}", route.name))
+            .with_hint("name others with --route")
+    };
+    let mistakes: Vec<Error> = routes
+        .iter()
+        .filter_map(|route| match (&route.origin, route.layout) {
+            _ if !route.uses.backup => Some(refuse(route, "it is no backup route")),
+            (Origin::Table { system: System::BigQuery, .. }, Layout::Blocks) => None,
+            (Origin::Table { system: System::BigQuery, .. }, layout) => {
+                Some(refuse(route, &format!("type {} is not built yet", layout.word())))
+            }
+            _ => Some(refuse(route, "it names no table of bigquery")),
+        })
+        .collect();
+    routes.sort_by_key(|route| route.priority);
+    if mistakes.is_empty() { Ok(routes) } else { Err(mistakes) }
+}
+
+/// Takes one table from where it is to its end.
+async fn work(
+    shared: &Arc<Shared>,
+    table: &mut Table,
+    options: &Options,
+    watcher: &dyn Watcher,
+    proof: &mut Proof,
+) -> std::result::Result<(), Vec<Error>> {
+    let one = |error: Error| vec![error];
+    shared.counters.enter(table.index, Phase::Loading);
+    let mut stagings = 1;
+    while table.record.stage < TableStage::Proven {
+        let Some(reason) = stage(shared, table).await? else { continue };
+        stagings += 1;
+        if stagings > STAGINGS_MAX {
+            let message =
+                format!("gave up staging {} after {STAGINGS_MAX} tries: {reason}", table.name());
+            return Err(one(Error::new(Kind::Difference, message)
+                .with_hint("rekindle restore bigquery --fresh")));
+        }
+        watcher.say(&format!("staging {} starts over: {reason}", table.name()));
+        drop_staging(shared, table).await.map_err(one)?;
+        table.begin(shared).await.map_err(one)?;
+    }
+    if table.record.stage == TableStage::Proven {
+        shared.counters.enter(table.index, Phase::CatchingUp);
+        prepare_destination(shared, table).await.map_err(one)?;
+        publish::check_row_key(shared, table).await.map_err(one)?;
+        publish::publish(shared, table).await.map_err(one)?;
+        table.step(shared, TableStage::Published).await.map_err(one)?;
+    }
+    if table.record.stage == TableStage::Published {
+        shared.counters.enter(table.index, Phase::ReadingBack);
+        if options.verify {
+            prove_destination(shared, table, proof).await.map_err(one)?;
+        }
+        put_back(shared, table).await.map_err(one)?;
+        drop_staging(shared, table).await.map_err(one)?;
+        table.step(shared, TableStage::Complete).await.map_err(one)?;
+    }
+    shared.counters.enter(table.index, Phase::Done);
+    Ok(())
+}
+
+/// What was asked, as it is compared when a run is resumed.
+pub(super) fn definition(route: &Route, asked: &Asked) -> String {
+    let range = asked.partitions.as_ref();
+    let range =
+        range.map_or("all".to_owned(), |PartitionRange { from, to }| format!("{from}..{to}"));
+    let as_of = asked.as_of_us.map_or("the last complete backup".to_owned(), |us| us.to_string());
+    format!(
+        "{}replace = {}\nfill = {}\npartitions = {range}\nas of = {as_of}\nfrom scan = {}\naccept recreated = {}\n",
+        route.definition(),
+        asked.replace,
+        asked.fill,
+        asked.from_scan,
+        asked.accept_recreated.join(", ")
+    )
+}

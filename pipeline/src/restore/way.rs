@@ -1,0 +1,178 @@
+//! How rows may get into the destination, and what has to be said before they do.
+//!
+//! Invariant: a table that holds rows is changed only as a flag says by name.
+
+use super::choose::{Chosen, Taken};
+use super::duplicate::named;
+use super::open::Opening;
+use super::table::Way;
+use super::{Shared, scan, target};
+use crate::lane::now_ms;
+use crate::summarize::rfc3339;
+use schemas::manifest::TableRecord;
+use serde_json::Value;
+use stages::connect::bigquery::JobStatement;
+use stages::load::bigquery::{ReadBack, ReadOptions};
+use stages::{Error, Kind, Result};
+use std::collections::BTreeMap;
+
+/// How far back BigQuery itself can go, unless the dataset says less.
+const TIME_TRAVEL_MS: i64 = 7 * 24 * 3_600_000;
+
+impl Opening<'_> {
+    /// How the rows get into the destination, or why they must not.
+    pub(super) async fn way(
+        &self,
+        existing: Option<&Value>,
+        location: &str,
+        is_partitioned: bool,
+        chosen: &mut Chosen,
+    ) -> Result<(Way, bool)> {
+        let asked = &self.options.asked;
+        let name = self.name();
+        if let Some(kind) =
+            existing.and_then(|table| table["type"].as_str()).filter(|kind| *kind != "TABLE")
+        {
+            return Err(Error::new(Kind::Config, format!("{name} is a {kind} now, not a table"))
+                .with_hint("rename or drop it, then run the same command again"));
+        }
+        let rows = existing.map_or(0, target::rows);
+        let refuse = |what: String| {
+            Err(Error::new(Kind::Config, what).with_hint(
+                "add what it lacks with --fill, or give up what it holds with --replace",
+            ))
+        };
+        if asked.fill {
+            if self.route.backup.row_key.is_some() {
+                return Ok((Way::Rows, false));
+            }
+            if is_partitioned {
+                self.keep_absent(location, chosen).await?;
+                return Ok((Way::Partitions, false));
+            }
+            if rows > 0 {
+                return Err(Error::new(
+                    Kind::Config,
+                    format!("table {name} has {rows} rows and no table partitions: without a row_key its rows cannot be told from lost ones"),
+                )
+                .with_hint("name a row_key in the route, or give up what the table holds with --replace"));
+            }
+            return Ok((Way::Whole, false));
+        }
+        if asked.partitions.is_some() {
+            let held = partition_rows(self.shared, self.dataset, self.table, location).await?;
+            let full =
+                |taken: &&Taken| held.get(&taken.table_partition).is_some_and(|rows| *rows > 0);
+            let full: Vec<String> =
+                chosen.taken.iter().filter(full).map(|t| t.table_partition.clone()).collect();
+            if !full.is_empty() && !asked.replace {
+                return refuse(format!("table partitions {} of {name} have rows", named(&full)));
+            }
+            return Ok((Way::Partitions, asked.replace));
+        }
+        if rows > 0 && !asked.replace {
+            return refuse(format!("table {name} has {rows} rows"));
+        }
+        Ok((Way::Whole, asked.replace && existing.is_some()))
+    }
+
+    /// Leaves out the table partitions that have rows.
+    async fn keep_absent(&self, location: &str, chosen: &mut Chosen) -> Result<()> {
+        let held = partition_rows(self.shared, self.dataset, self.table, location).await?;
+        chosen.taken.retain(|taken| held.get(&taken.table_partition).is_none_or(|rows| *rows == 0));
+        Ok(())
+    }
+
+    /// What a person should know before anything is published.
+    pub(super) async fn warnings(
+        &self,
+        existing: Option<&Value>,
+        chosen: &Chosen,
+        recorded: &TableRecord,
+        way: Way,
+    ) -> Vec<String> {
+        let name = self.name();
+        let mut lines = vec![self.time_travel(existing).await];
+        if existing.is_none() || way == Way::Whole {
+            let named = target::not_put_back(recorded, now_ms());
+            lines.extend(named.into_iter().map(|what| format!("not put back on {name}: {what}")));
+        }
+        if !chosen.expired.is_empty() {
+            lines.push(format!(
+                "table partitions {} of {name} are past their expiry and are not restored",
+                named(&chosen.expired)
+            ));
+        }
+        if !chosen.later.is_empty() {
+            lines.push(format!(
+                "table partitions {} of {name} did not exist at that time",
+                named(&chosen.later)
+            ));
+        }
+        if way == Way::Partitions {
+            lines.push(format!(
+                "table partitions of {name} are published one by one: each at once, all of them not"
+            ));
+        }
+        if self.options.asked.from_scan {
+            lines.push(scan::GUARANTEES_GONE.to_owned());
+        }
+        lines
+    }
+
+    /// Says whether BigQuery itself still has what was lost, which loses nothing since the last backup.
+    async fn time_travel(&self, existing: Option<&Value>) -> String {
+        let name = self.name();
+        let now = now_ms();
+        let lost_at = self.shared.lost_at_ms.unwrap_or(now);
+        if now - lost_at > TIME_TRAVEL_MS {
+            return format!(
+                "{name} was lost more than 7 days ago: BigQuery's own time travel does not reach that far"
+            );
+        }
+        let advice = format!("bq cp '{name}@{}' {name}_recovered", lost_at - 1);
+        if existing.is_some() && self.shared.lost_at_ms.is_some() {
+            let options =
+                ReadOptions { at_ms: Some(lost_at - 1), streams: 1, ..ReadOptions::default() };
+            let found =
+                ReadBack::open(&self.shared.bigquery, self.dataset, self.table, &options).await;
+            return match found {
+                Ok(session) if !session.streams.is_empty() => format!(
+                    "BigQuery's own time travel still has rows of {name} from before {}, newer than this duplicate: {advice}",
+                    rfc3339(lost_at)
+                ),
+                _ => format!(
+                    "BigQuery's own time travel has no rows of {name} from before {}",
+                    rfc3339(lost_at)
+                ),
+            };
+        }
+        format!(
+            "BigQuery's own time travel may still have {name} (7 days, unless the dataset says less): {advice} with a time before the loss"
+        )
+    }
+}
+
+/// Rows of every table partition of a table; empty where there is no table.
+pub(super) async fn partition_rows(
+    shared: &Shared,
+    dataset: &str,
+    table: &str,
+    location: &str,
+) -> Result<BTreeMap<String, u64>> {
+    if shared.patiently(|| shared.bigquery.table(dataset, table)).await?.is_none() {
+        return Ok(BTreeMap::new());
+    }
+    let sql = format!(
+        "SELECT partition_id, total_rows FROM `{}.{dataset}`.INFORMATION_SCHEMA.PARTITIONS WHERE table_name = @name",
+        shared.bigquery.project()
+    );
+    let parameters = [("name", "STRING", table)];
+    let statement = JobStatement { sql: &sql, parameters: &parameters, location: Some(location) };
+    let rows = shared.patiently(|| shared.bigquery.query_rows(&statement)).await?;
+    let read = |row: Vec<Value>| {
+        let id = row.first()?.as_str()?.to_owned();
+        Some((id, row.get(1)?.as_str()?.parse().ok()?))
+    };
+    Ok(rows.into_iter().filter_map(read).collect())
+}
