@@ -4,7 +4,7 @@
 
 use crate::world::{Ran, wait_until};
 use fixtures::servers::{
-    BigQuery, BigQueryOptions, Postgres, PostgresOptions, Redis, RedisOptions,
+    BigQueryOptions, BigQueryServer, Postgres, PostgresOptions, Redis, RedisOptions,
 };
 use serde_json::{Value, json};
 use std::process::{Child, Command, Stdio};
@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 /// One test's systems and files.
 struct Logs {
-    bigquery: BigQuery,
+    bigquery: BigQueryServer,
     redis: Redis,
     postgres: Option<Postgres>,
     folder: TempDir,
@@ -21,7 +21,7 @@ struct Logs {
 impl Logs {
     fn new() -> Self {
         let logs = Self {
-            bigquery: BigQuery::start(BigQueryOptions::default()).unwrap(),
+            bigquery: BigQueryServer::start(BigQueryOptions::default()).unwrap(),
             redis: Redis::start(RedisOptions::default()).unwrap(),
             postgres: None,
             folder: tempfile::tempdir().unwrap(),
