@@ -1,6 +1,7 @@
 //! Commands of every style byte for byte, and the accounting of rows around them.
 
 use super::*;
+use crate::Kind;
 use crate::batch::Unit;
 use crate::transform::copy_binary::Lead;
 use crate::transform::copy_binary::tests::{schema, tuple};
