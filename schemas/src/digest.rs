@@ -136,7 +136,9 @@ fn write_tagged(column: &TextColumn<'_>, row: usize, out: &mut Vec<u8>) {
         }),
         Values::Struct(fields) => write_nested(out, |out| {
             out.extend_from_slice(&length(fields.len()));
-            fields.iter().for_each(|field| write_tagged(&field.values, row, out));
+            for field in fields {
+                write_tagged(&field.values, row, out);
+            }
         }),
         Values::Array(array) => write_nested(out, |out| {
             let elements = array.range(row);

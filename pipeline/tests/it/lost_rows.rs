@@ -29,7 +29,7 @@ pub(crate) fn rows_of(
 
 /// Values of a column; every seventh is null where it may be.
 fn column(field: &Field, day: Option<i64>, count: usize, name: &str) -> ArrayRef {
-    let rows = || (0..i64::try_from(count).unwrap());
+    let rows = || 0..i64::try_from(count).unwrap();
     match field.name().as_str() {
         "ts" => {
             let times: Vec<Option<i64>> = rows()
