@@ -214,14 +214,8 @@ impl TableCopy {
             let values = self.duplicate.get_some(keys).await?;
             let expected = entries.to_vec();
             let wrong = self.cpu.submit(move || {
-                let is_whole = |(value, entry): (&Option<Bytes>, &BlockEntry)| {
-                    value.as_deref().is_some_and(|value| {
-                        value.len() as u64 == entry.bytes()
-                            && block::open(value)
-                                .is_ok_and(|(header, _)| entry.xxh3() == Some(header.body_xxh3))
-                    })
-                };
-                Ok(values.iter().zip(&expected).position(|pair| !is_whole(pair)))
+                let mut pairs = values.iter().zip(&expected);
+                Ok(pairs.position(|(value, entry)| !is_whole(value.as_deref(), entry)))
             });
             if let Some(at) = wrong.await? {
                 let message = format!("block {} is not in redis as it was written", keys[at]);
@@ -395,4 +389,12 @@ impl Blocks<'_> {
         }
         Ok((self.entries, self.digest))
     }
+}
+
+/// Whether a value read back is the block that was written.
+fn is_whole(value: Option<&[u8]>, entry: &BlockEntry) -> bool {
+    value.is_some_and(|value| {
+        value.len() as u64 == entry.bytes()
+            && block::open(value).is_ok_and(|(header, _)| entry.xxh3() == Some(header.body_xxh3))
+    })
 }

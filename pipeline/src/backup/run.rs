@@ -99,7 +99,7 @@ impl Run {
         let mut lanes = stream::iter(units)
             .map(|unit| self.lane(index, &copy, &table.route.name, unit, options))
             .buffer_unordered(options.lanes);
-        let mut copies = Vec::new();
+        let mut done = Vec::new();
         let mut failures = Vec::new();
         loop {
             let next = tokio::select! {
@@ -111,13 +111,13 @@ impl Run {
             };
             match next {
                 None => break,
-                Some(Ok(copied)) => copies.push(copied),
+                Some(Ok(copied)) => done.push(copied),
                 Some(Err(error)) => failures.push(error),
             }
         }
         drop(lanes);
         let mut counts = Counts::default();
-        for copied in &copies {
+        for copied in &done {
             counts.rows += copied.digest.count;
             counts.bytes += copied.wire_bytes;
             counts.written += copied.digest.count;

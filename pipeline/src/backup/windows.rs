@@ -59,9 +59,9 @@ fn literal(time_type: TimeType, us: i64) -> Result<String> {
 }
 
 /// Returns the recorded windows and, where time has gone on, a new one behind them.
-fn windows(recorded: &mut Vec<Window>, upper_us: i64) -> Vec<Window> {
+fn windows(recorded: &mut [Window], upper_us: i64) -> Vec<Window> {
     recorded.sort_by_key(|window| window.to);
-    let mut all = recorded.clone();
+    let mut all = recorded.to_owned();
     match recorded.last() {
         None => all.push(Window { from: None, to: upper_us }),
         Some(last) if last.to < upper_us => {
@@ -157,7 +157,7 @@ mod tests {
         assert_eq!(first, [Window { from: None, to: 100 }]);
         let second = windows(&mut first.clone(), 250);
         assert_eq!(second[1], Window { from: Some(100), to: 250 });
-        let third = windows(&mut second.iter().rev().copied().collect(), 250);
+        let third = windows(&mut second.iter().rev().copied().collect::<Vec<_>>(), 250);
         assert_eq!(third, second);
         for window in third {
             assert_eq!(Window::parse(&window.name()), Some(window));

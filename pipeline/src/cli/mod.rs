@@ -103,11 +103,11 @@ async fn dispatch(cli: &Cli, bars: MultiProgress, signals: &Signals) -> Exit {
             Box::pin(until_signal(check::check(shared, flags.strict), signals)).await
         }
         Command::Plan(flags) => Box::pin(until_signal(plan(shared, flags, signals), signals)).await,
-        Command::Status => until_signal(show_status(shared), signals).await,
+        Command::Status => Box::pin(until_signal(show_status(shared), signals)).await,
         Command::Rebuild { target: Target::Redis(flags) } => {
             let take_over = flags.take_over.clone();
             let options = Options { take_over, ..options(shared, &flags.run, signals) };
-            rebuild(shared, options, bars, signals).await
+            Box::pin(rebuild(shared, options, bars, signals)).await
         }
         Command::Backup { source: BackupSource::Bigquery(flags) } => {
             Box::pin(backup(shared, flags, bars, signals)).await

@@ -32,12 +32,13 @@ pub enum Target {
 }
 
 /// Flags of `restore bigquery`.
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag that is typed or not")]
 #[derive(Debug, Args)]
 pub struct RestoreBigquery {
     /// Replace the rows that the table (with --partitions: these table partitions) holds
     #[arg(long, conflicts_with = "fill")]
     pub replace: bool,
-    /// Add what the table lacks: table partitions without rows, or with a row_key rows whose key is absent
+    /// Add what the table lacks: table partitions without rows, or with a `row_key` rows whose key is absent
     #[arg(long)]
     pub fill: bool,
     /// Only these table partitions, both ends included, for example 20261101..20261130

@@ -15,6 +15,7 @@ use nix::unistd::Pid;
 use schemas::Plan;
 use serde::Serialize;
 use stages::Result;
+use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -136,7 +137,8 @@ impl StatusReport {
     pub(crate) fn render(&self) -> String {
         let mut text = text::render(self);
         for age in self.duplicates.iter().flatten() {
-            text.push_str(&format!("duplicate of {}: {}\n", age.table, age.line()));
+            writeln!(text, "duplicate of {}: {}", age.table, age.line())
+                .expect("writing to a string cannot fail");
         }
         text
     }

@@ -40,11 +40,11 @@ pub(super) fn altered(key: &str, error: &ManifestError) -> Error {
 
 /// Joins the names of what is damaged, the first of many.
 pub(super) fn named(what: &[String]) -> String {
-    let mut text = what[..what.len().min(NAMED_MAX)].join("; ");
-    if what.len() > NAMED_MAX {
-        text.push_str(&format!("; and {} more", what.len() - NAMED_MAX));
+    let text = what[..what.len().min(NAMED_MAX)].join("; ");
+    match what.len().saturating_sub(NAMED_MAX) {
+        0 => text,
+        more => format!("{text}; and {more} more"),
     }
-    text
 }
 
 impl Duplicate {

@@ -183,16 +183,15 @@ async fn attempt(
     taken: &Taken,
     stream: &mut StreamRecord,
 ) -> std::result::Result<(), Ended> {
-    let name = match &stream.stream {
-        Some(name) => name.clone(),
-        None => {
-            let name = lane.write.create_stream().await?;
-            stream.stream = Some(name.clone());
-            stream.attempt += 1;
-            stream.status = StreamStage::Open;
-            lane.note(stream).await?;
-            name
-        }
+    let name = if let Some(name) = &stream.stream {
+        name.clone()
+    } else {
+        let name = lane.write.create_stream().await?;
+        stream.stream = Some(name.clone());
+        stream.attempt += 1;
+        stream.status = StreamStage::Open;
+        lane.note(stream).await?;
+        name
     };
     let rows = taken.version.rows;
     let digest = match send(lane, taken, stream, &name).await {

@@ -223,21 +223,46 @@ impl Opening<'_> {
         Ok(table)
     }
 
+    fn check_table(&self, run: &Run) -> Result<()> {
+        let name = self.name();
+        if run.table == name {
+            return Ok(());
+        }
+        Err(Error::new(
+            Kind::Config,
+            format!(
+                "the duplicate under {} is of table {}, not of {name}",
+                self.duplicate.keys.prefix(),
+                run.table
+            ),
+        )
+        .with_hint("mend key or table of the route"))
+    }
+
+    fn check_range(&self, is_partitioned: bool, taken: &[Taken]) -> Result<()> {
+        let name = self.name();
+        if self.options.asked.partitions.is_none() {
+            return Ok(());
+        }
+        if !is_partitioned {
+            return Err(Error::new(Kind::Config, format!("table {name} has no table partitions"))
+                .with_hint("leave --partitions away"));
+        }
+        if taken.is_empty() {
+            return Err(Error::new(
+                Kind::Config,
+                format!("the duplicate of {name} has none of these table partitions"),
+            )
+            .with_hint("rekindle status"));
+        }
+        Ok(())
+    }
+
     /// Chooses, checks, and journals the choice.
     async fn begin(&self, run: &Run, manifests: &[Manifest]) -> Result<Table> {
         let asked = &self.options.asked;
         let name = self.name();
-        if run.table != name {
-            return Err(Error::new(
-                Kind::Config,
-                format!(
-                    "the duplicate under {} is of table {}, not of {name}",
-                    self.duplicate.keys.prefix(),
-                    run.table
-                ),
-            )
-            .with_hint("mend key or table of the route"));
-        }
+        self.check_table(run)?;
         let wanted = Wanted {
             as_of_us: asked.as_of_us,
             range: asked.partitions.as_ref(),
@@ -254,17 +279,7 @@ impl Opening<'_> {
         let recorded = self.duplicate.table(&schema_hash).await?;
         target::refuse_kind(&recorded)?;
         let is_partitioned = target::is_partitioned(&recorded.resource);
-        if asked.partitions.is_some() && !is_partitioned {
-            return Err(Error::new(Kind::Config, format!("table {name} has no table partitions"))
-                .with_hint("leave --partitions away"));
-        }
-        if asked.partitions.is_some() && chosen.taken.is_empty() {
-            return Err(Error::new(
-                Kind::Config,
-                format!("the duplicate of {name} has none of these table partitions"),
-            )
-            .with_hint("rekindle status"));
-        }
+        self.check_range(is_partitioned, &chosen.taken)?;
         let location = self.location(recorded.location.as_deref()).await?;
         let existing = self.existing().await?;
         let (way, replaces) =

@@ -4,6 +4,7 @@
 
 use super::{PAUSE_MAX, PAUSE_MIN, Shared};
 use arrow::record_batch::RecordBatch;
+use bytes::Bytes;
 use futures::StreamExt;
 use schemas::Digest;
 use schemas::digest::BatchHasher;
@@ -48,6 +49,14 @@ fn is_worth_another(error: &Error) -> bool {
     error.kind().is_transient() || expired
 }
 
+fn seen<T>(
+    schema: &Bytes,
+    message: &Bytes,
+    look: &(dyn Fn(&RecordBatch) -> Result<T> + Send + Sync),
+) -> Result<Vec<T>> {
+    read_rows(schema, message)?.iter().map(look).collect()
+}
+
 async fn read_once<T: Send + 'static>(
     shared: &Arc<Shared>,
     dataset: &str,
@@ -66,12 +75,8 @@ async fn read_once<T: Send + 'static>(
                 .map(|message| {
                     let (look, schema) = (Arc::clone(&look), schema.clone());
                     // Submitted when it is taken from the stream, awaited in order.
-                    let work = message.map(|message| {
-                        shared.cpu.submit(move || {
-                            let batches = read_rows(&schema, &message)?;
-                            batches.iter().map(|batch| look(batch)).collect::<Result<Vec<T>>>()
-                        })
-                    });
+                    let work = message
+                        .map(|message| shared.cpu.submit(move || seen(&schema, &message, &*look)));
                     async move { work?.await }
                 })
                 .buffered(DECODED_AT_ONCE);

@@ -130,7 +130,7 @@ async fn set_up(
     let mut tables = Vec::new();
     let mut errors = Vec::new();
     for (index, route) in routes.iter().enumerate() {
-        let opened = open::open_table(&shared, plan, options, route, index);
+        let opened = Box::pin(open::open_table(&shared, plan, options, route, index));
         match shared.stop.unless_cancelled(opened).await {
             Ok(table) => tables.push(table),
             Err(error) => errors.push(error),

@@ -72,6 +72,10 @@ pub(super) struct Findings {
 }
 
 /// One table on its way.
+#[expect(
+    clippy::struct_field_names,
+    reason = "BigQuery calls it table id, the plan calls it table"
+)]
 pub(super) struct Table {
     /// Place in the counters.
     pub(super) index: usize,

@@ -181,35 +181,8 @@ impl Lost {
                 schema_hash: schema_hash.clone(),
                 blocks: Vec::new(),
             };
-            for (ordinal, body) in bodies.iter().enumerate() {
-                let ordinal = u32::try_from(ordinal).unwrap();
-                let header = Header {
-                    codec: CODEC_ZSTD_ARROW,
-                    is_last: ordinal as usize + 1 == bodies.len(),
-                    rows: body.rows,
-                    ordinal,
-                    generation,
-                    snapshot_us,
-                    last_modified_us: snapshot_us - 1,
-                    expires_us: None,
-                    table_created_ms: record.table_created_ms,
-                    digest: body.digest,
-                    digest_version: DIGEST_VERSION,
-                    schema_hash: hash,
-                    raw_bytes: body.raw_bytes,
-                    body_bytes: body.bytes.len() as u64,
-                    body_xxh3: body.xxh3,
-                    table: "logs.builds".into(),
-                    table_id: record.table_id.clone(),
-                    table_partition: day.name.clone(),
-                };
-                let head = header.to_bytes();
-                version.blocks.push(BlockEntry::of(body, head.len()));
-                version.stored_bytes += (head.len() + body.bytes.len()) as u64;
-                let value = [head, body.bytes.clone()].concat();
-                let _: () = redis.set(keys.block(&day.name, generation, ordinal), value).unwrap();
-            }
-            entries.push(self.publish(&mut redis, &day.name, version));
+            Self::write_blocks(&mut redis, &record, &day.name, &bodies, &mut version);
+            entries.push(Self::publish(&mut redis, &day.name, version));
         }
         let run = Run {
             format: manifest::FORMAT,
@@ -229,11 +202,49 @@ impl Lost {
         let _: () = redis.set(keys.run(), run.to_json()).unwrap();
     }
 
+    /// Writes the blocks of one version and notes them in it.
+    fn write_blocks(
+        redis: &mut redis::Connection,
+        record: &TableRecord,
+        table_partition: &str,
+        bodies: &[block::Body],
+        version: &mut Version,
+    ) {
+        let (_, schema_hash) = record.to_json();
+        for (ordinal, body) in (0..).zip(bodies) {
+            let header = Header {
+                codec: CODEC_ZSTD_ARROW,
+                is_last: ordinal as usize + 1 == bodies.len(),
+                rows: body.rows,
+                ordinal,
+                generation: version.generation,
+                snapshot_us: version.snapshot_us,
+                last_modified_us: version.last_modified_us,
+                expires_us: None,
+                table_created_ms: record.table_created_ms,
+                digest: body.digest,
+                digest_version: DIGEST_VERSION,
+                schema_hash,
+                raw_bytes: body.raw_bytes,
+                body_bytes: body.bytes.len() as u64,
+                body_xxh3: body.xxh3,
+                table: "logs.builds".into(),
+                table_id: record.table_id.clone(),
+                table_partition: table_partition.to_owned(),
+            };
+            let head = header.to_bytes();
+            version.blocks.push(BlockEntry::of(body, head.len()));
+            version.stored_bytes += (head.len() + body.bytes.len()) as u64;
+            let key = Keys::new(PREFIX).block(table_partition, version.generation, ordinal);
+            let _: () = redis.set(key, [head, body.bytes.clone()].concat()).unwrap();
+        }
+    }
+
     fn created_ms(&self) -> i64 {
         self.resource["creationTime"].as_str().unwrap().parse().unwrap()
     }
 
-    fn publish(&self, redis: &mut redis::Connection, name: &str, version: Version) -> RunPartition {
+    fn publish(redis: &mut redis::Connection, name: &str, version: Version) -> RunPartition {
         let key = Keys::new(PREFIX).manifest(name);
         let stored: Option<Vec<u8>> = redis.get(&key).unwrap();
         let mut versions = vec![version];
@@ -275,7 +286,7 @@ impl Lost {
             );
             rows.extend(page["rows"].as_array().into_iter().flatten().map(Value::to_string));
             match page["pageToken"].as_str() {
-                Some(next) if !next.is_empty() => token = next.to_owned(),
+                Some(next) if !next.is_empty() => next.clone_into(&mut token),
                 _ => break,
             }
         }

@@ -2,6 +2,8 @@
 //!
 //! Invariant: the rows of a day are a function of the day and their number.
 
+#![allow(clippy::from_iter_instead_of_collect, reason = "an array names its type where it is made")]
+
 use arrow::array::{
     ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Decimal256Array,
     Float64Array, Int64Array, IntervalMonthDayNanoArray, ListArray, StringArray, StructArray,
@@ -58,6 +60,7 @@ fn column(field: &Field, day: Option<i64>, count: usize, name: &str) -> ArrayRef
 }
 
 #[allow(clippy::cast_precision_loss, reason = "any float will do")]
+#[allow(clippy::too_many_lines, reason = "one arm per type")]
 fn values(data_type: &DataType, count: usize, is_nullable: bool) -> ArrayRef {
     let given = |row: &i64| !(is_nullable && row % 7 == 3);
     let rows = || (0..i64::try_from(count).unwrap()).map(|row| Some(row).filter(given));

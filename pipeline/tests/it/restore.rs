@@ -231,8 +231,7 @@ fn filling_keeps_what_a_writer_appends_throughout_and_doubles_nothing() {
     lost.runtime.block_on(lost.client.delete_table("logs", "builds$20261101")).unwrap();
     let mut child = lost.start(&["--fill"]);
     let mut written = Vec::new();
-    let mut status = None;
-    while status.is_none() || written.len() < 3 {
+    while child.try_wait().unwrap().is_none() || written.len() < 3 {
         let row = days[0].rows.slice(0, 1);
         let id = format!("new-{}", written.len());
         let mut columns = row.columns().to_vec();
@@ -241,10 +240,9 @@ fn filling_keeps_what_a_writer_appends_throughout_and_doubles_nothing() {
         let day = Days { name: days[0].name.clone(), rows };
         lost.append("builds", std::slice::from_ref(&day));
         written.push(day);
-        status = child.try_wait().unwrap();
         std::thread::sleep(Duration::from_millis(5));
     }
-    assert_eq!(status.unwrap().code(), Some(0));
+    assert_eq!(child.wait().unwrap().code(), Some(0));
     println!("{} rows were written meanwhile", written.len());
     lost.append("original", &written);
     lost.assert_restored();

@@ -12,6 +12,7 @@ use arrow::datatypes::{
     TimeUnit, TimestampMicrosecondType, i256,
 };
 use proptest::prelude::*;
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 /// Reproducible numbers: one multiplication and a xor of the halves.
@@ -82,6 +83,7 @@ impl Random {
         OffsetBuffer::from_lengths((0..len).map(|_| self.below(4)).collect::<Vec<_>>())
     }
 
+    #[expect(clippy::too_many_lines, reason = "one arm per type")]
     fn array(&mut self, data_type: &DataType, len: usize) -> ArrayRef {
         match data_type {
             DataType::Boolean => {
@@ -115,6 +117,7 @@ impl Random {
                     (0..len).map(|_| self.next().to_le_bytes()[0].into()).collect();
                 Arc::new(Date32Array::new(values.into(), self.nulls(len)))
             }
+            #[expect(clippy::cast_possible_wrap, reason = "a day has fewer microseconds")]
             DataType::Time64(_) => Arc::new(
                 self.primitive::<Time64MicrosecondType>(len, |r| r.below(86_400_000_000) as i64),
             ),
@@ -147,7 +150,8 @@ impl Random {
             }
             DataType::List(field) => {
                 let offsets = self.offsets(len);
-                let values = self.array(field.data_type(), *offsets.last().unwrap() as usize);
+                let values = self
+                    .array(field.data_type(), usize::try_from(*offsets.last().unwrap()).unwrap());
                 Arc::new(ListArray::new(Arc::clone(field), offsets, values, self.nulls(len)))
             }
             DataType::Struct(fields) => {
@@ -211,17 +215,17 @@ fn bits(array: &dyn Array) -> String {
         match array.data_type() {
             DataType::Float64 => {
                 let value = array.as_primitive::<Float64Type>().value(row);
-                out.push_str(&format!("{:x} ", value.to_bits()));
+                write!(out, "{:x} ", value.to_bits()).unwrap();
             }
             DataType::List(_) => {
-                out.push_str(&format!("[{}] ", bits(&array.as_list::<i32>().value(row))))
+                write!(out, "[{}] ", bits(&array.as_list::<i32>().value(row))).unwrap();
             }
             DataType::Struct(_) => {
                 let fields = array.as_struct().columns().iter();
                 let fields: Vec<String> = fields.map(|f| bits(f.slice(row, 1).as_ref())).collect();
-                out.push_str(&format!("{{{}}} ", fields.join(",")));
+                write!(out, "{{{}}} ", fields.join(",")).unwrap();
             }
-            _ => out.push_str(&format!("{:?} ", array.slice(row, 1))),
+            _ => write!(out, "{:?} ", array.slice(row, 1)).unwrap(),
         }
     }
     out
@@ -289,7 +293,7 @@ fn rows_beyond_the_largest_block_are_cut_and_stay_in_order() {
         (0..3_000).map(|_| (0..256).flat_map(|_| random.next().to_le_bytes()).collect()).collect();
     let column: ArrayRef = Arc::new(BinaryArray::from_iter_values(&values));
     let rows = RecordBatch::try_from_iter([("data", column)]).unwrap();
-    let bodies = encode(&[rows.clone()]).unwrap();
+    let bodies = encode(std::slice::from_ref(&rows)).unwrap();
     assert!(bodies.len() >= 3);
     assert!(bodies.iter().all(|body| body.bytes.len() <= BLOCK_BYTES_MAX));
     let decoded: Vec<RecordBatch> =

@@ -210,9 +210,8 @@ mod tests {
 
     fn rows(count: usize) -> RecordBatch {
         let ids = Int64Array::from_iter_values(0..i64::try_from(count).unwrap());
-        let texts = StringArray::from_iter(
-            (0..count).map(|row| (row % 3 != 0).then(|| "x".repeat(row % 50))),
-        );
+        let texts = (0..count).map(|row| (row % 3 != 0).then(|| "x".repeat(row % 50)));
+        let texts: StringArray = texts.collect();
         RecordBatch::try_from_iter_with_nullable([
             ("id", Arc::new(ids) as ArrayRef, false),
             ("text", Arc::new(texts) as ArrayRef, true),
