@@ -238,9 +238,10 @@ pub async fn cut_routes(engine: &Engine) -> Result<()> {
         let partitions = partitions_of(engine, route.name()).await?;
         let is_begun = partitions.iter().any(|partition| partition.epoch > 0);
         // What was never cut cannot have gone stale.
-        let void = match partitions.is_empty() {
-            true => None,
-            false => why_void(route, &record, is_begun, &shared.snapshots).await?,
+        let void = if partitions.is_empty() {
+            None
+        } else {
+            why_void(route, &record, is_begun, &shared.snapshots).await?
         };
         if let Some(reason) = void {
             tracing::warn!(route = route.name(), reason, "the route starts over");

@@ -121,9 +121,9 @@ pub fn selected_routes(plan: &Plan, names: &[String]) -> Result<Vec<Route>, Vec<
     if !unknown.is_empty() {
         return Err(unknown);
     }
-    let is_named = |route: &&Route| names.is_empty() || names.contains(&route.name);
-    let named: Vec<&Route> = plan.routes.iter().filter(is_named).collect();
-    let no_rebuild = named.iter().filter(|route| !route.uses.rebuild && !names.is_empty());
+    let is_wanted = |route: &&Route| names.is_empty() || names.contains(&route.name);
+    let chosen: Vec<&Route> = plan.routes.iter().filter(is_wanted).collect();
+    let no_rebuild = chosen.iter().filter(|route| !route.uses.rebuild && !names.is_empty());
     let refused: Vec<Error> = no_rebuild
         .map(|route| {
             let message =
@@ -136,7 +136,7 @@ pub fn selected_routes(plan: &Plan, names: &[String]) -> Result<Vec<Route>, Vec<
         return Err(refused);
     }
     let routes: Vec<Route> =
-        named.into_iter().filter(|route| route.uses.rebuild).cloned().collect();
+        chosen.into_iter().filter(|route| route.uses.rebuild).cloned().collect();
     if routes.is_empty() {
         let message = "the plan has no route that rebuilds redis";
         return Err(vec![

@@ -122,11 +122,15 @@ fn write_tagged(column: &TextColumn<'_>, row: usize, out: &mut Vec<u8>) {
             out.extend_from_slice(&values[row].nanoseconds.to_le_bytes());
         }),
         Values::Range(ends) => write_nested(out, |out| {
-            ends.iter().for_each(|end| write_tagged(end, row, out));
+            for end in ends.iter() {
+                write_tagged(end, row, out);
+            }
         }),
         Values::Struct(fields) => write_nested(out, |out| {
             out.extend_from_slice(&length(fields.len()));
-            fields.iter().for_each(|field| write_tagged(&field.values, row, out));
+            for field in fields {
+                write_tagged(&field.values, row, out);
+            }
         }),
         Values::Array(array) => write_nested(out, |out| {
             let elements = array.range(row);

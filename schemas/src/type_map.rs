@@ -123,7 +123,7 @@ impl ColumnType {
             Self::Float4 => DataType::Float32,
             Self::Float8 => DataType::Float64,
             Self::Numeric | Self::Text | Self::Json | Self::Jsonb => DataType::Utf8,
-            Self::Bytea => DataType::Binary,
+            Self::Bytea | Self::Bytes => DataType::Binary,
             Self::Uuid => DataType::FixedSizeBinary(16),
             Self::Date => DataType::Date32,
             Self::Time => DataType::Time64(TimeUnit::Microsecond),
@@ -132,7 +132,6 @@ impl ColumnType {
             Self::Array(element) => {
                 DataType::List(Arc::new(Field::new("item", element.arrow(), true)))
             }
-            Self::Bytes => DataType::Binary,
             Self::Decimal128 => DataType::Decimal128(38, 9),
             Self::Decimal256 => DataType::Decimal256(76, 38),
             Self::Interval => DataType::Interval(IntervalUnit::MonthDayNano),

@@ -104,7 +104,7 @@ async fn dispatch(cli: &Cli, bars: MultiProgress, signals: &Signals) -> Exit {
         Command::Rebuild { target: Target::Redis(flags) } => {
             let take_over = flags.take_over.clone();
             let options = Options { take_over, ..options(shared, &flags.run, signals) };
-            rebuild(shared, options, bars, signals).await
+            Box::pin(rebuild(shared, options, bars, signals)).await
         }
         Command::Backup(_)
         | Command::Restore(_)

@@ -60,10 +60,12 @@ impl Refusal {
             | "internalError"
             | "jobInternalError"
             | "tableUnavailable"
-            | "quotaExceeded" => Kind::Unavailable,
+            | "quotaExceeded"
+            | "stopped" => Kind::Unavailable,
             "timeout" => Kind::Timeout,
-            "accessDenied" | "authError" | "required" if self.code == 401 => Kind::Auth,
-            "accessDenied" | "blocked" | "billingNotEnabled" | "responseTooLarge" => Kind::Auth,
+            "accessDenied" | "authError" | "blocked" | "billingNotEnabled" | "responseTooLarge" => {
+                Kind::Auth
+            }
             "notFound" => Kind::Schema,
             "invalidQuery"
             | "invalid"
@@ -71,7 +73,6 @@ impl Refusal {
             | "duplicate"
             | "resourcesExceeded"
             | "notImplemented" => Kind::Config,
-            "stopped" => Kind::Unavailable,
             _ => match self.code {
                 401 | 403 => Kind::Auth,
                 404 => Kind::Schema,

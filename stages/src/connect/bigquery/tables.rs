@@ -128,7 +128,7 @@ impl BigQuery {
                 policies.extend(found);
             }
             match page.get("nextPageToken").and_then(Value::as_str) {
-                Some(next) if !next.is_empty() => token = next.to_owned(),
+                Some(next) if !next.is_empty() => next.clone_into(&mut token),
                 _ => return Ok(policies),
             }
         }
@@ -153,7 +153,7 @@ impl BigQuery {
                 tables.extend(found);
             }
             match page.get("nextPageToken").and_then(Value::as_str) {
-                Some(next) if !next.is_empty() => token = next.to_owned(),
+                Some(next) if !next.is_empty() => next.clone_into(&mut token),
                 _ => return Ok(tables),
             }
         }

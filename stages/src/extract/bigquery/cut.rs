@@ -39,15 +39,13 @@ pub(super) async fn partitions(
     staged: Option<(u64, u64)>,
     (wanted, first): (usize, usize),
 ) -> Result<Vec<Partition>> {
-    let cut = match (&shape.partitioning, &shape.origin) {
-        (Some(partitioning), Read::Table { dataset, table }) => {
-            let found = table_partitions(server, dataset, table).await?;
-            by_partition(partitioning, found, wanted)
-        }
-        _ => {
-            let (rows, bytes) = staged.unwrap_or((shape.rows_estimate.unwrap_or(0), shape.bytes));
-            vec![Group { bounds: Bounds::Whole, rows, bytes, newest: None }]
-        }
+    let cut = if let (Some(partitioning), Read::Table { dataset, table }) =
+        (&shape.partitioning, &shape.origin)
+    {
+        by_partition(partitioning, table_partitions(server, dataset, table).await?, wanted)
+    } else {
+        let (rows, bytes) = staged.unwrap_or((shape.rows_estimate.unwrap_or(0), shape.bytes));
+        vec![Group { bounds: Bounds::Whole, rows, bytes, newest: None }]
     };
     let is_newest_by = shape
         .partitioning

@@ -109,9 +109,9 @@ impl ColumnBuilder {
             ColumnType::Numeric => Values::Numeric(texts()),
             ColumnType::Text | ColumnType::Json => Values::Text(texts()),
             ColumnType::Jsonb => Values::Jsonb(texts()),
-            ColumnType::Bytea => Values::Bytea(texts()),
-            // PostgreSQL has none of these; a batch of them would not fit its schema.
-            ColumnType::Bytes
+            // PostgreSQL has none of those after the first; a batch of them would not fit its schema.
+            ColumnType::Bytea
+            | ColumnType::Bytes
             | ColumnType::Decimal128
             | ColumnType::Decimal256
             | ColumnType::Interval

@@ -305,8 +305,8 @@ mod tests {
         for (text, expected) in cases {
             assert_eq!(element(text.as_bytes()), expected, "{text}");
         }
-        assert_eq!(element(b"9223372036854775808")[0], 0x80 | 19);
-        assert_eq!(element(b"18446744073709551616")[0], 0x80 | 20);
+        assert_eq!(element(b"9223372036854775808")[0], 0x80 | 0x13);
+        assert_eq!(element(b"18446744073709551616")[0], 0x80 | 0x14);
     }
 
     #[test]

@@ -3,8 +3,10 @@
 use super::*;
 use crate::Kind;
 use crate::batch::Unit;
-use crate::transform::copy_binary::Lead;
-use crate::transform::copy_binary::tests::{schema, tuple};
+use crate::transform::copy_binary::{
+    Lead,
+    tests::{schema, tuple},
+};
 use crate::transform::keys::render_keys;
 use bytes::Bytes;
 use schemas::plan::{
@@ -195,7 +197,9 @@ fn hashes_by_restore_are_one_command_of_one_reply() {
     let command = |words: &[&[u8]]| {
         let mut out = Vec::new();
         resp::write_array(words.len(), &mut out);
-        words.iter().for_each(|word| resp::write_bulk(word, &mut out));
+        for word in words {
+            resp::write_bulk(word, &mut out);
+        }
         out
     };
     let (listpack, pairs) = (sealed(listpack), sealed(pairs));
