@@ -121,8 +121,8 @@ pub fn selected_routes(plan: &Plan, names: &[String]) -> Result<Vec<Route>, Vec<
     if !unknown.is_empty() {
         return Err(unknown);
     }
-    let is_named = |route: &&Route| names.is_empty() || names.contains(&route.name);
-    let chosen: Vec<&Route> = plan.routes.iter().filter(is_named).collect();
+    let is_wanted = |route: &&Route| names.is_empty() || names.contains(&route.name);
+    let chosen: Vec<&Route> = plan.routes.iter().filter(is_wanted).collect();
     let no_rebuild = chosen.iter().filter(|route| !route.uses.rebuild && !names.is_empty());
     let refused: Vec<Error> = no_rebuild
         .map(|route| {

@@ -163,6 +163,21 @@ pub fn decode(header: &Header, body: &[u8]) -> Result<RecordBatch, BlockError> {
     if raw.len() != raw_bytes {
         return Err(BlockError::Unreadable("it is shorter than the header says".to_owned()));
     }
+    // The arrow reader asserts some lengths instead of reporting them.
+    let rows = std::panic::catch_unwind(|| one_batch(raw))
+        .unwrap_or_else(|_| Err(unreadable("its lengths contradict each other")))?;
+    if rows.num_rows() != header.rows as usize {
+        return Err(BlockError::Unreadable(format!(
+            "{} rows where the header says {}",
+            rows.num_rows(),
+            header.rows
+        )));
+    }
+    Ok(rows)
+}
+
+/// Reads an arrow IPC stream of exactly one batch.
+fn one_batch(raw: Vec<u8>) -> Result<RecordBatch, BlockError> {
     let mut stream = Buffer::from_vec(raw);
     let mut decoder = StreamDecoder::new();
     let rows = decoder.decode(&mut stream).map_err(unreadable)?;
@@ -170,13 +185,6 @@ pub fn decode(header: &Header, body: &[u8]) -> Result<RecordBatch, BlockError> {
     let rows = rows.unwrap_or_else(|| RecordBatch::new_empty(schema));
     if decoder.decode(&mut stream).map_err(unreadable)?.is_some() || !stream.is_empty() {
         return Err(BlockError::Unreadable("more than one batch".to_owned()));
-    }
-    if rows.num_rows() != header.rows as usize {
-        return Err(BlockError::Unreadable(format!(
-            "{} rows where the header says {}",
-            rows.num_rows(),
-            header.rows
-        )));
     }
     Ok(rows)
 }

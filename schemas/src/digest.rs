@@ -132,7 +132,9 @@ fn write_tagged(column: &TextColumn<'_>, row: usize, out: &mut Vec<u8>) {
             out.extend_from_slice(&values[row].nanoseconds.to_le_bytes());
         }),
         Values::Range(ends) => write_nested(out, |out| {
-            ends.iter().for_each(|end| write_tagged(end, row, out));
+            for end in ends.iter() {
+                write_tagged(end, row, out);
+            }
         }),
         Values::Struct(fields) => write_nested(out, |out| {
             out.extend_from_slice(&length(fields.len()));

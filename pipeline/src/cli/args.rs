@@ -42,15 +42,6 @@ Not built yet, refused by name: verify, bench, drill, report, demo.
 
 ";
 
-const ABOUT_BACKUP: &str =
-    "Copies the table partitions of BigQuery that are new or changed into their duplicate in Redis";
-
-const AFTER_BACKUP: &str = "\
-A version is published when it was read back; until then the one before it stands.
-What the source lost is not lost here: its copy stays and is named, with exit code 4.
-
-";
-
 const AFTER_REBUILD: &str = "\
 Killing it is safe: the same command resumes where the journal stands.
 The first Ctrl-C checkpoints and stops, the second one stops at once.
@@ -101,7 +92,7 @@ pub enum Command {
     Backup {
         /// Which system.
         #[command(subcommand)]
-        source: BackupSource,
+        source: super::backup::Source,
     },
     /// Restores a system from what was kept of it, or resumes the unfinished restore
     #[command(subcommand_required = true, arg_required_else_help = true, after_help = EXIT_CODES)]
@@ -152,31 +143,6 @@ pub enum Target {
     /// Redis.
     #[command(about = ABOUT_REDIS, after_help = format!("{AFTER_REBUILD}{EXIT_CODES}"))]
     Redis(RebuildRedis),
-}
-
-/// What can be backed up.
-#[derive(Debug, Subcommand)]
-pub enum BackupSource {
-    /// BigQuery.
-    #[command(about = ABOUT_BACKUP, after_help = format!("{AFTER_BACKUP}{EXIT_CODES}"))]
-    Bigquery(BackupBigquery),
-}
-
-/// Flags of `backup bigquery`.
-#[derive(Debug, Args)]
-pub struct BackupBigquery {
-    /// Copy every table partition again, also what seems unchanged
-    #[arg(long)]
-    pub full: bool,
-    /// Let the duplicate of this table lose what the table has lost; may be given several times
-    #[arg(long, value_name = "DATASET.TABLE")]
-    pub accept_loss: Vec<String>,
-    /// How long a system may stay unreachable before the backup gives up
-    #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = schemas::duration::parse)]
-    pub retry_for: Duration,
-    /// Take the duplicate over from this run, which must be dead
-    #[arg(long, value_name = "RUN_ID")]
-    pub take_over: Option<String>,
 }
 
 /// Flags of `check`.

@@ -3,6 +3,7 @@
 //! Invariant: data goes to stdout, everything else to stderr, and the exit code is a function of what happened.
 
 pub mod args;
+mod backup;
 mod check;
 mod failure;
 mod figures;
@@ -14,13 +15,12 @@ mod summary_text;
 mod watch;
 
 use crate::backup::forecast::{Forecast, forecast};
-use crate::backup::{self, backup_bigquery};
 use crate::outcome::Exit;
 use crate::plan::{PlanReport, plan_rebuild};
 use crate::rebuild::{Ended, Options, Watcher, rebuild_redis};
 use crate::rejects::RejectWriter;
 use crate::summary::RunEnd;
-use args::{BackupBigquery, BackupSource, Cli, Command, RunFlags, Shared, Target};
+use args::{Cli, Command, RunFlags, Shared, Target};
 use clap::Parser;
 use failure::{Failure, tell};
 use indicatif::MultiProgress;
@@ -109,8 +109,8 @@ async fn dispatch(cli: &Cli, bars: MultiProgress, signals: &Signals) -> Exit {
             let options = Options { take_over, ..options(shared, &flags.run, signals) };
             Box::pin(rebuild(shared, options, bars, signals)).await
         }
-        Command::Backup { source: BackupSource::Bigquery(flags) } => {
-            Box::pin(backup(shared, flags, bars, signals)).await
+        Command::Backup { source: backup::Source::Bigquery(flags) } => {
+            Box::pin(backup::backup(shared, flags, bars, signals)).await
         }
         Command::Restore { target: restore::Target::Bigquery(flags) } => {
             Box::pin(restore::restore(shared, flags, bars, signals)).await
@@ -231,43 +231,6 @@ async fn rebuild(
         let printed =
             print(shared.json, summary, || summary_text::render(summary, rejects.folder()));
         exit = exit.min(printed);
-    }
-    if ended.errors.is_empty() { exit } else { tell_errors(&ended.errors, Some(exit), shared.json) }
-}
-
-async fn backup(
-    shared: &Shared,
-    flags: &BackupBigquery,
-    bars: MultiProgress,
-    signals: &Signals,
-) -> Exit {
-    let plan = match plan_of(shared) {
-        Ok(plan) => plan,
-        Err(exit) => return exit,
-    };
-    let options = backup::Options {
-        state: shared.state.clone(),
-        lanes: usize::from(shared.lanes),
-        routes: shared.routes.clone(),
-        deadline: shared.deadline,
-        full: flags.full,
-        accept_loss: flags.accept_loss.clone(),
-        retry_for: flags.retry_for,
-        take_over: flags.take_over.clone(),
-        cancel: signals.cancel.clone(),
-    };
-    let display = Arc::new(watch::Display::new(shared.progress, bars));
-    let watcher: Arc<dyn Watcher> = Arc::<watch::Display>::clone(&display);
-    let backup::Ended { summary, exits, errors } =
-        Box::pin(backup_bigquery(&plan, options, watcher)).await;
-    display.end();
-    let mut ended = Ended { summary: None, exits, errors };
-    leave_stopped_out(&mut ended, signals.is_received());
-    let is_done = summary.as_ref().is_some_and(|summary| summary.run.status == RunEnd::Done);
-    let told = ended.exits.iter().copied().min();
-    let mut exit = signals.name(told.unwrap_or(if is_done { Exit::Done } else { exit_of(&ended) }));
-    if let Some(summary) = &summary {
-        exit = exit.min(print(shared.json, summary, || summary.render()));
     }
     if ended.errors.is_empty() { exit } else { tell_errors(&ended.errors, Some(exit), shared.json) }
 }

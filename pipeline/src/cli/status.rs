@@ -36,6 +36,7 @@ pub(crate) struct StatusReport {
     /// The last run; absent when there is none.
     pub(crate) run: Option<RunStanding>,
     /// How old the duplicate of each table is; absent where the plan or its Redis cannot be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) duplicates: Option<Vec<Age>>,
 }
 

@@ -63,8 +63,9 @@ impl Refusal {
             | "quotaExceeded"
             | "stopped" => Kind::Unavailable,
             "timeout" => Kind::Timeout,
-            "accessDenied" | "authError" | "required" if self.code == 401 => Kind::Auth,
-            "accessDenied" | "blocked" | "billingNotEnabled" | "responseTooLarge" => Kind::Auth,
+            "accessDenied" | "authError" | "blocked" | "billingNotEnabled" | "responseTooLarge" => {
+                Kind::Auth
+            }
             "notFound" => Kind::Schema,
             "invalidQuery"
             | "invalid"

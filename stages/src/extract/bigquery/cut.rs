@@ -42,8 +42,7 @@ pub(super) async fn partitions(
     let cut = if let (Some(partitioning), Read::Table { dataset, table }) =
         (&shape.partitioning, &shape.origin)
     {
-        let found = table_partitions(server, dataset, table).await?;
-        by_partition(partitioning, found, wanted)
+        by_partition(partitioning, table_partitions(server, dataset, table).await?, wanted)
     } else {
         let (rows, bytes) = staged.unwrap_or((shape.rows_estimate.unwrap_or(0), shape.bytes));
         vec![Group { bounds: Bounds::Whole, rows, bytes, newest: None }]

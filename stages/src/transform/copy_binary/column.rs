@@ -109,7 +109,7 @@ impl ColumnBuilder {
             ColumnType::Numeric => Values::Numeric(texts()),
             ColumnType::Text | ColumnType::Json => Values::Text(texts()),
             ColumnType::Jsonb => Values::Jsonb(texts()),
-            // PostgreSQL has none but the first; a batch of the others would not fit its schema.
+            // PostgreSQL has none of those after the first; a batch of them would not fit its schema.
             ColumnType::Bytea
             | ColumnType::Bytes
             | ColumnType::Decimal128
