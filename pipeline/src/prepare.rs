@@ -6,7 +6,7 @@
 use crate::catch_up::{next_ordinal, partitions_of};
 use crate::checkpoint::Status;
 use crate::engine::Engine;
-use crate::journal::{Journal, NewRun, RouteRecord, RunRecord, RunStatus, ServerRecord};
+use crate::journal::{Journal, NewRoute, NewRun, RouteRecord, RunRecord, RunStatus, ServerRecord};
 use crate::lane::{Shared, now_ms};
 use crate::outcome::from_journal;
 use crate::rebuild::{COMMAND, Options};
@@ -59,23 +59,16 @@ pub async fn open_run(
         started_ms,
         target_was_empty: false,
     };
-    let run = journal.create_run(run).await.map_err(one)?;
-    let records: Vec<RouteRecord> = routes.iter().map(|route| new_record(&run.id, route)).collect();
-    journal.put_routes(&records).await.map_err(one)?;
+    let run = journal.create_run(run, routes.iter().map(new_route).collect()).await.map_err(one)?;
     Ok((run, false))
 }
 
-fn new_record(run_id: &str, route: &RouteRun) -> RouteRecord {
-    RouteRecord {
-        run_id: run_id.to_owned(),
+fn new_route(route: &RouteRun) -> NewRoute {
+    NewRoute {
         name: route.name().to_owned(),
         definition: route.bound.route.definition(),
         schema_lines: route.bound.schema.identity_lines(),
         relations: route.source.relations(),
-        reconcile: false,
-        caught_up: None,
-        dropped_keys: 0,
-        completed_ms: None,
     }
 }
 

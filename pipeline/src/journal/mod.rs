@@ -20,8 +20,8 @@ mod tests;
 pub use committer::{BeforeCommit, CommitHandle, Committer};
 pub use error::{JournalError, Result};
 pub use record::{
-    Begun, Delta, NewRun, NewSnapshot, PartitionRecord, RouteRecord, RunRecord, RunStatus,
-    ServerRecord, SnapshotRecord,
+    Begun, Delta, NewRoute, NewRun, NewSnapshot, PartitionRecord, RouteRecord, RunRecord,
+    RunStatus, ServerRecord, SnapshotRecord,
 };
 pub use restores::{JobRecord, RestoreRecord, StreamRecord};
 

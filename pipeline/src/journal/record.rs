@@ -88,6 +88,36 @@ pub struct RunRecord {
     pub summary: Option<String>,
 }
 
+/// A route of a run that is about to be added.
+#[derive(Debug, Clone)]
+pub struct NewRoute {
+    /// Route name.
+    pub name: String,
+    /// What the route means, one `field = value` line each.
+    pub definition: String,
+    /// The identity lines of its schema.
+    pub schema_lines: Vec<String>,
+    /// Identity of the relations it reads.
+    pub relations: String,
+}
+
+impl NewRoute {
+    /// The record at the start of a run.
+    pub(super) fn of_run(self, run_id: &str) -> RouteRecord {
+        RouteRecord {
+            run_id: run_id.to_owned(),
+            name: self.name,
+            definition: self.definition,
+            schema_lines: self.schema_lines,
+            relations: self.relations,
+            reconcile: false,
+            caught_up: None,
+            dropped_keys: 0,
+            completed_ms: None,
+        }
+    }
+}
+
 /// A route as this run carries it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouteRecord {

@@ -5,7 +5,7 @@
 use super::Journal;
 use super::error::{JournalError, Result};
 use super::record::{
-    NewRun, NewSnapshot, RouteRecord, RunRecord, RunStatus, ServerRecord, SnapshotRecord,
+    NewRoute, NewRun, NewSnapshot, RouteRecord, RunRecord, RunStatus, ServerRecord, SnapshotRecord,
 };
 use super::row::{self, signed, to_json};
 use sqlx::sqlite::{SqliteQueryResult, SqliteRow};
@@ -13,8 +13,10 @@ use sqlx::{Error, SqliteConnection};
 use uuid::{NoContext, Timestamp, Uuid};
 
 impl Journal {
-    /// Adds a run at its first attempt and returns it.
-    pub async fn create_run(&self, run: NewRun) -> Result<RunRecord> {
+    /// Adds a run at its first attempt, with its routes, and returns it.
+    ///
+    /// One transaction: a run without its routes would look like one of another plan.
+    pub async fn create_run(&self, run: NewRun, routes: Vec<NewRoute>) -> Result<RunRecord> {
         let operation = "record the run";
         let record = RunRecord {
             id: run_id(run.started_ms),
@@ -32,6 +34,10 @@ impl Journal {
         };
         let mut transaction = self.write(operation).await?;
         insert_run(&mut transaction, &record).await.map_err(self.failed_to(operation))?;
+        for route in routes {
+            let route = route.of_run(&record.id);
+            insert_route(&mut transaction, &route).await.map_err(self.failed_to(operation))?;
+        }
         self.commit_write(transaction, operation).await?;
         Ok(record)
     }
@@ -98,16 +104,6 @@ impl Journal {
                 .execute(&mut *transaction)
                 .await;
         self.exactly_one(updated, operation, run_id)?;
-        self.commit_write(transaction, operation).await
-    }
-
-    /// Adds routes, all or none. A route must be there before its partitions.
-    pub async fn put_routes(&self, routes: &[RouteRecord]) -> Result<()> {
-        let operation = "record the routes";
-        let mut transaction = self.write(operation).await?;
-        for route in routes {
-            insert_route(&mut transaction, route).await.map_err(self.failed_to(operation))?;
-        }
         self.commit_write(transaction, operation).await
     }
 

@@ -7,7 +7,9 @@ mod opening;
 mod records;
 mod restores;
 
-use super::{Delta, Journal, NewRun, NewSnapshot, PartitionRecord, RouteRecord, RunRecord};
+use super::{
+    Delta, Journal, NewRoute, NewRun, NewSnapshot, PartitionRecord, RouteRecord, RunRecord,
+};
 use crate::checkpoint::Counts;
 use schemas::{Bounds, Digest, Partition, PartitionId, Position};
 use tempfile::TempDir;
@@ -43,13 +45,23 @@ fn new_snapshot(run: &RunRecord) -> NewSnapshot {
     }
 }
 
-fn route(run: &RunRecord, name: &str) -> RouteRecord {
-    RouteRecord {
-        run_id: run.id.clone(),
+fn new_route(name: &str) -> NewRoute {
+    NewRoute {
         name: name.to_owned(),
         definition: "key = \"b:{id}\"".to_owned(),
         schema_lines: vec!["id bigint".to_owned(), "who text".to_owned()],
         relations: r#"[{"oid":1}]"#.to_owned(),
+    }
+}
+
+fn route(run: &RunRecord, name: &str) -> RouteRecord {
+    let NewRoute { name, definition, schema_lines, relations } = new_route(name);
+    RouteRecord {
+        run_id: run.id.clone(),
+        name,
+        definition,
+        schema_lines,
+        relations,
         reconcile: false,
         caught_up: None,
         dropped_keys: 0,
@@ -75,8 +87,7 @@ fn partition(route: &str, ordinal: u32) -> Partition {
 /// A journal with one run, one route `builds` and `partitions` partitions.
 async fn prepared(folder: &TempDir, partitions: u32) -> (Journal, RunRecord) {
     let journal = open(folder).await;
-    let run = journal.create_run(new_run()).await.unwrap();
-    journal.put_routes(&[route(&run, "builds")]).await.unwrap();
+    let run = journal.create_run(new_run(), vec![new_route("builds")]).await.unwrap();
     let cut: Vec<_> = (0..partitions).map(|ordinal| partition("builds", ordinal)).collect();
     journal.add_partitions(&run.id, &cut, 0).await.unwrap();
     (journal, run)

@@ -8,7 +8,7 @@ use super::run::definition;
 use super::stage::TableStage;
 use super::table::{Choice, Findings, Part, Table, Way};
 use super::{COMMAND, Options, Shared, scan, target};
-use crate::journal::{Journal, NewRun, RestoreRecord, RouteRecord, RunRecord, RunStatus};
+use crate::journal::{Journal, NewRoute, NewRun, RestoreRecord, RunRecord, RunStatus};
 use crate::lane::now_ms;
 use crate::outcome::from_journal;
 use crate::summarize::rfc3339;
@@ -77,20 +77,14 @@ pub(super) async fn open_run(
         started_ms,
         target_was_empty: false,
     };
-    let run = journal.create_run(new).await.map_err(from_journal)?;
-    let record = |(name, definition): (String, String)| RouteRecord {
-        run_id: run.id.clone(),
+    let route = |(name, definition): (String, String)| NewRoute {
         name,
         definition,
         schema_lines: Vec::new(),
         relations: String::new(),
-        reconcile: false,
-        caught_up: None,
-        dropped_keys: 0,
-        completed_ms: None,
     };
-    let records: Vec<RouteRecord> = definitions.into_iter().map(record).collect();
-    journal.put_routes(&records).await.map_err(from_journal)?;
+    let records = definitions.into_iter().map(route).collect();
+    let run = journal.create_run(new, records).await.map_err(from_journal)?;
     Ok((run, false))
 }
 

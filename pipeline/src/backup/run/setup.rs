@@ -8,7 +8,7 @@ use super::super::{COMMAND, Options, source};
 use super::{Run, table_of};
 use crate::checkpoint::{Status, commit_interval};
 use crate::cpu::CpuPool;
-use crate::journal::{CommitHandle, Committer, Journal, NewRun, RouteRecord, RunRecord, RunStatus};
+use crate::journal::{CommitHandle, Committer, Journal, NewRoute, NewRun, RunRecord, RunStatus};
 use crate::lane::now_ms;
 use crate::outcome::from_journal;
 use crate::progress::Counters;
@@ -264,23 +264,16 @@ async fn open_run(journal: &Journal, plan: &Plan, routes: &[Route]) -> Result<Ru
         started_ms,
         target_was_empty: false,
     };
-    let run = journal.create_run(run).await.map_err(from_journal)?;
-    let records: Vec<RouteRecord> = routes
+    let records = routes
         .iter()
-        .map(|route| RouteRecord {
-            run_id: run.id.clone(),
+        .map(|route| NewRoute {
             name: route.name.clone(),
             definition: route.definition(),
             schema_lines: Vec::new(),
             relations: "null".to_owned(),
-            reconcile: false,
-            caught_up: None,
-            dropped_keys: 0,
-            completed_ms: None,
         })
         .collect();
-    journal.put_routes(&records).await.map_err(from_journal)?;
-    Ok(run)
+    journal.create_run(run, records).await.map_err(from_journal)
 }
 
 /// Removes the blocks of generations that were begun and never published, then lets the run be cut anew.

@@ -62,7 +62,7 @@ async fn files_are_for_their_owner_only() {
     let parent = folder();
     let state_dir = parent.path().join("state");
     let journal = Journal::open(&state_dir).await.unwrap();
-    journal.create_run(new_run()).await.unwrap();
+    journal.create_run(new_run(), Vec::new()).await.unwrap();
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&state_dir), 0o700);
     let entries: Vec<_> =

@@ -8,15 +8,14 @@ use crate::journal::{Begun, JournalError, RunStatus, ServerRecord, SnapshotRecor
 async fn every_record_survives_a_reopening() {
     let folder = folder();
     let journal = open(&folder).await;
-    let run = journal.create_run(new_run()).await.unwrap();
+    let run = journal.create_run(new_run(), vec![new_route("z"), new_route("a")]).await.unwrap();
     let other = journal
-        .create_run(NewRun { command: "backup bigquery".to_owned(), ..new_run() })
+        .create_run(NewRun { command: "backup bigquery".to_owned(), ..new_run() }, Vec::new())
         .await
         .unwrap();
     let snapshot = new_snapshot(&run);
     let id = journal.add_snapshot(&snapshot).await.unwrap();
     let mut routes = [route(&run, "z"), route(&run, "a")];
-    journal.put_routes(&routes).await.unwrap();
     routes[1] = RouteRecord {
         reconcile: true,
         caught_up: Some(id),
@@ -64,7 +63,7 @@ async fn every_record_survives_a_reopening() {
 async fn a_run_is_unfinished_until_it_is_done_or_given_up() {
     let folder = folder();
     let journal = open(&folder).await;
-    let run = journal.create_run(new_run()).await.unwrap();
+    let run = journal.create_run(new_run(), Vec::new()).await.unwrap();
     let expected = [
         (RunStatus::Running, true),
         (RunStatus::Interrupted, true),

@@ -20,7 +20,7 @@ fn record(run_id: &str) -> RestoreRecord {
 async fn a_restore_moves_stage_by_stage_and_starts_over_with_all_streams() {
     let folder = folder();
     let journal = open(&folder).await;
-    let run = journal.create_run(new_run()).await.unwrap();
+    let run = journal.create_run(new_run(), Vec::new()).await.unwrap();
     let mut restore = record(&run.id);
     let names = ["20261101".to_owned(), "__NULL__".to_owned()];
     journal.put_restore(&restore, &names).await.unwrap();
@@ -45,7 +45,7 @@ async fn a_restore_moves_stage_by_stage_and_starts_over_with_all_streams() {
 async fn a_stream_skips_no_stage_and_one_of_another_restore_is_refused() {
     let folder = folder();
     let journal = open(&folder).await;
-    let run = journal.create_run(new_run()).await.unwrap();
+    let run = journal.create_run(new_run(), Vec::new()).await.unwrap();
     journal.put_restore(&record(&run.id), &["p".to_owned()]).await.unwrap();
     let mut streams = journal.streams(&run.id, "logs").await.unwrap();
     streams[0].status = StreamStage::Committed;
@@ -59,7 +59,7 @@ async fn a_stream_skips_no_stage_and_one_of_another_restore_is_refused() {
 async fn a_job_is_replaced_by_the_next_one_for_its_purpose() {
     let folder = folder();
     let journal = open(&folder).await;
-    let run = journal.create_run(new_run()).await.unwrap();
+    let run = journal.create_run(new_run(), Vec::new()).await.unwrap();
     journal.put_restore(&record(&run.id), &[]).await.unwrap();
     assert_eq!(journal.job(&run.id, "logs", "publish").await.unwrap(), None);
     let mut job = JobRecord {
