@@ -14,10 +14,12 @@ mod sql;
 mod substitute;
 #[cfg(test)]
 mod tests;
+mod unrouted;
 mod validate;
 
 pub use address::redact_url;
 pub use mistake::{PlanError, PlanErrors};
+pub use unrouted::{OWN_KEYS, Unrouted};
 
 use crate::key::KeyTemplate;
 use std::fmt;
@@ -57,6 +59,8 @@ pub struct Plan {
     pub duplicate: Option<Duplicate>,
     /// Routes in file order; names are distinct.
     pub routes: Vec<Route>,
+    /// What lives in the Redis target and no route writes; prefixes are distinct.
+    pub unrouted: Vec<Unrouted>,
 }
 
 impl Plan {

@@ -7,6 +7,7 @@ use super::mistake::PlanErrors;
 use super::raw::{Fields, Reader, Section};
 use super::route::route;
 use super::substitute::{Lookup, ReadFile};
+use super::unrouted::unrouted;
 use super::{AlloyDb, BigQuery, Duplicate, Objective, Plan, Route, Secret, System};
 use std::collections::HashSet;
 use std::time::Duration;
@@ -19,8 +20,8 @@ const DUPLICATE: &str = "duplicate key";
 
 const SECTIONS: Fields = Fields {
     noun: "section",
-    built: &["objectives", "alloydb", "bigquery", "redis", "route"],
-    refused: &["archive", "drill", "unrouted"],
+    built: &["objectives", "alloydb", "bigquery", "redis", "route", "unrouted"],
+    refused: &["archive", "drill"],
 };
 const OBJECTIVES: Fields = Fields { noun: "field", built: &["redis", "bigquery"], refused: &[] };
 const OBJECTIVE: Fields = Fields { noun: "field", built: &["rto", "rpo"], refused: &[] };
@@ -83,7 +84,8 @@ fn sections(reader: &Reader<'_>, root: &Section<'_>) -> Option<Plan> {
     if !root.has("redis") {
         reader.missing("redis", "section is missing");
     }
-    let routes = routes(reader, root)?;
+    let routes = routes(reader, root);
+    let unrouted = unrouted(root, routes.as_deref().unwrap_or_default());
     Some(Plan {
         redis_objective,
         bigquery_objective,
@@ -91,7 +93,8 @@ fn sections(reader: &Reader<'_>, root: &Section<'_>) -> Option<Plan> {
         bigquery,
         redis: Some(redis?),
         duplicate,
-        routes,
+        routes: routes?,
+        unrouted,
     })
 }
 

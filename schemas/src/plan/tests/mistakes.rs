@@ -115,10 +115,6 @@ fn what_is_not_built_is_refused_by_name() {
         let text = format!("{MINIMAL}[{section}]\n");
         assert_eq!(mistakes(&text), format!("line 11: section \"{section}\" is not built yet"));
     }
-    assert!(
-        mistakes(&format!("{MINIMAL}[[unrouted]]\n"))
-            .contains("section \"unrouted\" is not built yet")
-    );
     let duplicate = mistakes(&format!("{MINIMAL}[redis.duplicate]\nallow_evict = true\n"));
     assert!(duplicate.contains("did you mean \"allow_eviction\"?"), "{duplicate}");
     for field in ["version_by", "member", "score", "catch_up", "rejects_keep"] {
