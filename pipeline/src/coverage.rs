@@ -8,7 +8,7 @@ pub mod left_out;
 mod pattern;
 mod tally;
 
-pub use tally::PATTERNS_MAX;
+pub use tally::{OTHERS, PATTERNS_MAX};
 
 use crate::lane::now_ms;
 use crate::summarize::rfc3339;
@@ -162,10 +162,10 @@ async fn page(
     keys: &[Vec<u8>],
 ) -> Result<u64> {
     let named: Vec<Named> = keys.iter().map(|key| explainer.named(key)).collect();
-    let is_typed = |named: &Named| matches!(named, Named::Routes(_));
-    let typed: Vec<&[u8]> =
-        keys.iter().zip(&named).filter(|(_, n)| is_typed(n)).map(|(k, _)| &k[..]).collect();
-    let mut types = scan.types(&typed).await?.into_iter();
+    let is_fitting = |named: &Named| matches!(named, Named::Routes(_));
+    let asked: Vec<&[u8]> =
+        keys.iter().zip(&named).filter(|(_, n)| is_fitting(n)).map(|(k, _)| &k[..]).collect();
+    let mut types = scan.types(&asked).await?.into_iter();
     let (mut wanted, mut measured) = (Vec::new(), Vec::new());
     let mut seen = 0;
     for (key, named) in keys.iter().zip(named) {

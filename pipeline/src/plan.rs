@@ -3,6 +3,8 @@
 //! Invariant: it writes nothing, neither to the target nor under `--state`; every figure says whether it is
 //! measured, derived or unknown.
 
+mod readable;
+pub mod sample;
 mod text;
 
 use crate::checkpoint::commit_interval;

@@ -3,6 +3,7 @@
 //! Invariant: totals come from the journal, so they cover every attempt; speeds come from this process only.
 
 use crate::catch_up::partitions_of;
+use crate::coverage::left_out::not_brought_back;
 use crate::engine::Engine;
 use crate::journal::{PartitionRecord, RouteRecord, RunRecord};
 use crate::lane::now_ms;
@@ -77,6 +78,7 @@ pub async fn summarize(
         priorities: priorities(engine, &records, run.started_ms),
         routes,
         way: shared.sink.way_note(),
+        not_brought_back: Some(not_brought_back(plan, &options.routes, &options.state)),
         warnings: findings.warnings.clone(),
     })
 }

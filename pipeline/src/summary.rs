@@ -2,6 +2,7 @@
 //!
 //! Invariant: every figure is measured or read from the journal; what was not proven is not called done.
 
+use crate::coverage::left_out::NotBroughtBack;
 use serde::{Deserialize, Serialize};
 
 /// How a run ended.
@@ -78,6 +79,9 @@ pub struct Summary {
     /// How hashes were written and why; absent where none were.
     #[serde(default)]
     pub way: Option<String>,
+    /// What a rebuild leaves out and what is known of it; absent where nothing is rebuilt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_brought_back: Option<NotBroughtBack>,
     /// What a person should know although the run ended well.
     pub warnings: Vec<String>,
 }

@@ -4,10 +4,14 @@
 
 mod described;
 mod duplicate;
+mod listing;
+mod sample;
 mod sources;
 
 pub use described::{Described, Facts, On, describe_postgres, describe_routes};
 pub use duplicate::{connect_backup_source, make_duplicate};
+pub use listing::{ARRIVAL_TIME, ListedBigQuery, ListedColumn, PostgresListing, list_bigquery};
+pub use sample::{Sampler, sampler};
 pub use sources::{Sources, connect_bigquery, connect_postgres, connect_sources};
 
 use crate::route::{RouteRun, mark_shared_keys};

@@ -2,8 +2,8 @@
 //!
 //! Invariant: a flag is either honoured or refused; commands that are not built are refused by name and not shown.
 
+use super::way::Way;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use stages::load::redis::WayChoice;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -31,7 +31,9 @@ Exit codes:
 const EXAMPLES: &str = "\
 Examples:
   rekindle check                          is everything ready?
+  rekindle check --coverage               which keys of a Redis in use would come back?
   rekindle plan                           what would a run do, and how long would it take?
+  rekindle plan --sample 5                real rows, and the commands they become
   rekindle rebuild redis                  do it; run it again to resume
   rekindle rebuild redis --route builds --lost-at 2026-01-31T04:05:06Z
   rekindle backup bigquery                keep the duplicate of BigQuery in Redis up to date
@@ -71,12 +73,15 @@ pub struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Writes a first plan from the schemas of live systems; never overwrites one
+    #[command(after_help = EXIT_CODES)]
+    Init(super::init::Init),
     /// Connects everywhere and tells, control by control, what is ready: OK, FAILED or UNKNOWN
     #[command(after_help = EXIT_CODES)]
     Check(Check),
     /// Tells what a run would do: partitions, rows, memory and time against the RTO; writes nothing
     #[command(after_help = EXIT_CODES)]
-    Plan(RunFlags),
+    Plan(PlanFlags),
     /// Rebuilds a system from its sources, or resumes the unfinished rebuild
     #[command(subcommand_required = true, arg_required_else_help = true, after_help = EXIT_CODES)]
     Rebuild {
@@ -84,6 +89,8 @@ pub enum Command {
         #[command(subcommand)]
         target: Target,
     },
+    /// Prints the JSON Schema of the plan file, for editors
+    Schema,
     /// Tells how the last run stands, also while it is at work
     #[command(after_help = EXIT_CODES)]
     Status,
@@ -127,11 +134,13 @@ impl Command {
             Self::Drill(_) => Some("drill"),
             Self::Report(_) => Some("report"),
             Self::Demo(_) => Some("demo"),
-            Self::Check(_)
+            Self::Init(_)
+            | Self::Check(_)
             | Self::Plan(_)
             | Self::Rebuild { .. }
             | Self::Backup { .. }
             | Self::Restore { .. }
+            | Self::Schema
             | Self::Status => None,
         }
     }
@@ -151,6 +160,9 @@ pub struct Check {
     /// Exit with 2 when something could not be found out
     #[arg(long)]
     pub strict: bool,
+    /// Scan the keys of a Redis in use, slowly, and tell which of them the plan explains
+    #[arg(long)]
+    pub coverage: bool,
 }
 
 /// Flags of `rebuild redis`.
@@ -162,6 +174,17 @@ pub struct RebuildRedis {
     /// Take the target over from this run, which must be dead
     #[arg(long, value_name = "RUN_ID")]
     pub take_over: Option<String>,
+}
+
+/// Flags of `plan`.
+#[derive(Debug, Args)]
+pub struct PlanFlags {
+    /// Flags it shares with `rebuild redis`.
+    #[command(flatten)]
+    pub run: RunFlags,
+    /// Show N rows of each route as they are, 1 to 1000, and the exact commands they become
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub sample: Option<u16>,
 }
 
 /// Flags of `plan` and `rebuild redis`.
@@ -179,28 +202,6 @@ pub struct RunFlags {
     /// How hashes are written: auto, command (HSET) or restore (RESTORE); auto tries both at the start
     #[arg(long, value_name = "HOW", value_enum, default_value_t = Way::Auto, hide_possible_values = true)]
     pub way: Way,
-}
-
-/// How hashes are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Way {
-    /// The faster one that the server takes.
-    Auto,
-    /// `HSET`.
-    Command,
-    /// `RESTORE`, where the server takes it.
-    Restore,
-}
-
-impl Way {
-    /// The same for the sink.
-    pub fn choice(self) -> WayChoice {
-        match self {
-            Self::Auto => WayChoice::Auto,
-            Self::Command => WayChoice::Command,
-            Self::Restore => WayChoice::Restore,
-        }
-    }
 }
 
 /// Flags of every command.

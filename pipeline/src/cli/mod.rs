@@ -7,20 +7,23 @@ mod backup;
 mod check;
 mod failure;
 mod figures;
+mod init;
 mod loading;
 mod restore;
 mod signals;
 mod status;
 mod summary_text;
 mod watch;
+mod way;
 
 use crate::backup::forecast::{Forecast, forecast};
 use crate::outcome::Exit;
+use crate::plan::sample::{RouteSample, sample};
 use crate::plan::{PlanReport, plan_rebuild};
 use crate::rebuild::{Ended, Options, Watcher, rebuild_redis};
 use crate::rejects::RejectWriter;
 use crate::summary::RunEnd;
-use args::{Cli, Command, RunFlags, Shared, Target};
+use args::{Cli, Command, PlanFlags, RunFlags, Shared, Target};
 use clap::Parser;
 use failure::{Failure, tell};
 use indicatif::MultiProgress;
@@ -99,10 +102,10 @@ async fn dispatch(cli: &Cli, bars: MultiProgress, signals: &Signals) -> Exit {
     let shared = &cli.shared;
     match &cli.command {
         // These only read; the first signal may end them where they are.
-        Command::Check(flags) => {
-            Box::pin(until_signal(check::check(shared, flags.strict), signals)).await
-        }
+        Command::Check(flags) => Box::pin(until_signal(check::check(shared, flags), signals)).await,
         Command::Plan(flags) => Box::pin(until_signal(plan(shared, flags, signals), signals)).await,
+        Command::Init(flags) => Box::pin(until_signal(init::write(shared, flags), signals)).await,
+        Command::Schema => print(true, &schemas::plan::json_schema(), String::new),
         Command::Status => Box::pin(until_signal(show_status(shared), signals)).await,
         Command::Rebuild { target: Target::Redis(flags) } => {
             let take_over = flags.take_over.clone();
@@ -154,7 +157,7 @@ fn plan_of(shared: &Shared) -> Result<Plan, Exit> {
     })
 }
 
-async fn plan(shared: &Shared, flags: &RunFlags, signals: &Signals) -> Exit {
+async fn plan(shared: &Shared, flags: &PlanFlags, signals: &Signals) -> Exit {
     let plan = match plan_of(shared) {
         Ok(plan) => plan,
         Err(exit) => return exit,
@@ -163,7 +166,7 @@ async fn plan(shared: &Shared, flags: &RunFlags, signals: &Signals) -> Exit {
         Ok(backups) => backups,
         Err(error) => return tell_errors(&[error], None, shared.json),
     };
-    let mut options = options(shared, flags, signals);
+    let mut options = options(shared, &flags.run, signals);
     options.routes.retain(|name| backups.iter().all(|backup| backup.route != *name));
     // A plan of backups alone has nothing to say about a rebuild.
     let only_backups = options.routes.is_empty()
@@ -176,7 +179,17 @@ async fn plan(shared: &Shared, flags: &RunFlags, signals: &Signals) -> Exit {
             Err(errors) => return tell_errors(&errors, None, shared.json),
         }
     };
-    let whole = WholePlan { rebuild, backups };
+    let mut samples = Vec::new();
+    if let (Some(_), Some(rows)) = (&rebuild, flags.sample) {
+        match sample(&plan, &options, usize::from(rows)).await {
+            Ok(found) => samples = found,
+            Err(errors) => return tell_errors(&errors, None, shared.json),
+        }
+    }
+    if flags.sample.is_some() && !backups.is_empty() {
+        failure::say("note: a duplicate holds many rows per value; its routes are not sampled\n");
+    }
+    let whole = WholePlan { rebuild, backups, samples };
     print(shared.json, &whole, || whole.render())
 }
 
@@ -187,12 +200,16 @@ struct WholePlan {
     rebuild: Option<PlanReport>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     backups: Vec<Forecast>,
+    /// Rows that were asked for with `--sample`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    samples: Vec<RouteSample>,
 }
 
 impl WholePlan {
     fn render(&self) -> String {
         let rebuild = self.rebuild.iter().map(PlanReport::render);
-        rebuild.chain(self.backups.iter().map(Forecast::render)).collect()
+        let samples = self.samples.iter().map(RouteSample::render);
+        rebuild.chain(self.backups.iter().map(Forecast::render)).chain(samples).collect()
     }
 }
 

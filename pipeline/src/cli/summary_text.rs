@@ -3,6 +3,7 @@
 //! Invariant: it says what the JSON says, nothing more, and never calls a run done that is not.
 
 use super::figures::{bytes, clock, clock_of_seconds, count, per_second, seconds, things};
+use crate::coverage::left_out::{Declared, NotBroughtBack};
 use crate::summary::{RouteSummary, RunEnd, Summary};
 use std::fmt::Write as _;
 use std::path::Path;
@@ -54,6 +55,9 @@ pub(crate) fn render(summary: &Summary, rejects: &Path) -> String {
             ),
         );
     }
+    for (label, value) in summary.not_brought_back.iter().flat_map(left_out) {
+        line(label, value);
+    }
     for warning in &summary.warnings {
         line("warning", warning.clone());
     }
@@ -62,6 +66,20 @@ pub(crate) fn render(summary: &Summary, rejects: &Path) -> String {
         text.push_str(&table(&summary.routes));
     }
     text
+}
+
+/// The lines on what a rebuild does not bring back.
+fn left_out(found: &NotBroughtBack) -> Vec<(&'static str, String)> {
+    let declared = |Declared { prefix, owner, comes_back }: &Declared| {
+        ("not back", format!("keys {prefix}*, owner {owner}, come back: {comes_back}"))
+    };
+    let mut lines: Vec<(&'static str, String)> = found.declared.iter().map(declared).collect();
+    if !found.routes.is_empty() {
+        lines
+            .push(("not back", format!("routes left out by --route: {}", found.routes.join(", "))));
+    }
+    lines.push(("coverage", found.coverage_note.clone()));
+    lines
 }
 
 fn status(summary: &Summary) -> String {
@@ -252,6 +270,7 @@ mod tests {
                 bottleneck: "target".into(),
                 digest: None,
             }],
+            not_brought_back: None,
             way: Some("RESTORE: in a trial 1.70 times as fast as HSET".into()),
             warnings: vec!["the server evicts under pressure".into()],
         }
@@ -260,6 +279,29 @@ mod tests {
     #[test]
     fn a_run_that_is_done_shows_every_figure() {
         insta::assert_snapshot!(render(&summary(), Path::new(".rekindle/rejects/0198")));
+    }
+
+    #[test]
+    fn what_does_not_come_back_is_told() {
+        let mut summary = summary();
+        summary.not_brought_back = Some(NotBroughtBack {
+            declared: vec![Declared {
+                prefix: "session:".into(),
+                owner: "web".into(),
+                comes_back: "users log in again".into(),
+            }],
+            routes: vec!["patches".into()],
+            coverage: None,
+            coverage_note: "never checked".into(),
+        });
+        let text = render(&summary, Path::new("x"));
+        assert!(
+            text.contains(
+                "not back  keys session:*, owner web, come back: users log in again\n\
+                 not back  routes left out by --route: patches\ncoverage  never checked\n"
+            ),
+            "{text}"
+        );
     }
 
     #[test]

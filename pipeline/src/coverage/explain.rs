@@ -11,7 +11,7 @@ use stages::transform::redis_command::TRIAL_PREFIX;
 
 /// What a key is, as far as its name tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Named {
+pub(super) enum Named {
     /// A mark or a trial key of rekindle.
     Own,
     /// A key of the duplicate that this route keeps.
@@ -25,7 +25,7 @@ pub enum Named {
 }
 
 /// A plan, asked about keys.
-pub struct Explainer<'a> {
+pub(super) struct Explainer<'a> {
     routes: &'a [Route],
     unrouted: &'a [Unrouted],
     /// Prefixes of duplicates, with the number of their route.
@@ -35,7 +35,7 @@ pub struct Explainer<'a> {
 
 impl<'a> Explainer<'a> {
     /// Takes a plan. `has_duplicate` says whether the duplicate of BigQuery lives in the same database.
-    pub fn new(plan: &'a Plan, has_duplicate: bool) -> Self {
+    pub(super) fn new(plan: &'a Plan, has_duplicate: bool) -> Self {
         let duplicates = plan
             .routes
             .iter()
@@ -47,7 +47,7 @@ impl<'a> Explainer<'a> {
     }
 
     /// Returns what a key is by its name.
-    pub fn named(&self, key: &[u8]) -> Named {
+    pub(super) fn named(&self, key: &[u8]) -> Named {
         if is_own(key) {
             return Named::Own;
         }
@@ -63,9 +63,8 @@ impl<'a> Explainer<'a> {
         if let Some((index, _)) = longest {
             return Named::Unrouted(index);
         }
-        let is_here = |route: &Route| {
-            !is_blocks(route) && (route.uses.rebuild || self.has_duplicate)
-        };
+        let is_here =
+            |route: &Route| !is_blocks(route) && (route.uses.rebuild || self.has_duplicate);
         let fits = |route: &Route| is_here(route) && route.key.parse_key(key).is_some();
         let fitting: Vec<usize> =
             (0..self.routes.len()).filter(|index| fits(&self.routes[*index])).collect();
@@ -73,18 +72,18 @@ impl<'a> Explainer<'a> {
     }
 
     /// Returns the first of these routes that writes values of a type, as `TYPE` names it.
-    pub fn of_type(&self, routes: &[usize], type_name: &str) -> Option<usize> {
+    pub(super) fn of_type(&self, routes: &[usize], type_name: &str) -> Option<usize> {
         routes.iter().copied().find(|index| redis_type(&self.routes[*index]) == type_name)
     }
 }
 
 /// Whether a route keeps a duplicate of many rows per value, whose keys its prefix makes.
-pub fn is_blocks(route: &Route) -> bool {
+pub(super) fn is_blocks(route: &Route) -> bool {
     route.layout.word() == "blocks"
 }
 
 /// The type that `TYPE` names for the values of a route.
-pub fn redis_type(route: &Route) -> &'static str {
+pub(super) fn redis_type(route: &Route) -> &'static str {
     match route.layout.word() {
         word @ ("hash" | "stream" | "set" | "zset" | "list") => word,
         _ => "string",

@@ -12,7 +12,7 @@ const HEX_CHARS_MIN: usize = 8;
 ///
 /// Placeholders: `<uuid>`, `<date>` (also with a time), `<n>` for digits, `<hex>` for eight or more hexadecimal
 /// digits, `<id>` for sixteen or more letters and digits mixed, `<bytes>` for what is not UTF-8.
-pub fn pattern_of(key: &[u8]) -> String {
+pub(super) fn pattern_of(key: &[u8]) -> String {
     let (text, is_cut) = match str::from_utf8(key) {
         Ok(text) => (text, false),
         // What can be read of it tells more than nothing.
@@ -47,7 +47,7 @@ pub fn pattern_of(key: &[u8]) -> String {
 }
 
 /// Returns the first word of a pattern with its separator and a star, for patterns that are too many to be told apart.
-pub fn family_of(pattern: &str) -> String {
+pub(super) fn family_of(pattern: &str) -> String {
     let end = pattern.find(|c: char| !c.is_alphanumeric() && c != '_' && c != '-');
     match end.and_then(|end| Some((end, pattern[end..].chars().next()?))) {
         Some((end, separator)) if end > 0 && separator != '<' => {
@@ -58,7 +58,7 @@ pub fn family_of(pattern: &str) -> String {
 }
 
 /// Returns a key as it may be shown: printable, and cut at a length.
-pub fn shown(key: &[u8]) -> String {
+pub(super) fn shown(key: &[u8]) -> String {
     let mut text = String::new();
     for chunk in key[..key.len().min(4 * PATTERN_CHARS_MAX)].utf8_chunks() {
         chunk.valid().chars().for_each(|c| push_printable(c, &mut text));
@@ -118,7 +118,9 @@ fn is_between(digits: &str, from: u8, to: u8) -> bool {
 
 /// The length of a UUID at the start of a text, if there is one that ends there.
 fn uuid(text: &str) -> Option<usize> {
-    matches(text, "hhhhhhhh-hhhh-hhhh-hhhh-hhhhhhhhhhhh").then_some(36).filter(|end| ends(text, *end))
+    matches(text, "hhhhhhhh-hhhh-hhhh-hhhh-hhhhhhhhhhhh")
+        .then_some(36)
+        .filter(|end| ends(text, *end))
 }
 
 /// The length of a date at the start of a text, its time included.

@@ -8,7 +8,7 @@ use super::pattern::{family_of, shown};
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
 
 /// Sizes per group; the mean of them is what the bytes of the group are estimated by.
-pub const SAMPLE_MAX: usize = 200;
+pub(super) const SAMPLE_MAX: usize = 200;
 /// Unknown patterns told apart. Keys come in no order of their names, so whatever is frequent is among the first.
 pub const PATTERNS_MAX: usize = 500;
 /// First words told apart once there are more patterns.
@@ -23,7 +23,7 @@ const SHAPES_MAX: usize = 8;
 
 /// What a group of keys is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Group {
+pub(super) enum Group {
     /// Written by the route of this number.
     Route(usize),
     /// Part of the duplicate that the route of this number keeps.
@@ -38,15 +38,15 @@ pub enum Group {
 
 /// What is known of a group.
 #[derive(Debug, Clone, Default)]
-pub struct Counted {
+pub(super) struct Counted {
     /// Keys seen.
-    pub keys: u64,
+    pub(super) keys: u64,
     /// A few of their names, as they may be shown.
-    pub examples: Vec<String>,
+    pub(super) examples: Vec<String>,
     /// Patterns of the keys, the most frequent of them.
-    pub shapes: BTreeMap<String, u64>,
+    pub(super) shapes: BTreeMap<String, u64>,
     /// Keys of further shapes.
-    pub other_shapes: u64,
+    pub(super) other_shapes: u64,
     sample: BinaryHeap<(u64, Option<u64>)>,
 }
 
@@ -85,7 +85,7 @@ impl Counted {
     }
 
     /// How many sizes were measured, and their mean in bytes; `None` where there is none.
-    pub fn mean_bytes(&self) -> Option<(u64, f64)> {
+    pub(super) fn mean_bytes(&self) -> Option<(u64, f64)> {
         let sizes: Vec<u64> = self.sample.iter().filter_map(|(_, bytes)| *bytes).collect();
         let sum: f64 = sizes.iter().map(|bytes| *bytes as f64).sum();
         (!sizes.is_empty()).then(|| (sizes.len() as u64, sum / sizes.len() as f64))
@@ -94,14 +94,14 @@ impl Counted {
 
 /// A key that was counted and whose size is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wanted {
+pub(super) struct Wanted {
     group: Group,
     hash: u64,
 }
 
 /// All groups.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub(super) struct Tally {
     groups: HashMap<Group, Counted>,
     patterns: usize,
     families: usize,
@@ -109,7 +109,7 @@ pub struct Tally {
 
 impl Tally {
     /// Counts a key with its pattern; returns what to call [`Self::measured`] with where its size is wanted.
-    pub fn count(&mut self, group: Group, pattern: String, key: &[u8]) -> Option<Wanted> {
+    pub(super) fn count(&mut self, group: Group, pattern: String, key: &[u8]) -> Option<Wanted> {
         let group = self.bounded(group);
         let counted = self.groups.entry(group.clone()).or_default();
         counted.keys += 1;
@@ -122,7 +122,7 @@ impl Tally {
     }
 
     /// Takes the size of a key; `None` where it is gone.
-    pub fn measured(&mut self, wanted: &Wanted, bytes: Option<u64>) {
+    pub(super) fn measured(&mut self, wanted: &Wanted, bytes: Option<u64>) {
         if let Some(counted) = self.groups.get_mut(&wanted.group) {
             counted.put(wanted.hash, bytes);
         }
@@ -152,7 +152,7 @@ impl Tally {
     }
 
     /// Returns the groups, with the patterns of a first word that has many of them put together.
-    pub fn finish(self) -> BTreeMap<Group, Counted> {
+    pub(super) fn finish(self) -> BTreeMap<Group, Counted> {
         let mut of_family: HashMap<String, usize> = HashMap::new();
         for group in self.groups.keys() {
             if let Group::Unknown(pattern, None) = group {
@@ -164,7 +164,8 @@ impl Tally {
             let group = match group {
                 Group::Unknown(pattern, None) if pattern != OTHERS => {
                     let family = family_of(&pattern);
-                    let is_many = of_family.get(&family).is_some_and(|n| *n > PATTERNS_OF_FAMILY_MAX);
+                    let is_many =
+                        of_family.get(&family).is_some_and(|n| *n > PATTERNS_OF_FAMILY_MAX);
                     Group::Unknown(if is_many { family } else { pattern }, None)
                 }
                 other => other,

@@ -75,6 +75,7 @@ pub(super) fn summary(
         },
         routes,
         way: None,
+        not_brought_back: None,
         warnings: tables.iter().flat_map(|table| table.findings.warnings.clone()).collect(),
     }
 }

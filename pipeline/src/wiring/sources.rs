@@ -53,6 +53,11 @@ pub async fn connect_bigquery(plan: &Plan) -> Result<Arc<BigQueryServer>> {
 }
 
 impl Sources {
+    /// Takes a connected PostgreSQL alone.
+    pub(super) fn of_postgres(server: Arc<PostgresServer>) -> Self {
+        Self { postgres: Some(server), bigquery: None }
+    }
+
     /// Returns each system's word and address.
     pub fn addresses(&self) -> Vec<(&'static str, String)> {
         let postgres = self

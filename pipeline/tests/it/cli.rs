@@ -87,6 +87,11 @@ fn help_of_restore_bigquery() {
 }
 
 #[test]
+fn help_of_init() {
+    insta::assert_snapshot!(help(&["init"]));
+}
+
+#[test]
 fn help_of_status() {
     insta::assert_snapshot!(help(&["status"]));
 }

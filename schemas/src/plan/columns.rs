@@ -6,7 +6,7 @@ use super::raw::{Entry, Fields, Section, Text};
 use super::{FieldSpec, Layout};
 use std::collections::HashSet;
 
-const FIELDS: Fields =
+pub(super) const FIELDS: Fields =
     Fields { noun: "field", built: &["field", "column", "value"], refused: &["path"] };
 
 /// Reads `columns`; `None` where it is absent.

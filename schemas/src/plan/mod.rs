@@ -6,6 +6,7 @@
 mod address;
 mod columns;
 mod definition;
+mod json_schema;
 mod mistake;
 mod origin;
 mod raw;
@@ -18,6 +19,7 @@ mod unrouted;
 mod validate;
 
 pub use address::redact_url;
+pub use json_schema::json_schema;
 pub use mistake::{PlanError, PlanErrors};
 pub use unrouted::{OWN_KEYS, Unrouted};
 

@@ -5,7 +5,8 @@
 use super::raw::{Section, Text};
 use super::{Origin, System, sql};
 
-const SYSTEMS: [(&str, System); 2] = [("alloydb", System::AlloyDb), ("bigquery", System::BigQuery)];
+pub(super) const SYSTEMS: [(&str, System); 2] =
+    [("alloydb", System::AlloyDb), ("bigquery", System::BigQuery)];
 /// How a table is written.
 const FORMS: &str = "\"alloydb:schema.table\" or \"bigquery:dataset.table\"";
 

@@ -12,7 +12,7 @@ use super::{
 use crate::key::KeyTemplate;
 use std::collections::HashSet;
 
-const FIELDS: Fields = Fields {
+pub(super) const FIELDS: Fields = Fields {
     noun: "field",
     built: &[
         "name",
@@ -44,7 +44,7 @@ const FIELDS: Fields = Fields {
     refused: &["version_by", "member", "score", "catch_up", "rejects_keep"],
 };
 /// What a route of many rows per value cannot have: its rows go whole, and its keys are its own.
-const ROW_FIELDS: [&str; 13] = [
+pub(super) const ROW_FIELDS: [&str; 13] = [
     "split_by",
     "where",
     "columns",
@@ -60,17 +60,17 @@ const ROW_FIELDS: [&str; 13] = [
     "rejects_max",
 ];
 const BACKUP_FIELDS: [&str; 3] = ["watermark", "keep_versions", "row_key"];
-const KEEP_VERSIONS_MAX: u64 = 1_000;
-const LAYOUTS: [(&str, Layout); 4] = [
+pub(super) const KEEP_VERSIONS_MAX: u64 = 1_000;
+pub(super) const LAYOUTS: [(&str, Layout); 4] = [
     ("hash", Layout::Hash),
     ("string", Layout::String),
     ("json", Layout::Json),
     ("blocks", Layout::Blocks),
 ];
 const LAYOUTS_REFUSED: [&str; 4] = ["stream", "set", "zset", "list"];
-const NAME_LENGTH_MAX: usize = 100;
+pub(super) const NAME_LENGTH_MAX: usize = 100;
 const PRIORITY_DEFAULT: u64 = 100;
-const PRIORITY_MAX: u64 = 1_000_000;
+pub(super) const PRIORITY_MAX: u64 = 1_000_000;
 
 /// Reads one route. `None` only where a mistake was noted.
 ///
@@ -117,9 +117,9 @@ pub(super) fn route(section: &Section<'_>, names: &mut HashSet<String>) -> Optio
     })
 }
 
-const NULLS: [(&str, NullPolicy); 3] =
+pub(super) const NULLS: [(&str, NullPolicy); 3] =
     [("omit", NullPolicy::Omit), ("empty", NullPolicy::Empty), ("error", NullPolicy::Error)];
-const CONFLICTS: [(&str, OnConflict); 2] =
+pub(super) const CONFLICTS: [(&str, OnConflict); 2] =
     [("replace", OnConflict::Replace), ("keep", OnConflict::Keep)];
 
 fn choice<T: Copy>(

@@ -60,7 +60,9 @@ fn check(prefix: &Text<'_>, before: &[Unrouted], routes: &[Route]) {
         }
         let route = &route.name;
         let message = match start.as_str() {
-            "" => format!("reaches into the keys of route {route:?}, which may begin with anything"),
+            "" => {
+                format!("reaches into the keys of route {route:?}, which may begin with anything")
+            }
             _ => format!("reaches into the keys of route {route:?}, which begin with {start:?}"),
         };
         prefix.mistake_quoting(message, "reaches into the keys of a route");

@@ -18,16 +18,19 @@ const SNAPSHOT_MAX_DEFAULT: Duration = Duration::from_hours(1);
 /// What the parser says of a name given twice; the rest of the file is still read as written.
 const DUPLICATE: &str = "duplicate key";
 
-const SECTIONS: Fields = Fields {
+pub(super) const SECTIONS: Fields = Fields {
     noun: "section",
     built: &["objectives", "alloydb", "bigquery", "redis", "route", "unrouted"],
     refused: &["archive", "drill"],
 };
-const OBJECTIVES: Fields = Fields { noun: "field", built: &["redis", "bigquery"], refused: &[] };
-const OBJECTIVE: Fields = Fields { noun: "field", built: &["rto", "rpo"], refused: &[] };
-const ALLOYDB: Fields = Fields { noun: "field", built: &["url", "snapshot_max"], refused: &[] };
-const REDIS: Fields = Fields { noun: "field", built: &["url", "duplicate"], refused: &[] };
-const BIGQUERY: Fields = Fields {
+pub(super) const OBJECTIVES: Fields =
+    Fields { noun: "field", built: &["redis", "bigquery"], refused: &[] };
+pub(super) const OBJECTIVE: Fields = Fields { noun: "field", built: &["rto", "rpo"], refused: &[] };
+pub(super) const ALLOYDB: Fields =
+    Fields { noun: "field", built: &["url", "snapshot_max"], refused: &[] };
+pub(super) const REDIS: Fields =
+    Fields { noun: "field", built: &["url", "duplicate"], refused: &[] };
+pub(super) const BIGQUERY: Fields = Fields {
     noun: "field",
     built: &[
         "project",
@@ -44,7 +47,7 @@ const REFUSED_SECTIONS: [(&str, Fields); 2] = [
     ("archive", Fields { noun: "field", built: &["url", "encrypt_key"], refused: &[] }),
     ("drill", Fields { noun: "field", built: &["redis", "dataset"], refused: &[] }),
 ];
-const DUPLICATE_SECTION: Fields =
+pub(super) const DUPLICATE_SECTION: Fields =
     Fields { noun: "field", built: &["url", "allow_eviction"], refused: &[] };
 
 /// Parses and checks a plan file.

@@ -65,6 +65,21 @@ impl Endpoint {
             })
     }
 
+    /// Opens one connection that waits up to `answer` for each reply, where those of a pool wait half a second.
+    pub async fn patient(&self, answer: Duration) -> Result<redis::aio::MultiplexedConnection> {
+        install_crypto();
+        let what = format!("cannot connect to redis at {}", self.address);
+        let client =
+            redis::Client::open(self.info.clone()).map_err(|error| from_redis(error, &what))?;
+        let config = redis::AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(self.timeout))
+            .set_response_timeout(Some(answer));
+        client
+            .get_multiplexed_async_connection_with_config(&config)
+            .await
+            .map_err(|error| from_redis(error, &what))
+    }
+
     /// Opens a raw stream, authenticated and on the right database.
     pub async fn stream(&self) -> Result<Box<dyn Stream>> {
         let attempt = tokio::time::timeout(self.timeout, self.open());

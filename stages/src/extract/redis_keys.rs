@@ -3,9 +3,9 @@
 //! Invariant: only reads, and after every request a pause in proportion to the time it took, so that the time in which
 //! the server may have been at work for the scan stays below the share that was asked for. No value is read.
 
-use crate::connect::redis::{Endpoint, from_pool, from_redis};
+use crate::connect::redis::{Endpoint, from_redis};
 use crate::error::{Error, Kind, Result};
-use deadpool_redis::Connection;
+use redis::aio::MultiplexedConnection;
 use redis::{FromRedisValue, Pipeline};
 use std::time::{Duration, Instant};
 
@@ -18,9 +18,12 @@ const ELEMENTS_MAX: u64 = 5_000;
 /// Elements of such a value that are measured instead.
 const ELEMENTS_SAMPLED: u64 = 500;
 
+/// How long a server under load may take for one answer.
+const ANSWER_MAX: Duration = Duration::from_mins(1);
+
 /// A walk over all keys of one database.
 pub struct KeyScan {
-    connection: Connection,
+    connection: MultiplexedConnection,
     address: String,
     share: f64,
     /// Where the walk continues; `None` at its end.
@@ -46,10 +49,7 @@ impl KeyScan {
     /// Connects. `share` (above 0, at most 1) bounds the part of the time in which a request may be on its way.
     pub async fn begin(endpoint: &Endpoint, share: f64) -> Result<Self> {
         let address = endpoint.address.clone();
-        let connection = endpoint.pool(1)?.get().await;
-        let connection = connection.map_err(|error| {
-            from_pool(error, &format!("cannot connect to redis at {address}"))
-        })?;
+        let connection = endpoint.patient(ANSWER_MAX).await?;
         Ok(Self {
             connection,
             address,

@@ -119,6 +119,7 @@ impl Run {
             priorities: Vec::new(),
             routes: self.tables.iter().map(|table| route_summary(table, findings)).collect(),
             way: None,
+            not_brought_back: None,
             warnings: self.warnings.clone(),
         };
         let is_complete = |table: &Table| findings.complete.contains(&table.route.name);

@@ -1,18 +1,20 @@
 //! `rekindle check`: looks at everything a run depends on, one line per control.
 //!
-//! Invariant: nothing is written anywhere, and what could not be found out is UNKNOWN, never OK.
+//! Invariant: nothing is written to a system (`--coverage` keeps its result under `--state`), and what could not be found out is UNKNOWN, never OK.
 
 mod acl;
 mod alloydb;
 mod bigquery;
 mod controls;
+mod coverage;
 mod duplicate;
 mod redis;
 mod state;
 
-use super::args::Shared;
+use super::args::{Check, Shared};
 use super::failure::say;
 use super::{figures, loading};
+use crate::coverage::Coverage;
 use crate::outcome::Exit;
 use controls::{Control, Verdict};
 use schemas::Plan;
@@ -28,6 +30,9 @@ struct CheckReport {
     failed: usize,
     unknown: usize,
     controls: Vec<Control>,
+    /// What `--coverage` found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    coverage: Option<Coverage>,
 }
 
 impl CheckReport {
@@ -42,6 +47,7 @@ impl CheckReport {
             failed,
             unknown,
             controls,
+            coverage: None,
         }
     }
 
@@ -54,10 +60,12 @@ impl CheckReport {
 }
 
 /// Runs every control and prints them.
-pub(super) async fn check(shared: &Shared, strict: bool) -> Exit {
-    let controls = Box::pin(controls(shared)).await;
+pub(super) async fn check(shared: &Shared, flags: &Check) -> Exit {
+    let strict = flags.strict;
+    let mut controls = Box::pin(controls(shared)).await;
+    let coverage = if flags.coverage { coverage::add(shared, &mut controls).await } else { None };
     let exit = exit_of(&controls, strict);
-    let report = CheckReport::new(controls, strict);
+    let report = CheckReport { coverage, ..CheckReport::new(controls, strict) };
     let printed = super::print(shared.json, &report, || report.render());
     if report.unknown > 0 && report.failed == 0 {
         let fate = if strict {

@@ -9,6 +9,7 @@ use crate::error::Result;
 use gcp_bigquery_client::error::BQError;
 use gcp_bigquery_client::model::dataset::Dataset;
 use reqwest::Method;
+use serde_json::Value;
 
 /// What the product needs to know of a dataset.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +30,32 @@ impl BigQuery {
             Err(BQError::ResponseError { error }) if error.error.code == 404 => Ok(None),
             Err(error) => {
                 Err(from_client(error, &format!("cannot read dataset {dataset} of bigquery")))
+            }
+        }
+    }
+
+    /// Returns the names of the datasets of the project, all pages.
+    pub async fn datasets(&self) -> Result<Vec<String>> {
+        let mut names = Vec::new();
+        let mut token = String::new();
+        loop {
+            let query = [("maxResults", "1000"), ("pageToken", token.as_str())];
+            let call = Call {
+                method: Method::GET,
+                path: "datasets".to_owned(),
+                query: if token.is_empty() { &query[..1] } else { &query },
+                body: None,
+                what: "cannot list the datasets of bigquery",
+            };
+            let page = self.ask(call).await?;
+            let found = page.get("datasets").and_then(Value::as_array);
+            let name = |dataset: &Value| {
+                dataset.pointer("/datasetReference/datasetId")?.as_str().map(str::to_owned)
+            };
+            names.extend(found.into_iter().flatten().filter_map(name));
+            match page.get("nextPageToken").and_then(Value::as_str) {
+                Some(next) if !next.is_empty() => next.clone_into(&mut token),
+                _ => return Ok(names),
             }
         }
     }

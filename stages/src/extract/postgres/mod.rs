@@ -4,12 +4,14 @@
 //! known; no snapshot is held longer than `snapshot_max`.
 
 mod cut;
+mod list;
 mod read;
 mod shape;
 mod snapshot;
 mod sql;
 
-pub use shape::{Cut, Relation, Shape, describe};
+pub use list::{Listed, ListedKind, list};
+pub use shape::{Cut, Relation, Shape, SourceColumn, describe};
 pub use snapshot::PostgresServer;
 
 use crate::error::Result;

@@ -1,0 +1,113 @@
+//! Takes a raw batch apart into batches of one row each, for showing what single rows become.
+//!
+//! Invariant: every part decodes to exactly the row that it was in the whole.
+
+use super::Decoder;
+use crate::batch::RawBatch;
+use crate::error::{Error, Kind, Result};
+use arrow::array::RecordBatch;
+use arrow::error::ArrowError;
+use arrow::ipc::writer::StreamWriter;
+use bytes::Bytes;
+use schemas::TableSchema;
+
+impl Decoder {
+    /// Returns the first rows of a batch, at most `rows_max`, each as a batch of its own.
+    pub fn single_rows(
+        self,
+        raw: &RawBatch,
+        schema: &TableSchema,
+        rows_max: usize,
+    ) -> Result<Vec<RawBatch>> {
+        let decoded = self.decode(raw, schema)?;
+        let rows = decoded.rows.num_rows().min(rows_max);
+        let single = |row: usize| {
+            let bytes = match self {
+                Self::CopyBinary(_) => decoded.raw(row),
+                Self::ArrowIpc => message(&decoded.rows.slice(row, 1))?,
+            };
+            Ok(RawBatch { bytes, rows: 1, is_last: true })
+        };
+        (0..rows).map(single).collect()
+    }
+}
+
+/// A schema message and one record batch message, as a batch of the wire has them.
+fn message(rows: &RecordBatch) -> Result<Bytes> {
+    let failed = |error: ArrowError| {
+        Error::new(Kind::Internal, "a row cannot be taken out of its batch").with_source(error)
+    };
+    let mut writer = StreamWriter::try_new(Vec::new(), &rows.schema()).map_err(failed)?;
+    writer.write(rows).map_err(failed)?;
+    // Not finished: that would put an end-of-stream marker behind the rows.
+    writer.flush().map_err(failed)?;
+    Ok(Bytes::from(std::mem::take(writer.get_mut())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transform::copy_binary::Lead;
+    use arrow::array::{ArrayRef, Int64Array, ListArray, StringArray};
+    use arrow::datatypes::Int64Type;
+    use schemas::{Column, ColumnType};
+    use std::sync::Arc;
+
+    fn table(columns: &[(&str, ColumnType)]) -> TableSchema {
+        let column = |(name, column_type): &(&str, ColumnType)| Column {
+            name: (*name).to_owned(),
+            column_type: column_type.clone(),
+            source_type: column_type.name(),
+            as_text: false,
+        };
+        let columns = columns.iter().map(column).collect();
+        TableSchema { table: "t".into(), columns, unique_keys: Vec::new() }
+    }
+
+    #[test]
+    fn arrow_rows_come_one_by_one() {
+        let schema = table(&[
+            ("a", ColumnType::Int8),
+            ("b", ColumnType::Text),
+            ("l", ColumnType::Array(Box::new(ColumnType::Int8))),
+        ]);
+        let list = [Some(vec![Some(1), None]), None, Some(vec![Some(3)])];
+        let whole = RecordBatch::try_from_iter([
+            ("a", Arc::new(Int64Array::from(vec![Some(1), None, Some(3)])) as ArrayRef),
+            ("b", Arc::new(StringArray::from(vec![Some("x"), Some("yy"), None]))),
+            ("l", Arc::new(ListArray::from_iter_primitive::<Int64Type, _, _>(list))),
+        ])
+        .unwrap();
+        let raw = RawBatch { bytes: message(&whole).unwrap(), rows: 3, is_last: true };
+        let singles = Decoder::ArrowIpc.single_rows(&raw, &schema, 2).unwrap();
+        assert_eq!(singles.len(), 2);
+        let decoded = Decoder::ArrowIpc.decode(&raw, &schema).unwrap();
+        for (row, single) in singles.iter().enumerate() {
+            let one = Decoder::ArrowIpc.decode(single, &schema).unwrap();
+            assert_eq!(one.rows, decoded.rows.slice(row, 1));
+        }
+    }
+
+    #[test]
+    fn tuples_come_one_by_one_without_header_and_trailer() {
+        let schema = table(&[("a", ColumnType::Int4), ("b", ColumnType::Text)]);
+        let mut bytes = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0".to_vec();
+        for (number, text) in [(1_i32, "x"), (2, "yy"), (3, "")] {
+            bytes.extend_from_slice(&2_i16.to_be_bytes());
+            bytes.extend_from_slice(&4_i32.to_be_bytes());
+            bytes.extend_from_slice(&number.to_be_bytes());
+            bytes.extend_from_slice(&i32::try_from(text.len()).unwrap().to_be_bytes());
+            bytes.extend_from_slice(text.as_bytes());
+        }
+        bytes.extend_from_slice(&[0xff, 0xff]);
+        let decoder = Decoder::CopyBinary(Lead::None);
+        let raw = RawBatch { bytes: Bytes::from(bytes), rows: 3, is_last: true };
+        let singles = decoder.single_rows(&raw, &schema, 10).unwrap();
+        let decoded = decoder.decode(&raw, &schema).unwrap();
+        assert_eq!(singles.len(), 3);
+        for (row, single) in singles.iter().enumerate() {
+            let one = decoder.decode(single, &schema).unwrap();
+            assert_eq!(one.rows, decoded.rows.slice(row, 1));
+        }
+    }
+}
