@@ -180,12 +180,11 @@ async fn page(
                 if type_name == "none" {
                     continue;
                 }
-                match explainer.of_type(&fitting, &type_name) {
-                    Some(index) => Group::Route(index),
-                    None => {
-                        let why = why_not(plan, &fitting, &type_name);
-                        Group::Unknown(pattern.clone(), Some(why))
-                    }
+                if let Some(index) = explainer.of_type(&fitting, &type_name) {
+                    Group::Route(index)
+                } else {
+                    let why = why_not(plan, &fitting, &type_name);
+                    Group::Unknown(pattern.clone(), Some(why))
                 }
             }
         };

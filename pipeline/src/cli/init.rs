@@ -12,10 +12,10 @@ use clap::Args;
 /// Flags of `init`.
 #[derive(Debug, Args)]
 pub struct Init {
-    /// The source, for example '${env:ALLOYDB_URL}' (in single quotes) or a URL
+    /// The source: a URL, or `${env:ALLOYDB_URL}` in single quotes
     #[arg(long, value_name = "URL", required_unless_present = "bigquery_project")]
     pub alloydb: Option<String>,
-    /// The target, for example '${env:REDIS_URL}' (in single quotes) or a URL
+    /// The target: a URL, or `${env:REDIS_URL}` in single quotes
     #[arg(long, value_name = "URL")]
     pub redis: String,
     /// The project whose BigQuery tables are to be kept in Redis
@@ -39,7 +39,7 @@ pub(super) async fn write(shared: &Shared, flags: &Init) -> Exit {
         bigquery_endpoints: endpoints,
     };
     let lookup = |name: &str| std::env::var(name).ok();
-    match init(&shared.plan, &systems, &lookup).await {
+    match Box::pin(init(&shared.plan, &systems, &lookup)).await {
         Ok(written) => print(shared.json, &written, || {
             format!(
                 "wrote {}: {}, {} left out with the reason in a comment\nnext: read it, then rekindle check\n",

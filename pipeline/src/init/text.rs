@@ -193,7 +193,8 @@ impl Draft {
     /// The same lines as a comment, with what is wrong with them.
     pub(super) fn commented_out(self, problems: &[String]) -> Self {
         let mut text = String::from("\n");
-        problems.iter().for_each(|problem| text.push_str(&comment(problem)));
+        let problems: String = problems.iter().map(|problem| comment(problem)).collect();
+        text.push_str(&problems);
         for line in self.text.lines().filter(|line| !line.is_empty()) {
             text.push_str(&comment(line));
         }

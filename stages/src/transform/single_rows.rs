@@ -100,13 +100,13 @@ mod tests {
             bytes.extend_from_slice(text.as_bytes());
         }
         bytes.extend_from_slice(&[0xff, 0xff]);
-        let decoder = Decoder::CopyBinary(Lead::None);
+        let tuples = Decoder::CopyBinary(Lead::None);
         let raw = RawBatch { bytes: Bytes::from(bytes), rows: 3, is_last: true };
-        let singles = decoder.single_rows(&raw, &schema, 10).unwrap();
-        let decoded = decoder.decode(&raw, &schema).unwrap();
+        let singles = tuples.single_rows(&raw, &schema, 10).unwrap();
+        let decoded = tuples.decode(&raw, &schema).unwrap();
         assert_eq!(singles.len(), 3);
         for (row, single) in singles.iter().enumerate() {
-            let one = decoder.decode(single, &schema).unwrap();
+            let one = tuples.decode(single, &schema).unwrap();
             assert_eq!(one.rows, decoded.rows.slice(row, 1));
         }
     }
