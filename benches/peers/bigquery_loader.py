@@ -1,6 +1,6 @@
 """The peer scripts for BigQuery: Google's clients on one side, redis-py on the other.
 
-usage: bigquery_loader.py MODE --rest URL --grpc URL --table DATASET.TABLE [--key COLUMN]
+usage: bigquery_loader.py MODE --rest URL --grpc URL --table DATASET.TABLE [--key COLUMN] [--prefix TEXT]
 with REDIS_URL in the environment
 
 | mode | what it does |
@@ -9,6 +9,8 @@ with REDIS_URL in the environment
 | hashes-to-rows | SCAN and HGETALL, rows as dicts, load jobs of newline-delimited JSON |
 | arrow-to-blocks | to_arrow_iterable through the Storage Read API, arrow IPC with zstd, 20,000 rows per value |
 | blocks-to-arrow | those values back, arrow rows into one PENDING stream of the Storage Write API |
+| count-blocks | prints how many rows those values hold; no peer, but proof that one did its work |
+| rows-to-streams | one stream entry per row, one stream per day; no peer either, but a layout to weigh |
 
 The row-wise modes are what one writes in an hour; the arrow-wise modes are the fastest that Google's clients allow.
 """
@@ -50,18 +52,32 @@ def text(value):
     return value
 
 
+def fields(values):
+    """Makes the fields of a hash or stream entry from a row's columns; a null is left out."""
+    return {
+        name: json.dumps(value, default=text) if isinstance(value, (list, dict)) else str(text(value))
+        for name, value in values.items()
+        if value is not None
+    }
+
+
 def rows_to_hashes(options, server):
     rows = rest_client(options.rest).list_rows(f"{PROJECT}.{options.table}", page_size=20_000)
     pipeline = server.pipeline(transaction=False)
     for number, row in enumerate(rows):
         values = dict(row)
         key = values.pop(options.key) if options.key else number
-        mapping = {
-            name: json.dumps(value, default=text) if isinstance(value, (list, dict)) else str(text(value))
-            for name, value in values.items()
-            if value is not None
-        }
-        pipeline.hset(f"row:{options.table}:{key}", mapping=mapping)
+        pipeline.hset(f"{options.prefix}{key}", mapping=fields(values))
+        if len(pipeline) >= COMMANDS_PER_PIPELINE:
+            pipeline.execute()
+    pipeline.execute()
+
+
+def rows_to_streams(options, server):
+    pipeline = server.pipeline(transaction=False)
+    for row in rest_client(options.rest).list_rows(f"{PROJECT}.{options.table}", page_size=20_000):
+        day = row["ts"].date() if row["ts"] else "none"
+        pipeline.xadd(f"{options.prefix}{day}", fields(dict(row)))
         if len(pipeline) >= COMMANDS_PER_PIPELINE:
             pipeline.execute()
     pipeline.execute()
@@ -73,7 +89,7 @@ def hashes_to_rows(options, server):
     nested = {field.name for field in table.schema if field.mode == "REPEATED" or field.field_type == "RECORD"}
 
     def rows():
-        keys = server.scan_iter(f"row:{options.table}:*", count=COMMANDS_PER_PIPELINE)
+        keys = server.scan_iter(f"{options.prefix}*", count=COMMANDS_PER_PIPELINE)
         while chunk := list(itertools.islice(keys, COMMANDS_PER_PIPELINE)):
             pipeline = server.pipeline(transaction=False)
             for key in chunk:
@@ -82,7 +98,7 @@ def hashes_to_rows(options, server):
                 row = {name.decode(): value.decode() for name, value in mapping.items()}
                 row.update({name: json.loads(row[name]) for name in nested & row.keys()})
                 if options.key:
-                    row[options.key] = key.decode().rsplit(":", 1)[1]
+                    row[options.key] = key.decode().removeprefix(options.prefix)
                 yield row
 
     loaded = rows()
@@ -118,6 +134,13 @@ def arrow_to_blocks(options, server):
     server.set(f"blocks:{options.table}", number)
 
 
+def count_blocks(options, server):
+    rows = 0
+    for number in range(int(server.get(f"blocks:{options.table}"))):
+        rows += pa.ipc.open_stream(server.get(f"block:{options.table}:{number}")).read_all().num_rows
+    print(rows)
+
+
 def blocks_to_arrow(options, server):
     client = write_client(options.grpc)
     dataset, table = options.table.split(".")
@@ -151,6 +174,8 @@ MODES = {
     "hashes-to-rows": hashes_to_rows,
     "arrow-to-blocks": arrow_to_blocks,
     "blocks-to-arrow": blocks_to_arrow,
+    "count-blocks": count_blocks,
+    "rows-to-streams": rows_to_streams,
 }
 
 
@@ -161,7 +186,9 @@ def main():
     parser.add_argument("--grpc", required=True)
     parser.add_argument("--table", required=True, help="DATASET.TABLE")
     parser.add_argument("--key", help="column that names a row; its number without one")
+    parser.add_argument("--prefix", help="of the keys of rows; row:DATASET.TABLE: without one")
     options = parser.parse_args()
+    options.prefix = options.prefix or f"row:{options.table}:"
     MODES[options.mode](options, redis.Redis.from_url(os.environ["REDIS_URL"]))
 
 
