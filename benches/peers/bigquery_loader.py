@@ -17,6 +17,7 @@ The row-wise modes are what one writes in an hour; the arrow-wise modes are the 
 
 import argparse
 import base64
+import concurrent.futures
 import datetime
 import decimal
 import io
@@ -112,26 +113,28 @@ def arrow_to_blocks(options, server):
     rows = rest_client(options.rest).list_rows(f"{PROJECT}.{options.table}")
     batches = rows.to_arrow_iterable(bqstorage_client=read_client(options.grpc))
     settings = pa.ipc.IpcWriteOptions(compression="zstd")
-    number, waiting = 0, []
 
-    def flush():
-        nonlocal number, waiting
-        whole = pa.Table.from_batches(waiting)
-        for start in range(0, whole.num_rows, ROWS_PER_BLOCK):
-            sink = io.BytesIO()
-            with pa.ipc.new_stream(sink, whole.schema, options=settings) as writer:
-                writer.write_table(whole.slice(start, ROWS_PER_BLOCK))
-            server.set(f"block:{options.table}:{number}", sink.getvalue())
-            number += 1
-        waiting = []
+    def write(number, block):
+        sink = io.BytesIO()
+        with pa.ipc.new_stream(sink, block.schema, options=settings) as writer:
+            writer.write_table(block)
+        server.set(f"block:{options.table}:{number}", sink.getvalue())
 
-    for batch in batches:
-        waiting.append(batch)
-        if sum(part.num_rows for part in waiting) >= ROWS_PER_BLOCK:
-            flush()
-    if waiting:
-        flush()
-    server.set(f"blocks:{options.table}", number)
+    waiting, written = [], []
+    with concurrent.futures.ThreadPoolExecutor(options.threads) as pool:
+        for batch in batches:
+            waiting.append(batch)
+            if sum(part.num_rows for part in waiting) >= ROWS_PER_BLOCK:
+                written.append(pool.submit(write, len(written), pa.Table.from_batches(waiting)))
+                waiting = []
+                # Few blocks wait at a time, so that memory does not grow with the table.
+                if len(written) > 2 * options.threads:
+                    written[-2 * options.threads].result()
+        if waiting:
+            written.append(pool.submit(write, len(written), pa.Table.from_batches(waiting)))
+        for done in written:
+            done.result()
+    server.set(f"blocks:{options.table}", len(written))
 
 
 def count_blocks(options, server):
@@ -146,11 +149,11 @@ def blocks_to_arrow(options, server):
     dataset, table = options.table.split(".")
     parent = f"projects/{PROJECT}/datasets/{dataset}/tables/{table}"
     wanted = types.WriteStream(type_=types.WriteStream.Type.PENDING)
-    stream = client.create_write_stream(parent=parent, write_stream=wanted).name
+    blocks = int(server.get(f"blocks:{options.table}"))
 
-    def requests():
+    def requests(stream, turn):
         offset = 0
-        for number in range(int(server.get(f"blocks:{options.table}"))):
+        for number in range(turn, blocks, options.threads):
             reader = pa.ipc.open_stream(server.get(f"block:{options.table}:{number}"))
             for batch in reader:
                 step = max(1, batch.num_rows * REQUEST_BYTES // max(batch.nbytes, REQUEST_BYTES))
@@ -159,12 +162,18 @@ def blocks_to_arrow(options, server):
                     yield arrow_request(stream, part, offset)
                     offset += part.num_rows
 
-    route = (("x-goog-request-params", f"write_stream={stream}"),)
-    for response in client.append_rows(requests(), metadata=route, timeout=3600):
-        if response.error.code:
-            sys.exit(f"error: append refused: {response.error.message}")
-    client.finalize_write_stream(name=stream)
-    request = types.BatchCommitWriteStreamsRequest(parent=parent, write_streams=[stream])
+    def append(turn):
+        stream = client.create_write_stream(parent=parent, write_stream=wanted).name
+        route = (("x-goog-request-params", f"write_stream={stream}"),)
+        for response in client.append_rows(requests(stream, turn), metadata=route, timeout=3600):
+            if response.error.code:
+                sys.exit(f"error: append refused: {response.error.message}")
+        client.finalize_write_stream(name=stream)
+        return stream
+
+    with concurrent.futures.ThreadPoolExecutor(options.threads) as pool:
+        streams = list(pool.map(append, range(options.threads)))
+    request = types.BatchCommitWriteStreamsRequest(parent=parent, write_streams=streams)
     if client.batch_commit_write_streams(request).stream_errors:
         sys.exit("error: commit refused")
 
@@ -187,6 +196,7 @@ def main():
     parser.add_argument("--table", required=True, help="DATASET.TABLE")
     parser.add_argument("--key", help="column that names a row; its number without one")
     parser.add_argument("--prefix", help="of the keys of rows; row:DATASET.TABLE: without one")
+    parser.add_argument("--threads", type=int, default=2, help="of the arrow-wise modes")
     options = parser.parse_args()
     options.prefix = options.prefix or f"row:{options.table}:"
     MODES[options.mode](options, redis.Redis.from_url(os.environ["REDIS_URL"]))
