@@ -123,8 +123,9 @@ fn expression(partitioning: &Partitioning) -> Option<(String, &'static str, Stri
 /// Reads the name of a table partition from where it begins; `None` where the answer is not understood.
 fn id_of(partitioning: &Partitioning, start: &Value) -> Option<String> {
     match (partitioning, start) {
-        (Partitioning::None, _) => Some(UNPARTITIONED.to_owned()),
-        (Partitioning::Time { column: None, .. }, Value::Null) => Some(UNPARTITIONED.to_owned()),
+        (Partitioning::None, _) | (Partitioning::Time { column: None, .. }, Value::Null) => {
+            Some(UNPARTITIONED.to_owned())
+        }
         (_, Value::Null) => Some(NULL.to_owned()),
         (Partitioning::Range { end, .. }, start) => {
             let start: i64 = start.as_str()?.parse().ok()?;
