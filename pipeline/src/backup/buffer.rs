@@ -66,7 +66,7 @@ async fn count(
         bigquery.project()
     );
     let sql = match expression(&source.partitioning) {
-        None => format!("SELECT 0, COUNT(*) {from}"),
+        None => format!("SELECT COUNT(*) {from}"),
         // The condition holds for every row; a table may ask for one on its partition column.
         Some((column, least, start)) => format!(
             "SELECT {start}, COUNT(*) {from} WHERE {column} >= {least} OR {column} IS NULL GROUP BY 1"
@@ -76,9 +76,8 @@ async fn count(
     let rows = bigquery.query_rows(&JobStatement { sql: &sql, parameters: &[], location }).await?;
     let mut counted = BTreeMap::new();
     for row in &rows {
-        let cell = |at: usize| row.get(at).unwrap_or(&Value::Null);
-        let id = id_of(&source.partitioning, cell(0));
-        let rows = cell(1).as_str().and_then(|text| text.parse::<u64>().ok());
+        let id = row.first().and_then(|start| id_of(&source.partitioning, start));
+        let rows = row.last().and_then(Value::as_str).and_then(|text| text.parse::<u64>().ok());
         let (Some(id), Some(rows)) = (id, rows) else {
             let message = format!("bigquery did not count the rows of {table}");
             return Err(Error::new(Kind::Internal, message));

@@ -54,6 +54,7 @@ fn measure(cloud: &Cloud, days: &[u32]) -> u64 {
 #[track_caller]
 fn assert_read(cloud: &Cloud, ran: &Ran, is_whole: bool, measured: u64) {
     let (_, _, sent) = cloud.sent();
+    println!("{sent} bytes were sent where a read of what changed takes {measured}");
     assert!(sent * 10 <= measured * 12, "{sent} bytes were sent for {measured}");
     assert!(sent >= measured, "{sent} bytes were sent for {measured}");
     let told = ran.summary()["bytes"].as_u64().unwrap();

@@ -4,9 +4,11 @@
 
 use crate::cloud::{Cloud, ROUTE, plain};
 use crate::world::wait_until;
+use arrow::record_batch::RecordBatch;
 use fixtures::servers::RedisOptions;
 use redis::Commands;
 use schemas::manifest::Manifest;
+use serde_json::json;
 
 const COLUMNS: &str = "id, name, ts";
 const BUFFER: &str = "__UNPARTITIONED__";
@@ -51,8 +53,10 @@ fn rows_in_the_streaming_buffer_are_copied_with_the_day_of_their_column() {
 }
 
 #[test]
-fn a_range_and_a_whole_table_take_the_buffer_in_by_the_condition_that_reads_them() {
+fn every_partitioning_takes_the_buffer_in_by_the_condition_that_reads_it() {
     for partitioning in [
+        r#"{"timePartitioning": {"type": "HOUR", "field": "ts"}}"#,
+        r#"{"timePartitioning": {"type": "MONTH", "field": "ts"}}"#,
         r#"{"rangePartitioning": {"field": "id", "range": {"start": "0", "end": "100", "interval": "10"}}}"#,
         "{}",
     ] {
@@ -71,6 +75,32 @@ fn a_range_and_a_whole_table_take_the_buffer_in_by_the_condition_that_reads_them
         cloud.assert_same(COLUMNS);
         let summary = cloud.backup(&[]).expect(0).summary();
         assert_eq!(summary["rows"], 0, "{summary}");
+    }
+}
+
+#[test]
+fn days_and_months_of_other_types_are_counted_by_their_own_names() {
+    for (kind, unit, value, name) in [
+        ("DATE", "DAY", "2025-11-01", "20251101"),
+        ("DATE", "MONTH", "2025-11-30", "202511"),
+        ("DATETIME", "DAY", "2025-11-01T23:59:59.999999", "20251101"),
+        ("DATETIME", "YEAR", "2025-11-01T00:00:00", "2025"),
+    ] {
+        let cloud = Cloud::new(RedisOptions::default(), ROUTE);
+        let table = json!({
+            "tableReference": {"tableId": "t"}, "requirePartitionFilter": true,
+            "timePartitioning": {"type": unit, "field": "at"},
+            "schema": {"fields": [{"name": "id", "type": "INT64"}, {"name": "at", "type": kind}]},
+        });
+        cloud.post("bigquery/v2/projects/p/datasets/d/tables", &table);
+        cloud.hold_buffer(true);
+        let rows = json!({"rows": [{"json": {"id": 1, "at": value}}, {"json": {"id": 2}}]});
+        cloud.post("bigquery/v2/projects/p/datasets/d/tables/t/insertAll", &rows);
+        cloud.backup(&[]).expect(0);
+        let expected = [(name.to_owned(), 1), ("__NULL__".to_owned(), 1)];
+        assert_eq!(units(&cloud), expected, "{kind} {unit}");
+        let sent: usize = cloud.duplicate().iter().map(RecordBatch::num_rows).sum();
+        assert_eq!(sent, 2);
     }
 }
 
@@ -94,7 +124,7 @@ fn a_table_partitioned_by_ingestion_time_is_copied_by_its_table_partitions() {
     let run = cloud.recorded();
     let stored: Vec<u8> = cloud.connection().get(format!("log:s:{}", run.schema_hash)).unwrap();
     let record = schemas::manifest::TableRecord::parse(&stored, &run.schema_hash).unwrap();
-    assert_eq!(record.resource["timePartitioning"], serde_json::json!({"type": "DAY"}));
+    assert_eq!(record.resource["timePartitioning"], json!({"type": "DAY"}));
     cloud.rows_read();
     // Only what changed is read: late rows, an update, identical rows, a dropped table partition.
     cloud.append_to("20251102", 40..60);
