@@ -53,7 +53,7 @@ fn a_query_is_billed_once_although_its_run_is_killed_while_it_runs_and_while_it_
     logs.days(2, 100);
     logs.plan(BY_DAY);
     // GIVEN a run that is killed while the job of its query runs
-    logs.fault("job", "delay_ms:1500", 0, 1_000);
+    logs.fault("job", "delay_ms:3000", 1, 1_000);
     logs.kill_when("the job", || {
         logs.staging_jobs().iter().any(|job| job["status"]["state"] == "RUNNING")
     });
