@@ -31,7 +31,7 @@ pub struct TableSummary {
     pub kept: u64,
     /// Table partitions copied for the first time.
     pub added: u64,
-    /// Table partitions copied because the source changed them.
+    /// Table partitions copied because the source changed them, or emptied because their rows moved into others.
     pub changed: u64,
     /// Table partitions copied because their copy was missing or altered.
     pub mended: u64,
@@ -64,7 +64,7 @@ impl TableSummary {
             is_complete,
             kept: count(&|fate| *fate == Fate::Keep),
             added: why(Why::New),
-            changed: why(Why::Changed) + why(Why::Asked),
+            changed: why(Why::Changed) + why(Why::Asked) + count(&|fate| *fate == Fate::Move),
             mended: why(Why::Damaged),
             held: table.held().into_iter().map(|(id, _)| id).collect(),
             expired: count(&|fate| *fate == Fate::Expire),

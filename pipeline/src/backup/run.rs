@@ -4,10 +4,12 @@
 //! fit, and what an unfinished backup left behind was removed.
 
 mod end;
+mod left_behind;
 mod setup;
 
 use super::Options;
-use super::copy::{Copied, TableCopy, Unit, remove_generation};
+use super::copy::{Copied, TableCopy, Unit};
+use super::publish::remove_generation;
 use super::table::Table;
 use super::waits::Waits;
 use crate::checkpoint::Counts;

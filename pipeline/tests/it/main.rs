@@ -4,6 +4,10 @@
 #![allow(clippy::print_stdout, reason = "seeds and figures of a failed test are shown with it")]
 
 mod backup;
+mod backup_age;
+mod backup_bytes;
+mod backup_left;
+mod backup_units;
 mod bad_input;
 mod bad_systems;
 mod bigquery;

@@ -109,6 +109,10 @@ pub trait Source: Send + Sync {
     async fn prepare(&self, _run_id: &str) -> Result<()> {
         Ok(())
     }
+    /// Removes what [`Self::prepare`] made, once the run is done and proven and nothing reads it again.
+    async fn discard(&self) -> Result<()> {
+        Ok(())
+    }
     /// What a read would take, where the system tells beforehand.
     async fn estimate(&self) -> Result<Option<Estimate>> {
         Ok(None)

@@ -2,19 +2,16 @@
 //!
 //! Invariant: the first block is written only after every control here was passed.
 
-use super::super::copy::remove_generation;
 use super::super::table::{Common, Table};
 use super::super::{COMMAND, Options, source};
-use super::{Run, table_of};
-use crate::checkpoint::{Status, commit_interval};
+use super::{Run, left_behind, table_of};
+use crate::checkpoint::commit_interval;
 use crate::cpu::CpuPool;
-use crate::journal::{CommitHandle, Committer, Journal, NewRoute, NewRun, RunRecord, RunStatus};
-use crate::lane::now_ms;
+use crate::journal::{CommitHandle, Committer, Journal, RunRecord, RunStatus};
 use crate::outcome::from_journal;
 use crate::progress::Counters;
 use crate::rebuild::{COMMIT_COST_GUESS, CRASH_EVERY, patiently};
 use crate::wiring;
-use schemas::manifest::{Keys, Manifest};
 use schemas::{Bounds, Plan, Route};
 use stages::load::Sentinel;
 use stages::load::redis::duplicate::Duplicate;
@@ -46,12 +43,18 @@ impl Run {
         }
         let previous =
             journal.latest_run(COMMAND).await.map_err(|error| one(from_journal(error)))?;
-        let record = open_run(&journal, plan, &routes).await.map_err(one)?;
+        let opening = left_behind::open_run(&journal, plan, &routes, &duplicate, options.fresh);
+        let record = opening.await.map_err(one)?;
         let note = format!("pid={}", std::process::id());
         if let Sentinel::Foreign(note) = duplicate.claim(&record.id, &note).await.map_err(one)? {
             return Err(one(foreign(duplicate.address(), &note)));
         }
-        clean(&journal, &record, &duplicate, &routes).await.map_err(one)?;
+        let cleaning = left_behind::clean(&journal, plan, &duplicate, options.fresh);
+        warnings.extend(cleaning.await.map_err(one)?);
+        for route in &routes {
+            let voided = journal.void_partitions(&record.id, &route.name).await;
+            voided.map_err(|error| one(from_journal(error)))?;
+        }
         let names: Vec<String> = routes.iter().map(|route| route.name.clone()).collect();
         let rto = options.deadline.unwrap_or(plan.bigquery_objective.rto);
         let mut run = Self {
@@ -239,79 +242,4 @@ fn foreign(address: &str, note: &str) -> Error {
     Error::new(Kind::Fenced, message).with_hint(format!(
         "wait for it, resume it from its own --state, or if it is dead: rekindle backup bigquery --take-over {run}"
     ))
-}
-
-/// Takes up the unfinished backup of the same routes, or begins a new one.
-async fn open_run(journal: &Journal, plan: &Plan, routes: &[Route]) -> Result<RunRecord> {
-    if let Some(mut run) = journal.unfinished_run(COMMAND).await.map_err(from_journal)? {
-        let records = journal.routes(&run.id).await.map_err(from_journal)?;
-        let is_same = |route: &Route| records.iter().any(|record| record.name == route.name);
-        if routes.iter().all(is_same) {
-            journal.note_attempt(&run.id).await.map_err(from_journal)?;
-            run.attempts += 1;
-            let status = RunStatus::Running;
-            journal.set_run_status(&run.id, status, None, None).await.map_err(from_journal)?;
-            return Ok(run);
-        }
-    }
-    let started_ms = now_ms();
-    let run = NewRun {
-        command: COMMAND.to_owned(),
-        plan_fingerprint: plan.fingerprint(),
-        binary_version: env!("CARGO_PKG_VERSION").to_owned(),
-        lost_at_ms: started_ms,
-        lost_at_given: false,
-        started_ms,
-        target_was_empty: false,
-    };
-    let records = routes
-        .iter()
-        .map(|route| NewRoute {
-            name: route.name.clone(),
-            definition: route.definition(),
-            schema_lines: Vec::new(),
-            relations: "null".to_owned(),
-        })
-        .collect();
-    journal.create_run(run, records).await.map_err(from_journal)
-}
-
-/// Removes the blocks of generations that were begun and never published, then lets the run be cut anew.
-async fn clean(
-    journal: &Journal,
-    run: &RunRecord,
-    duplicate: &Duplicate,
-    routes: &[Route],
-) -> Result<()> {
-    let records = journal.partitions(&run.id).await.map_err(from_journal)?;
-    for record in records.iter().filter(|record| record.status != Status::Done && record.epoch > 0)
-    {
-        let Bounds::TablePartition { table_partition, generation_base } = &record.partition.bounds
-        else {
-            continue;
-        };
-        let Some(route) = routes.iter().find(|route| route.name == record.partition.route) else {
-            continue;
-        };
-        let keys = Keys::new(route.key.text());
-        let text = duplicate.get(&keys.manifest(table_partition)).await?;
-        let manifest = text.as_deref().and_then(|text| Manifest::parse(text, table_partition).ok());
-        let is_published = |generation: u64| {
-            let mut versions = manifest.iter().flat_map(|manifest| &manifest.versions);
-            versions.any(|version| version.generation == generation)
-        };
-        for generation in (1..=record.epoch).map(|epoch| generation_base + epoch) {
-            if is_published(generation) {
-                continue;
-            }
-            let removed = remove_generation(duplicate, &keys, table_partition, generation).await?;
-            if removed > 0 {
-                tracing::info!(removed, generation, %table_partition, "removed what an unfinished backup left");
-            }
-        }
-    }
-    for route in routes {
-        journal.void_partitions(&run.id, &route.name).await.map_err(from_journal)?;
-    }
-    Ok(())
 }

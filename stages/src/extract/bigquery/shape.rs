@@ -26,6 +26,9 @@ pub struct Partitioning {
     pub type_name: String,
     /// Whether the column can be null.
     pub is_nullable: bool,
+    /// Whether BigQuery sorts the rows of a table partition by the column, so that a condition on it scans only what
+    /// it selects.
+    pub is_sorted: bool,
 }
 
 /// What a route reads, as BigQuery describes it.
@@ -173,6 +176,8 @@ fn partitioning(table: &Value, fields: &[Value]) -> Option<Partitioning> {
             column: column.to_owned(),
             type_name: type_name.to_owned(),
             is_nullable: field.is_none_or(|field| field["mode"].as_str() != Some("REQUIRED")),
+            is_sorted: text("/clustering/fields/0")
+                .is_some_and(|first| first.eq_ignore_ascii_case(column)),
         }
     };
     if let Some(column) = text("/rangePartitioning/field") {
@@ -259,6 +264,10 @@ mod tests {
         let of = |table: Value| partitioning(&table, &fields);
         let by_ts = of(json!({"timePartitioning": {"type": "DAY", "field": "ts"}})).unwrap();
         assert_eq!((by_ts.type_name.as_str(), by_ts.is_nullable), ("TIMESTAMP", false));
+        assert!(!by_ts.is_sorted);
+        let sorted = of(json!({"timePartitioning": {"type": "DAY", "field": "ts"},
+            "clustering": {"fields": ["ts", "n"]}}));
+        assert!(sorted.unwrap().is_sorted);
         let by_n = of(json!({"rangePartitioning": {"field": "n", "range": {}}})).unwrap();
         assert_eq!((by_n.type_name.as_str(), by_n.is_nullable), ("INT64", true));
         let by_ingestion = of(json!({"timePartitioning": {"type": "DAY"}})).unwrap();
