@@ -1,0 +1,1 @@
+//! Decoding by example: what is read, what is refused and with which words.
