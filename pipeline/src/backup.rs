@@ -11,6 +11,7 @@ pub mod cut;
 pub mod decide;
 pub mod forecast;
 pub mod report;
+pub(crate) mod rows;
 mod run;
 pub mod source;
 pub mod standing;

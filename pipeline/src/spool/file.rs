@@ -63,7 +63,8 @@ impl Writer {
     pub(crate) fn new(path: &Path, is_streams: bool) -> Result<Self> {
         make_folder(path.parent().unwrap_or(Path::new(".")))?;
         let part = path.with_extension("part");
-        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part);
+        let file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part);
         let file = file.map_err(|error| io_error("create", &part, error))?;
         let mut writer = Self {
             file: BufWriter::with_capacity(1 << 20, file),
@@ -168,7 +169,8 @@ impl Records {
         let mut file = BufReader::with_capacity(64 << 10, File::open(path).map_err(failed)?);
         let mut head = [0; HEAD_BYTES as usize];
         file.read_exact(&mut head).map_err(failed)?;
-        let number = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+        let number =
+            |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
         if head[..8] != *MAGIC || number(8) != VERSION {
             return Err(altered(path, "its head is that of no spool of this version"));
         }

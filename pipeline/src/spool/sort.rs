@@ -102,7 +102,8 @@ impl Sorter {
     fn new_run(&mut self) -> Result<Run> {
         self.made += 1;
         let path = self.folder.join(format!("{}.run{}", self.name, self.made));
-        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path);
+        let file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path);
         let file = file.map_err(|error| io_error("create", &path, error))?;
         Ok(Run { file: BufWriter::new(file), path })
     }

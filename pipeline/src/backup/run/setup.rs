@@ -3,6 +3,7 @@
 //! Invariant: the first block is written only after every control here was passed.
 
 use super::super::copy::remove_generation;
+use super::super::rows::{self, RowTable};
 use super::super::table::{Common, Table};
 use super::super::{COMMAND, Options, source};
 use super::{Run, table_of};
@@ -41,6 +42,12 @@ impl Run {
         let duplicate = Arc::new(duplicate);
         let state = patiently(retry_for, cancel, || duplicate.state()).await.map_err(one)?;
         warnings.extend(fit(plan, &duplicate, &state).map_err(one)?);
+        let of_rows = routes.iter().any(rows::is_row_route);
+        let of_rows = of_rows.then(|| rows::row_server(plan)).transpose().map_err(one)?;
+        if let Some(server) = &of_rows {
+            let found = patiently(retry_for, cancel, || server.state()).await.map_err(one)?;
+            warnings.extend(rows::fit(plan, server.address(), &found, &routes).map_err(one)?);
+        }
         if let Some(run_id) = &options.take_over {
             duplicate.release(run_id).await.map_err(one)?;
         }
@@ -65,6 +72,8 @@ impl Run {
             bigquery,
             duplicate,
             tables: Vec::new(),
+            row_tables: Vec::new(),
+            of_rows,
             plan: plan.clone(),
             warnings,
         };
@@ -107,6 +116,15 @@ impl Run {
             };
             let known = self.known(&route.name).await.map_err(|error| vec![error])?;
             let accept = options.accept_loss.contains(&table_of(route));
+            if rows::is_row_route(route) {
+                let looked =
+                    RowTable::inspect(&self.bigquery, &self.duplicate, route, accept).await;
+                match looked {
+                    Ok(table) => self.row_tables.push(table),
+                    Err(error) => errors.push(error),
+                }
+                continue;
+            }
             match Table::inspect(&common, route, accept, known).await {
                 Ok(mut table) => {
                     let is_recorded = table.standing.run.is_some() || !table.findings.is_empty();
@@ -194,7 +212,9 @@ fn chosen(plan: &Plan, options: &Options) -> std::result::Result<Vec<Route>, Vec
     let is_chosen = |route: &&Route| {
         route.uses.backup && (options.routes.is_empty() || options.routes.contains(&route.name))
     };
-    let routes: Vec<Route> = plan.routes.iter().filter(is_chosen).cloned().collect();
+    let mut routes: Vec<Route> = plan.routes.iter().filter(is_chosen).cloned().collect();
+    // Counters are kept in this order, tables of blocks first.
+    routes.sort_by_key(rows::is_row_route);
     if routes.is_empty() {
         let hint = "add a [[route]] with type = \"blocks\" and a \"bigquery:\" table";
         return Err(usage("the plan has no backup route".to_owned(), hint));

@@ -31,11 +31,10 @@ pub(in super::super) async fn fill(
     source: &RowSource,
     cut: &Cut,
     mut stream: StreamRecord,
-    staging: u32,
 ) -> Result<(StreamRecord, Counted)> {
     let mut replaced = 0;
     let name = stream.table_partition.clone();
-    let mut attempt = Attempt { lane, source, cut, staging, sent: 0, waiting: VecDeque::new() };
+    let mut attempt = Attempt { lane, source, cut, sent: 0, waiting: VecDeque::new() };
     loop {
         if stream.status == StreamStage::Open {
             stream.status = StreamStage::Planned;
@@ -54,9 +53,8 @@ pub(in super::super) async fn fill(
                 rows.fetch_sub(std::mem::take(&mut attempt.sent), Ordering::Relaxed);
             }
             Err(Ended::Replace(reason)) => {
-                let message = format!(
-                    "partition {name}: gave up after {replaced} write streams: {reason}"
-                );
+                let message =
+                    format!("partition {name}: gave up after {replaced} write streams: {reason}");
                 return Err(Error::new(Kind::Unavailable, message)
                     .with_hint("run the same command again; it goes on where it stopped"));
             }
@@ -69,8 +67,6 @@ struct Attempt<'a> {
     lane: &'a Lane,
     source: &'a RowSource,
     cut: &'a Cut,
-    /// Number of the staging table.
-    staging: u32,
     /// Rows that were counted as progress.
     sent: u64,
     /// Pieces without an answer.
@@ -115,7 +111,9 @@ impl Attempt<'_> {
         self.settle(&mut appender, &name).await?;
         match shared.patiently(|| self.lane.write.finalize(&name)).await? {
             Some(found) if found == offset => {}
-            Some(_) => return Err(Ended::Replace("it holds another number of rows than were sent")),
+            Some(_) => {
+                return Err(Ended::Replace("it holds another number of rows than were sent"));
+            }
             None => return Err(Ended::Replace("it is gone")),
         }
         stream.status = StreamStage::Finalized;
@@ -238,7 +236,7 @@ impl Attempt<'_> {
         let route = &self.source.route.name;
         let partition = PartitionId(format!("{route}/{}", stream.table_partition));
         // Of several attempts at a partition the files of the last one count.
-        let epoch = u64::from(self.staging) << 32 | u64::from(stream.attempt);
+        let epoch = u64::from(self.lane.staging) << 32 | u64::from(stream.attempt);
         self.source.rejects.write(route, &partition, epoch, &rejected)
     }
 }

@@ -155,7 +155,9 @@ fn stream(replies: &mut Replies<'_>) -> Result<Option<StreamState>> {
         let name = replies.next()?;
         let mut value = replies.clone();
         match (name, value.next()?) {
-            (Reply::Text(b"length"), Reply::Integer(length)) => entries = u64::try_from(length).ok(),
+            (Reply::Text(b"length"), Reply::Integer(length)) => {
+                entries = u64::try_from(length).ok()
+            }
             (Reply::Text(b"last-generated-id"), Reply::Text(id)) => last = EntryId::parse(id),
             (Reply::Text(b"first-entry"), Reply::Array(_)) => {
                 if let Reply::Text(id) = value.next()? {
