@@ -14,8 +14,8 @@ mod sort;
 
 pub(crate) use collect::{Looked, Search};
 pub(crate) use cut::{Cut, cut};
-pub(crate) use file::{Facts, Records, check};
 use file::Writer;
+pub(crate) use file::{Facts, Records, check};
 use sort::{SORTED_BYTES_MAX, Sorter};
 
 use std::path::{Path, PathBuf};

@@ -75,9 +75,10 @@ pub async fn ages(plan: &Plan) -> Result<Vec<Age>> {
     }
     let (duplicate, _) = wiring::make_duplicate(plan)?;
     let may_be_evicted = duplicate.state().await?.eviction.starts_with("allkeys");
-    let of_rows = match routes.iter().any(|route| is_row_route(route)) {
-        true => Some(row_server(plan)?.state().await?),
-        false => None,
+    let of_rows = if routes.iter().any(|route| is_row_route(route)) {
+        Some(row_server(plan)?.state().await?)
+    } else {
+        None
     };
     let rpo = plan.bigquery_objective.rpo;
     let mut ages = Vec::with_capacity(routes.len());

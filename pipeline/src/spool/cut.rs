@@ -84,7 +84,7 @@ fn ranges(offset: u64, stream: StreamState, rows_each: u64) -> Vec<Cut> {
         let to = if part == parts { stream.last } else { EntryId::of_number(end.min(last)) };
         let ids = Some([from.ms, from.seq, to.ms, to.seq]);
         cuts.push(Cut { offset, records: 1, rows: stream.entries.div_ceil(parts), ids });
-        match to.next() {
+        match to.after() {
             Some(next) if to < stream.last => from = next,
             _ => break,
         }
@@ -144,7 +144,7 @@ mod tests {
             assert_eq!(large[0].range(last).0, EntryId::MIN);
             assert_eq!(large.last().unwrap().range(last).1, last);
             for pair in large.windows(2) {
-                assert_eq!(pair[0].range(last).1.next(), Some(pair[1].range(last).0));
+                assert_eq!(pair[0].range(last).1.after(), Some(pair[1].range(last).0));
                 assert_eq!(pair[0].offset, pair[1].offset);
             }
         }

@@ -15,7 +15,7 @@ use xxhash_rust::xxh3::Xxh3;
 const MAGIC: &[u8; 8] = b"rekindle";
 const END: &[u8; 8] = b"spoolend";
 const VERSION: u32 = 1;
-const HEAD_BYTES: u64 = 16;
+const HEAD_BYTES: usize = 16;
 const TAIL_BYTES: u64 = 24;
 const STREAM_BYTES: u64 = 40;
 /// Longest key that Redis takes.
@@ -24,7 +24,7 @@ const KEY_BYTES_MAX: u32 = 512 << 20;
 /// Bytes of a file with so many records.
 pub(super) fn bytes_of(records: u64, key_bytes: u64, is_streams: bool) -> u64 {
     let record = 4 + if is_streams { STREAM_BYTES } else { 0 };
-    HEAD_BYTES + records * record + key_bytes + TAIL_BYTES
+    HEAD_BYTES as u64 + records * record + key_bytes + TAIL_BYTES
 }
 
 /// What is journaled of a file.
@@ -122,7 +122,7 @@ impl Writer {
 /// Checks a whole file against what was journaled of it; returns why it cannot be used, if it cannot.
 pub(crate) fn check(path: &Path, facts: &Facts) -> Result<Option<String>> {
     match fs::metadata(path) {
-        Ok(found) if found.len() == facts.bytes => {}
+        Ok(found) if found.len() == facts.bytes && facts.bytes >= TAIL_BYTES => {}
         Ok(found) => {
             return Ok(Some(format!("it has {} bytes and not {}", found.len(), facts.bytes)));
         }
@@ -132,7 +132,7 @@ pub(crate) fn check(path: &Path, facts: &Facts) -> Result<Option<String>> {
         Err(error) => return Err(io_error("read", path, error)),
     }
     let failed = |error| io_error("read", path, error);
-    let mut file = File::open(path).map_err(failed)?.take(facts.bytes - 8);
+    let mut file = File::open(path).map_err(failed)?.take(facts.bytes.saturating_sub(8));
     let (mut hash, mut buffer) = (Xxh3::new(), vec![0; 1 << 20]);
     loop {
         let read = file.read(&mut buffer).map_err(failed)?;
@@ -160,14 +160,14 @@ pub(crate) struct Records {
 impl Records {
     /// Opens a file at the first record.
     pub(crate) fn open(path: &Path, records: u64) -> Result<Self> {
-        Self::open_at(path, HEAD_BYTES, records)
+        Self::open_at(path, HEAD_BYTES as u64, records)
     }
 
     /// Opens a file at a record, to read so many.
     pub(crate) fn open_at(path: &Path, offset: u64, records: u64) -> Result<Self> {
         let failed = |error| io_error("read", path, error);
         let mut file = BufReader::with_capacity(64 << 10, File::open(path).map_err(failed)?);
-        let mut head = [0; HEAD_BYTES as usize];
+        let mut head = [0; HEAD_BYTES];
         file.read_exact(&mut head).map_err(failed)?;
         let number =
             |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);

@@ -55,8 +55,7 @@ impl Commands {
     /// Adds one command.
     pub fn push(&mut self, words: &[&[u8]]) {
         // Writing to a vector cannot fail.
-        let mut put = |text: std::fmt::Arguments<'_>| self.bytes.write_fmt(text).unwrap_or_default();
-        put(format_args!("*{}\r\n", words.len()));
+        self.bytes.write_fmt(format_args!("*{}\r\n", words.len())).unwrap_or_default();
         for word in words {
             self.bytes.write_fmt(format_args!("${}\r\n", word.len())).unwrap_or_default();
             self.bytes.extend_from_slice(word);
@@ -142,7 +141,8 @@ impl RowReader {
         while counted < commands.count {
             self.buffer.reserve(READ_BYTES);
             let read = stream.read_buf(&mut self.buffer);
-            let bytes = tokio::time::timeout(ANSWER_MAX, read).await.map_err(late)?.map_err(lost)?;
+            let bytes =
+                tokio::time::timeout(ANSWER_MAX, read).await.map_err(late)?.map_err(lost)?;
             if bytes == 0 {
                 return Err(lost(std::io::ErrorKind::UnexpectedEof.into()));
             }
@@ -186,12 +186,17 @@ mod tests {
         assert_eq!(commands.len(), 2);
         let text = String::from_utf8(commands.bytes).unwrap();
         assert!(text.starts_with("*2\r\n$7\r\nHGETALL\r\n$5\r\nlog:1\r\n*6\r\n"), "{text}");
-        assert!(text.contains("$3\r\n5-1\r\n") && text.ends_with("COUNT\r\n$2\r\n10\r\n"), "{text}");
+        assert!(
+            text.contains("$3\r\n5-1\r\n") && text.ends_with("COUNT\r\n$2\r\n10\r\n"),
+            "{text}"
+        );
     }
 
     #[test]
     fn only_errors_about_the_server_fail_a_page() {
-        assert!(concerns_a_key("WRONGTYPE Operation against a key holding the wrong kind of value"));
+        assert!(concerns_a_key(
+            "WRONGTYPE Operation against a key holding the wrong kind of value"
+        ));
         assert!(!concerns_a_key("LOADING Redis is loading the dataset in memory"));
         assert!(!concerns_a_key("NOAUTH Authentication required."));
     }

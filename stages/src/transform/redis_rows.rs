@@ -88,7 +88,7 @@ type Pairs<'a> = Vec<(&'a [u8], &'a [u8])>;
 impl Rows<'_> {
     fn hash(&mut self, key: &[u8], replies: &mut Replies<'_>) -> Result<()> {
         let mut whole = replies.clone();
-        match replies.next()? {
+        match replies.token()? {
             Reply::Array(0) | Reply::Null => self.vanished += 1,
             Reply::Array(elements) => {
                 let pairs = pairs(replies, elements)?;
@@ -104,7 +104,7 @@ impl Rows<'_> {
 
     fn text(&mut self, key: &[u8], replies: &mut Replies<'_>) -> Result<()> {
         let mut whole = replies.clone();
-        match replies.next()? {
+        match replies.token()? {
             Reply::Null => self.vanished += 1,
             Reply::Text(value) => {
                 if let Err(fault) = self.decoder.json(key, value) {
@@ -120,7 +120,7 @@ impl Rows<'_> {
     /// Entries that are gone cannot be told here; the spool knows how many there were.
     fn stream(&mut self, key: &[u8], replies: &mut Replies<'_>) -> Result<()> {
         let mut whole = replies.clone();
-        match replies.next()? {
+        match replies.token()? {
             Reply::Array(entries) => {
                 for _ in 0..entries {
                     self.entry(key, replies)?;
@@ -134,10 +134,10 @@ impl Rows<'_> {
 
     fn entry(&mut self, key: &[u8], replies: &mut Replies<'_>) -> Result<()> {
         let mut whole = replies.clone();
-        let (Reply::Array(2), Reply::Text(_)) = (replies.next()?, replies.next()?) else {
+        let (Reply::Array(2), Reply::Text(_)) = (replies.token()?, replies.token()?) else {
             return Err(unexpected());
         };
-        let Reply::Array(elements) = replies.next()? else { return Err(unexpected()) };
+        let Reply::Array(elements) = replies.token()? else { return Err(unexpected()) };
         let pairs = pairs(replies, elements)?;
         if let Err(fault) = self.decoder.pairs(key, pairs) {
             self.reject(key, &fault, whole.whole()?);
@@ -157,7 +157,7 @@ const OTHER_TYPE: &str = "the key holds another type now";
 fn pairs<'a>(replies: &mut Replies<'a>, elements: usize) -> Result<Pairs<'a>> {
     let mut pairs = Vec::with_capacity(elements / 2);
     for _ in 0..elements / 2 {
-        let (Reply::Text(field), Reply::Text(value)) = (replies.next()?, replies.next()?) else {
+        let (Reply::Text(field), Reply::Text(value)) = (replies.token()?, replies.token()?) else {
             return Err(unexpected());
         };
         pairs.push((field, value));

@@ -120,7 +120,14 @@ impl Run {
                 let looked =
                     RowTable::inspect(&self.bigquery, &self.duplicate, route, accept).await;
                 match looked {
-                    Ok(table) => self.row_tables.push(table),
+                    Ok(mut table) => {
+                        let is_recorded = table.run.is_some() || !table.findings.is_empty();
+                        let of_last = self.was_complete(&route.name).await.map_err(|e| vec![e])?;
+                        if !is_recorded && of_last {
+                            table.findings.push(record_is_missing(&table.full_name()));
+                        }
+                        self.row_tables.push(table);
+                    }
                     Err(error) => errors.push(error),
                 }
                 continue;
@@ -129,12 +136,7 @@ impl Run {
                 Ok(mut table) => {
                     let is_recorded = table.standing.run.is_some() || !table.findings.is_empty();
                     if !is_recorded && self.was_complete(&route.name).await.map_err(|e| vec![e])? {
-                        let message = format!(
-                            "the duplicate of {}: the record of the last complete backup is missing",
-                            table.full_name()
-                        );
-                        let hint = "this backup writes a new one; see that nothing else removes these keys";
-                        table.findings.push(Error::new(Kind::Difference, message).with_hint(hint));
+                        table.findings.push(record_is_missing(&table.full_name()));
                     }
                     self.tables.push(table);
                 }
@@ -191,6 +193,13 @@ impl Run {
             "give the instance more memory (maxmemory) or lower keep_versions, then: rekindle backup bigquery",
         ))
     }
+}
+
+fn record_is_missing(table: &str) -> Error {
+    let message =
+        format!("the duplicate of {table}: the record of the last complete backup is missing");
+    Error::new(Kind::Difference, message)
+        .with_hint("this backup writes a new one; see that nothing else removes these keys")
 }
 
 fn commits(journal: &Journal, record: &RunRecord) -> CommitHandle {

@@ -78,7 +78,7 @@ impl Attempt<'_> {
         let lane = self.lane;
         let shared = &lane.shared;
         self.waiting.clear();
-        let name = shared.patiently(|| self.lane.write.create_stream()).await?;
+        let name = shared.patiently(|| lane.write.create_stream()).await?;
         stream.stream = Some(name.clone());
         stream.attempt += 1;
         stream.status = StreamStage::Open;
@@ -109,7 +109,7 @@ impl Attempt<'_> {
         }
         self.keep(stream, &mut rejects)?;
         self.settle(&mut appender, &name).await?;
-        match shared.patiently(|| self.lane.write.finalize(&name)).await? {
+        match shared.patiently(|| lane.write.finalize(&name)).await? {
             Some(found) if found == offset => {}
             Some(_) => {
                 return Err(Ended::Replace("it holds another number of rows than were sent"));

@@ -6,7 +6,7 @@
 use super::super::duplicate::{Duplicate, damaged};
 use super::super::open::{Opening, unreadable};
 use super::super::stage::TableStage;
-use super::super::table::{Choice, Findings, Part, Table};
+use super::super::table::{Choice, Findings, Part, Table, Way};
 use super::super::{Asked, Options, Shared, target};
 use super::{RowSource, Spool, held_in, partition_name};
 use crate::backup::rows::{keys_of, row_server};
@@ -119,14 +119,10 @@ impl Opening<'_> {
             parts: parts(&spool),
             expired: Vec::new(),
             as_of_us: recorded.census.as_ref().and_then(|census| census.complete_us),
-            row_key: self.route.backup.row_key.clone(),
+            row_key: self.route.backup.row_key.clone().filter(|_| way == Way::Rows),
             cut: CUT_VERSION,
             spool: Some(spool),
             recorded: self.options.asked.from_scan.then(|| recorded.table.clone()),
-        };
-        let choice = Choice {
-            row_key: choice.row_key.filter(|_| way == super::super::table::Way::Rows),
-            ..choice
         };
         let record = RestoreRecord {
             run_id: self.shared.run_id.clone(),
@@ -145,13 +141,10 @@ impl Opening<'_> {
 
     /// Takes up what an earlier attempt chose; where its spool is gone or altered, the table starts over.
     async fn take_up_rows(&self, plan: &Plan, record: RestoreRecord) -> Result<Table> {
-        let mut choice: Choice = serde_json::from_str(&record.choice).map_err(unreadable)?;
+        let choice: Choice = serde_json::from_str(&record.choice).map_err(unreadable)?;
         let findings: Findings = serde_json::from_str(&record.findings).map_err(unreadable)?;
-        let recorded = match choice.recorded.take() {
-            Some(recorded) => {
-                choice.recorded = Some(recorded.clone());
-                recorded
-            }
+        let recorded = match &choice.recorded {
+            Some(recorded) => recorded.clone(),
             None => self.duplicate.table(&choice.schema_hash).await?,
         };
         let source = self.source(plan, &recorded)?;

@@ -100,9 +100,7 @@ type Step = std::result::Result<(), Left>;
 impl Reading {
     async fn run(mut self) {
         // The lane that left has its reason; there is nobody to tell.
-        if let Err(error) = self.pages().await
-            && let Some(error) = error
-        {
+        if let Err(Some(error)) = self.pages().await {
             drop(self.sender.send(Err(error)).await);
         }
     }
@@ -166,7 +164,7 @@ impl Reading {
             self.learn(entries, replies.len() as u64);
             let page = Page { keys: vec![record.key.clone()], replies };
             self.send(page).await.map_err(|Left| None)?;
-            match end.and_then(EntryId::next) {
+            match end.and_then(EntryId::after) {
                 Some(next) if entries == asked => from = next,
                 _ => break,
             }
@@ -197,7 +195,7 @@ impl Reading {
         self.rows = (PAGE_BYTES / each).clamp(1, ROWS_MAX).min(self.rows * 4);
     }
 
-    async fn send(&self, page: Page) -> Step {
+    async fn send(&mut self, page: Page) -> Step {
         let (reverse, schema) = (Arc::clone(&self.source.reverse), Arc::clone(&self.lane.schema));
         let held = self.source.held;
         let work = self.lane.shared.cpu.submit(move || rows(&reverse, &schema, held, &page));
@@ -208,14 +206,14 @@ impl Reading {
 /// Returns how many entries a page of one stream has, and the id of the last one.
 fn ends(page: &[u8]) -> Result<(u64, Option<EntryId>)> {
     let mut replies = Replies::new(page);
-    let Reply::Array(entries) = replies.next()? else { return Ok((0, None)) };
+    let Reply::Array(entries) = replies.token()? else { return Ok((0, None)) };
     for _ in 1..entries {
         replies.skip()?;
     }
     if entries == 0 {
         return Ok((0, None));
     }
-    let (Reply::Array(_), Reply::Text(id)) = (replies.next()?, replies.next()?) else {
+    let (Reply::Array(_), Reply::Text(id)) = (replies.token()?, replies.token()?) else {
         return Err(Error::new(Kind::Internal, "redis sent a stream entry without an id"));
     };
     Ok((entries as u64, EntryId::parse(id)))

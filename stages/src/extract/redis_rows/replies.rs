@@ -43,7 +43,7 @@ impl<'a> Replies<'a> {
 
     /// Reads the next token.
     #[inline]
-    pub fn next(&mut self) -> Result<Reply<'a>> {
+    pub fn token(&mut self) -> Result<Reply<'a>> {
         let (kind, number) = match self.rest.first() {
             Some(b'+' | b'-') => return self.line(),
             Some(kind) => (*kind, self.number()?),
@@ -68,7 +68,7 @@ impl<'a> Replies<'a> {
         let mut left = 1_usize;
         while left > 0 {
             left -= 1;
-            if let Reply::Array(count) = self.next()? {
+            if let Reply::Array(count) = self.token()? {
                 left = left.checked_add(count).ok_or_else(torn)?;
             }
         }
@@ -127,14 +127,14 @@ mod tests {
         let bytes = b"*2\r\n$1\r\na\r\n*1\r\n:-5\r\n$-1\r\n*0\r\n-WRONGTYPE x\r\n+OK\r\n";
         let mut replies = Replies::new(bytes);
         let mut passed = replies.clone();
-        let found: Vec<Reply<'_>> = (0..8).map(|_| replies.next().unwrap()).collect();
+        let found: Vec<Reply<'_>> = (0..8).map(|_| replies.token().unwrap()).collect();
         let text = |text: &'static str| Reply::Text(text.as_bytes());
         assert_eq!(found[..4], [Reply::Array(2), text("a"), Reply::Array(1), Reply::Integer(-5)]);
         let error = Reply::Error(b"WRONGTYPE x");
         assert_eq!(found[4..], [Reply::Null, Reply::Array(0), error, text("OK")]);
         assert!(replies.is_empty());
         assert_eq!(passed.whole().unwrap(), b"*2\r\n$1\r\na\r\n*1\r\n:-5\r\n");
-        assert_eq!(passed.next().unwrap(), Reply::Null);
+        assert_eq!(passed.token().unwrap(), Reply::Null);
     }
 
     #[test]
@@ -143,6 +143,6 @@ mod tests {
             assert!(Replies::new(bytes).skip().is_err(), "{bytes:?}");
         }
         let least = format!(":{}\r\n", i64::MIN);
-        assert_eq!(Replies::new(least.as_bytes()).next().unwrap(), Reply::Integer(i64::MIN));
+        assert_eq!(Replies::new(least.as_bytes()).token().unwrap(), Reply::Integer(i64::MIN));
     }
 }

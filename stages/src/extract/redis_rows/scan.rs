@@ -50,7 +50,7 @@ impl EntryId {
     }
 
     /// Returns the next id, if there is one.
-    pub fn next(self) -> Option<Self> {
+    pub fn after(self) -> Option<Self> {
         self.number().checked_add(1).map(Self::of_number)
     }
 }
@@ -149,18 +149,18 @@ impl RowReader {
 
 /// Reads one reply of `XINFO STREAM`.
 fn stream(replies: &mut Replies<'_>) -> Result<Option<StreamState>> {
-    let Reply::Array(elements) = replies.next()? else { return Ok(None) };
+    let Reply::Array(elements) = replies.token()? else { return Ok(None) };
     let (mut entries, mut first, mut last) = (None, None, None);
     for _ in 0..elements / 2 {
-        let name = replies.next()?;
+        let name = replies.token()?;
         let mut value = replies.clone();
-        match (name, value.next()?) {
+        match (name, value.token()?) {
             (Reply::Text(b"length"), Reply::Integer(length)) => {
                 entries = u64::try_from(length).ok()
             }
             (Reply::Text(b"last-generated-id"), Reply::Text(id)) => last = EntryId::parse(id),
             (Reply::Text(b"first-entry"), Reply::Array(_)) => {
-                if let Reply::Text(id) = value.next()? {
+                if let Reply::Text(id) = value.token()? {
                     first = EntryId::parse(id);
                 }
             }
@@ -183,9 +183,9 @@ mod tests {
     fn ids_order_as_numbers() {
         let id = EntryId::parse(b"1700000000000-3").unwrap();
         assert_eq!(EntryId::of_number(id.number()), id);
-        assert_eq!(id.next().unwrap().to_string(), "1700000000000-4");
-        assert_eq!(EntryId { ms: 5, seq: u64::MAX }.next(), Some(EntryId { ms: 6, seq: 0 }));
-        assert_eq!(EntryId::MAX.next(), None);
+        assert_eq!(id.after().unwrap().to_string(), "1700000000000-4");
+        assert_eq!(EntryId { ms: 5, seq: u64::MAX }.after(), Some(EntryId { ms: 6, seq: 0 }));
+        assert_eq!(EntryId::MAX.after(), None);
         assert_eq!(EntryId::parse(b"5"), None);
     }
 
