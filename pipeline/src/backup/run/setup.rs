@@ -15,6 +15,7 @@ use crate::progress::Counters;
 use crate::rebuild::{COMMIT_COST_GUESS, CRASH_EVERY, patiently};
 use crate::wiring;
 use schemas::manifest::{Keys, Manifest};
+use schemas::plan::Layout;
 use schemas::{Bounds, Plan, Route};
 use stages::load::Sentinel;
 use stages::load::redis::duplicate::Duplicate;
@@ -198,6 +199,11 @@ fn chosen(plan: &Plan, options: &Options) -> std::result::Result<Vec<Route>, Vec
     if routes.is_empty() {
         let hint = "add a [[route]] with type = \"blocks\" and a \"bigquery:\" table";
         return Err(usage("the plan has no backup route".to_owned(), hint));
+    }
+    if let Some(route) = routes.iter().find(|route| route.layout != Layout::Blocks) {
+        let layout = route.layout.word();
+        let message = format!("route {}: backup of type {layout} is not built yet", route.name);
+        return Err(usage(message, "name others with --route"));
     }
     for accepted in &options.accept_loss {
         if routes.iter().all(|route| table_of(route) != *accepted) {
