@@ -101,8 +101,25 @@ pub(super) fn layout(route: &Route, specs: &[FieldSpec], mistakes: &mut Mistakes
     }
 }
 
+/// What `layout` asks of a layout that is read back row by row, and which those are.
+pub(super) fn layout_back(route: &Route, specs: &[FieldSpec], mistakes: &mut Mistakes<'_>) {
+    match route.layout {
+        Layout::Hash | Layout::Json => layout(route, specs, mistakes),
+        Layout::Stream => {
+            if specs.is_empty() {
+                mistakes.add("type stream needs at least one field; list one in columns".into());
+            }
+            field_names(specs, mistakes);
+        }
+        Layout::String | Layout::Blocks => mistakes.add(format!(
+            "type {} is not read back row by row; hash, json and stream are",
+            route.layout.word()
+        )),
+    }
+}
+
 /// No field name comes twice.
-pub(super) fn field_names(specs: &[FieldSpec], mistakes: &mut Mistakes<'_>) {
+fn field_names(specs: &[FieldSpec], mistakes: &mut Mistakes<'_>) {
     let names: Vec<&str> = specs.iter().map(field_name).collect();
     for (index, name) in names.iter().enumerate() {
         if names[..index].contains(name) {

@@ -39,14 +39,7 @@ impl ReverseRoute {
         let names: Vec<String> = schema.columns.iter().map(|c| c.name.clone()).collect();
         let specs = field_specs(route, &names);
         whole_rows(route, &mut mistakes);
-        if route.layout != Layout::Stream {
-            check::layout(route, &specs, &mut mistakes);
-        } else if specs.is_empty() {
-            mistakes.add("type stream needs at least one field; list one in columns".into());
-        }
-        if route.layout == Layout::Stream {
-            check::field_names(&specs, &mut mistakes);
-        }
+        check::layout_back(route, &specs, &mut mistakes);
         check::key(route, &schema, &mut mistakes);
         for (column, _) in route.key.columns() {
             mistakes.index_of(&schema, column);
@@ -75,15 +68,8 @@ impl ReverseRoute {
     }
 }
 
-/// A layout, a source and options that leave rows or columns as they are.
+/// A source and options that leave rows or columns as they are.
 fn whole_rows(route: &Route, mistakes: &mut Mistakes<'_>) {
-    match route.layout {
-        Layout::Hash | Layout::Json | Layout::Stream => {}
-        Layout::String | Layout::Blocks => mistakes.add(format!(
-            "type {} is not read back row by row; hash, json and stream are",
-            route.layout.word()
-        )),
-    }
     match &route.origin {
         Origin::Table { system: System::BigQuery, .. } => {}
         Origin::Table { .. } => mistakes.add("it names no table of bigquery to restore".into()),
@@ -168,7 +154,9 @@ fn meaning(route: &Route, column: &Column, is_required: bool, mistakes: &mut Mis
             column_type.name()
         ));
     }
-    if route.null != NullPolicy::Empty || is_required {
+    // A key column is never null.
+    let is_in_key = route.key.columns().any(|(column, _)| column == name);
+    if route.null != NullPolicy::Empty || is_required || is_in_key {
         return;
     }
     let ambiguous = match (route.layout, column_type) {

@@ -7,13 +7,12 @@ use super::fault::Wrong;
 use super::json::{Cursor, NO_JSON};
 use crate::text::parse;
 use crate::type_map::ColumnType;
-use arrow::array::BooleanBufferBuilder;
-use arrow::buffer::NullBufferBuilder;
+use arrow::array::{BooleanBufferBuilder, NullBufferBuilder};
 use arrow::datatypes::{DataType, Field, IntervalMonthDayNano, TimeUnit, i256};
 
 pub(super) type Pushed = Result<(), Wrong>;
 
-const IS_NULL: &str = "is null, and the table says REQUIRED";
+const IS_NULL: &str = "is null, which the table or the plan does not allow";
 const TOO_LARGE: &str = "has more than 2 GiB in one batch";
 
 /// A column, a member of a struct, the elements of an array or an end of a range.
@@ -213,6 +212,16 @@ impl Column {
         self.nulls.append(!is_null);
     }
 
+    /// The last value of a date or time; `None` where it is null.
+    fn last_number(&self) -> Option<i64> {
+        let last = match &self.values {
+            Values::Date(values) => values.last().map(|days| i64::from(*days)),
+            Values::Timestamp(values) | Values::TimestampTz(values) => values.last().copied(),
+            _ => None,
+        };
+        last.filter(|_| self.nulls.is_valid(self.len() - 1))
+    }
+
     /// Pushes the value of a canonical text or an equivalent of it.
     #[inline]
     pub(super) fn push_text(&mut self, text: &[u8]) -> Pushed {
@@ -331,7 +340,10 @@ fn push_range(ends: &mut [Column; 2], text: &[u8]) -> Pushed {
             end.push_text(text)?;
         }
     }
-    Ok(())
+    match (ends[0].last_number(), ends[1].last_number()) {
+        (Some(start), Some(end)) if start >= end => Err("is a RANGE that ends before it starts".into()),
+        _ => Ok(()),
+    }
 }
 
 /// Reads an object; a member that is absent is NULL.

@@ -7,8 +7,8 @@ use arrow::datatypes::i256;
 
 /// Digits of the widest magnitude and a few to spare.
 const DIGITS_MAX: usize = 80;
-/// An exponent beyond this is out of range whatever the digits are, unless they are zeros.
-const EXPONENT_MAX: i64 = 1_000;
+/// Nobody writes an exponent beyond this except with zeros; the bound keeps the sums below from overflowing.
+const EXPONENT_MAX: u64 = 1_000;
 /// 38 digits, 9 of them behind the point.
 const NUMERIC_LIMIT: i128 = 10_i128.pow(38);
 
@@ -75,9 +75,7 @@ fn scaled<'b>(
     let mantissa_end =
         unsigned.iter().position(|byte| matches!(byte, b'e' | b'E')).unwrap_or(unsigned.len());
     let exponent = match unsigned.get(mantissa_end + 1..) {
-        Some(exponent) => super::int8(exponent)
-            .map_err(|_| messages.syntax)?
-            .clamp(-EXPONENT_MAX, EXPONENT_MAX),
+        Some(exponent) => super::int8(exponent).map_err(|_| messages.syntax)?,
         None => 0,
     };
     let mantissa = &unsigned[..mantissa_end];
@@ -92,6 +90,9 @@ fn scaled<'b>(
     let trailing = digits().rev().take_while(|digit| *digit == 0).count();
     if trailing == digits_count {
         return Ok((false, &[]));
+    }
+    if exponent.unsigned_abs() > EXPONENT_MAX {
+        return Err(if exponent < 0 { messages.lossy } else { messages.range });
     }
     // What is left of the digits is counted in 10^-(behind - trailing - exponent).
     let places = i64::try_from(behind).unwrap_or(i64::MAX)
