@@ -88,17 +88,7 @@ impl Opening<'_> {
         self.refuse_shared_keys(recorded.census.as_ref())?;
         let source = self.source(plan, &recorded.table)?;
         let location = self.location(recorded.table.location.as_deref()).await?;
-        let rows = existing.as_ref().map_or(0, target::rows);
-        if self.options.asked.fill && self.route.backup.row_key.is_none() && rows > 0 {
-            let message = format!(
-                "table {} has {rows} rows, and route {} has no row_key: rows that are there cannot be told from lost ones",
-                self.name(),
-                self.route.name
-            );
-            return Err(Error::new(Kind::Config, message).with_hint(
-                "name a row_key in the route, or give up what the table holds with --replace",
-            ));
-        }
+        self.refuse_fill_without_key(existing.as_ref())?;
         let mut nothing = super::super::choose::Chosen::default();
         let (way, replaces) = self.way(existing.as_ref(), &location, false, &mut nothing).await?;
         let mut warnings = self.warnings(existing.as_ref(), &nothing, &recorded.table, way).await;
@@ -124,7 +114,30 @@ impl Opening<'_> {
             spool: Some(spool),
             recorded: self.options.asked.from_scan.then(|| recorded.table.clone()),
         };
-        let record = RestoreRecord {
+        let opened = self.table(recorded.table, Vec::new(), choice, findings, self.record());
+        let mut table = Table { rows: Some(source), ..opened };
+        table.begin(self.shared).await?;
+        Ok(table)
+    }
+
+    /// Without a key, rows that are there cannot be told from lost ones.
+    fn refuse_fill_without_key(&self, existing: Option<&serde_json::Value>) -> Result<()> {
+        let rows = existing.map_or(0, target::rows);
+        if !self.options.asked.fill || self.route.backup.row_key.is_some() || rows == 0 {
+            return Ok(());
+        }
+        let message = format!(
+            "table {} has {rows} rows, and route {} has no row_key: rows that are there cannot be told from lost ones",
+            self.name(),
+            self.route.name
+        );
+        Err(Error::new(Kind::Config, message).with_hint(
+            "name a row_key in the route, or give up what the table holds with --replace",
+        ))
+    }
+
+    fn record(&self) -> RestoreRecord {
+        RestoreRecord {
             run_id: self.shared.run_id.clone(),
             route: self.route.name.clone(),
             choice: String::new(),
@@ -132,11 +145,7 @@ impl Opening<'_> {
             staging: String::new(),
             attempt: 0,
             findings: String::new(),
-        };
-        let opened = self.table(recorded.table, Vec::new(), choice, findings, record);
-        let mut table = Table { rows: Some(source), ..opened };
-        table.begin(self.shared).await?;
-        Ok(table)
+        }
     }
 
     /// Takes up what an earlier attempt chose; where its spool is gone or altered, the table starts over.
