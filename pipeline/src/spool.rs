@@ -15,7 +15,7 @@ mod sort;
 pub(crate) use collect::{Looked, Search};
 pub(crate) use cut::{Cut, cut};
 use file::Writer;
-pub(crate) use file::{Facts, Records, check};
+pub(crate) use file::{Facts, Record, Records, check};
 use sort::{SORTED_BYTES_MAX, Sorter};
 
 use std::path::{Path, PathBuf};
