@@ -12,7 +12,7 @@ mod cut;
 mod file;
 mod sort;
 
-pub(crate) use collect::{Looked, Search};
+pub(crate) use collect::Search;
 pub(crate) use cut::{Cut, cut};
 use file::Writer;
 pub(crate) use file::{Facts, Record, Records, check};
