@@ -55,7 +55,7 @@ pub(super) struct Lane {
 /// What a lane carries into one stream.
 enum Work {
     Blocks(Taken),
-    Rows(RowSource, Cut),
+    Rows(Box<RowSource>, Cut),
 }
 
 impl Work {
@@ -144,13 +144,11 @@ pub(super) async fn load(
 /// What a stream is to be filled with; `None` where that is not there any more.
 fn work_of(table: &Table, stream: &StreamRecord) -> Option<Work> {
     let name = &stream.table_partition;
-    match &table.rows {
-        Some(source) => Some(Work::Rows(source.clone(), table.cut_of(name)?.clone())),
-        None => {
-            let taken = table.taken.iter().find(|taken| taken.table_partition == *name)?;
-            Some(Work::Blocks(taken.clone()))
-        }
+    if let Some(source) = &table.rows {
+        return Some(Work::Rows(Box::new(source.clone()), table.cut_of(name)?.clone()));
     }
+    let taken = table.taken.iter().find(|taken| taken.table_partition == *name)?;
+    Some(Work::Blocks(taken.clone()))
 }
 
 async fn carry(lane: &Lane, work: Work, stream: StreamRecord) -> Result<Filled> {

@@ -117,17 +117,8 @@ impl Run {
             let known = self.known(&route.name).await.map_err(|error| vec![error])?;
             let accept = options.accept_loss.contains(&table_of(route));
             if rows::is_row_route(route) {
-                let looked =
-                    RowTable::inspect(&self.bigquery, &self.duplicate, route, accept).await;
-                match looked {
-                    Ok(mut table) => {
-                        let is_recorded = table.run.is_some() || !table.findings.is_empty();
-                        let of_last = self.was_complete(&route.name).await.map_err(|e| vec![e])?;
-                        if !is_recorded && of_last {
-                            table.findings.push(record_is_missing(&table.full_name()));
-                        }
-                        self.row_tables.push(table);
-                    }
+                match self.inspect_rows(route, accept).await {
+                    Ok(table) => self.row_tables.push(table),
                     Err(error) => errors.push(error),
                 }
                 continue;
@@ -144,6 +135,16 @@ impl Run {
             }
         }
         if errors.is_empty() { Ok(()) } else { Err(errors) }
+    }
+
+    async fn inspect_rows(&self, route: &Route, accept_loss: bool) -> Result<RowTable> {
+        let mut table =
+            RowTable::inspect(&self.bigquery, &self.duplicate, route, accept_loss).await?;
+        let is_recorded = table.run.is_some() || !table.findings.is_empty();
+        if !is_recorded && self.was_complete(&route.name).await? {
+            table.findings.push(record_is_missing(&table.full_name()));
+        }
+        Ok(table)
     }
 
     /// Whether the backup before this one completed a route, so that there must be a record of it.

@@ -236,7 +236,7 @@ impl Attempt<'_> {
         let route = &self.source.route.name;
         let partition = PartitionId(format!("{route}/{}", stream.table_partition));
         // Of several attempts at a partition the files of the last one count.
-        let epoch = u64::from(self.lane.staging) << 32 | u64::from(stream.attempt);
+        let epoch = (u64::from(self.lane.staging) << 32) | u64::from(stream.attempt);
         self.source.rejects.write(route, &partition, epoch, &rejected)
     }
 }
