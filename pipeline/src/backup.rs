@@ -13,6 +13,7 @@ pub mod decide;
 pub mod forecast;
 pub mod publish;
 pub mod report;
+pub(crate) mod rows;
 mod run;
 pub mod source;
 pub mod standing;

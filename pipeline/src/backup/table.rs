@@ -340,6 +340,7 @@ impl Table {
             watermark: self.route.backup.watermark.clone(),
             table_partitions,
             held,
+            census: None,
             check: String::new(),
         };
         copy.duplicate.set(&self.keys.run(), &run.to_json()).await?;

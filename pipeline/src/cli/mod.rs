@@ -164,7 +164,12 @@ async fn plan(shared: &Shared, flags: &RunFlags, signals: &Signals) -> Exit {
         Err(error) => return tell_errors(&[error], None, shared.json),
     };
     let mut options = options(shared, flags, signals);
-    options.routes.retain(|name| backups.iter().all(|backup| backup.route != *name));
+    let is_rebuilt = |name: &String| {
+        let is_backup = backups.iter().any(|backup| backup.route == *name);
+        let rebuilt = plan.routes.iter().any(|route| route.name == *name && route.uses.rebuild);
+        rebuilt || !is_backup
+    };
+    options.routes.retain(is_rebuilt);
     // A plan of backups alone has nothing to say about a rebuild.
     let only_backups = options.routes.is_empty()
         && (!shared.routes.is_empty() || plan.routes.iter().all(|route| !route.uses.rebuild));

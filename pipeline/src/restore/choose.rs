@@ -204,6 +204,7 @@ mod tests {
             watermark: None,
             table_partitions: manifests.iter().map(entry).collect(),
             held: Vec::new(),
+            census: None,
             check: String::new(),
         }
     }

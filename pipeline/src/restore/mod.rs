@@ -15,6 +15,7 @@ mod load;
 mod open;
 mod prove;
 mod publish;
+mod rows;
 mod run;
 mod scan;
 pub mod stage;
@@ -25,6 +26,7 @@ mod told;
 mod way;
 
 pub use choose::PartitionRange;
+pub(crate) use rows::held_in;
 
 use crate::cpu::CpuPool;
 use crate::journal::Journal;

@@ -4,17 +4,20 @@
 
 use super::choose::{Taken, Wanted, choose};
 use super::duplicate::{Duplicate, damaged, named};
+use super::rows::open_rows;
 use super::run::definition;
 use super::stage::TableStage;
 use super::table::{Choice, Findings, Part, Table, Way};
 use super::{COMMAND, Options, Shared, scan, target};
 use crate::journal::{Journal, NewRoute, NewRun, RestoreRecord, RunRecord, RunStatus};
 use crate::lane::now_ms;
+use crate::ledger::io_error;
 use crate::outcome::from_journal;
+use crate::spool;
 use crate::summarize::rfc3339;
 use futures::stream::{self, StreamExt};
 use schemas::manifest::{Manifest, Run, TableRecord};
-use schemas::plan::Origin;
+use schemas::plan::{Layout, Origin};
 use schemas::{Plan, Route};
 use serde_json::Value;
 use stages::connect::bigquery::BigQuery;
@@ -44,6 +47,7 @@ pub(super) async fn open_run(
             for restore in journal.restores(&run.id).await.map_err(from_journal)? {
                 bigquery.delete_table(staging_dataset, &restore.staging).await?;
             }
+            forget_spools(options, &run.id)?;
             let status = RunStatus::Abandoned;
             let ended = Some(now_ms());
             journal.set_run_status(&run.id, status, ended, None).await.map_err(from_journal)?;
@@ -88,6 +92,17 @@ pub(super) async fn open_run(
     Ok((run, false))
 }
 
+/// Removes what a run that is given up had spooled.
+pub(super) fn forget_spools(options: &Options, run_id: &str) -> Result<()> {
+    let folder = spool::folder(&options.state, run_id);
+    match std::fs::remove_dir_all(&folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(io_error("remove", &folder, error))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Opens the table of a route: as the journal has it, or chosen now.
 pub(super) async fn open_table(
     shared: &Arc<Shared>,
@@ -96,6 +111,9 @@ pub(super) async fn open_table(
     route: &Route,
     index: usize,
 ) -> Result<Table> {
+    if route.layout != Layout::Blocks {
+        return open_rows(shared, plan, options, route, index).await;
+    }
     let Origin::Table { schema: dataset, table, .. } = &route.origin else {
         return Err(Error::new(Kind::Config, format!("route {} names no table", route.name)));
     };
@@ -164,7 +182,14 @@ pub(super) struct Opening<'a> {
     pub(super) route: &'a Route,
     pub(super) dataset: &'a str,
     pub(super) table: &'a str,
-    duplicate: &'a Duplicate,
+    pub(super) duplicate: &'a Duplicate,
+}
+
+/// The error of a record of ours that is no JSON any more.
+pub(super) fn unreadable(error: serde_json::Error) -> Error {
+    Error::new(Kind::Internal, "a restore in the journal cannot be read")
+        .with_hint("start over: rekindle restore bigquery --fresh")
+        .with_source(error)
 }
 
 impl Opening<'_> {
@@ -175,11 +200,6 @@ impl Opening<'_> {
 
     /// Takes up what an earlier attempt chose; its versions must still be there.
     async fn take_up(&self, record: RestoreRecord, manifests: &[Manifest]) -> Result<Table> {
-        let unreadable = |error| {
-            Error::new(Kind::Internal, "a restore in the journal cannot be read")
-                .with_hint("start over: rekindle restore bigquery --fresh")
-                .with_source(error)
-        };
         let choice: Choice = serde_json::from_str(&record.choice).map_err(unreadable)?;
         let findings: Findings = serde_json::from_str(&record.findings).map_err(unreadable)?;
         let mut taken = Vec::with_capacity(choice.parts.len());
@@ -217,7 +237,7 @@ impl Opening<'_> {
         Ok(table)
     }
 
-    fn check_table(&self, run: &Run) -> Result<()> {
+    pub(super) fn check_table(&self, run: &Run) -> Result<()> {
         let name = self.name();
         if run.table == name {
             return Ok(());
@@ -299,6 +319,8 @@ impl Opening<'_> {
             as_of_us: Some(asked.as_of_us.unwrap_or_else(|| run.data_as_of_us())),
             row_key: self.route.backup.row_key.clone().filter(|_| way == Way::Rows),
             cut: CUT_VERSION,
+            spool: None,
+            recorded: None,
         };
         let record = RestoreRecord {
             run_id: self.shared.run_id.clone(),
@@ -314,7 +336,7 @@ impl Opening<'_> {
         Ok(table)
     }
 
-    fn table(
+    pub(super) fn table(
         &self,
         recorded: TableRecord,
         taken: Vec<Taken>,
@@ -330,18 +352,19 @@ impl Opening<'_> {
             duplicate: self.duplicate.clone(),
             recorded,
             taken,
+            rows: None,
             choice,
             findings,
             record,
         }
     }
 
-    async fn existing(&self) -> Result<Option<Value>> {
+    pub(super) async fn existing(&self) -> Result<Option<Value>> {
         let bigquery = &self.shared.bigquery;
         self.shared.patiently(|| bigquery.table(self.dataset, self.table)).await
     }
 
-    async fn location(&self, recorded: Option<&str>) -> Result<String> {
+    pub(super) async fn location(&self, recorded: Option<&str>) -> Result<String> {
         let bigquery = &self.shared.bigquery;
         let facts = self.shared.patiently(|| bigquery.dataset(self.dataset)).await?;
         facts

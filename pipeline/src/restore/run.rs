@@ -5,6 +5,7 @@
 
 use super::choose::PartitionRange;
 use super::destination::{prepare_destination, prove_destination, put_back};
+use super::rows::{self, held_in};
 use super::stage::TableStage;
 use super::staging::{drop_staging, stage};
 use super::table::Table;
@@ -147,6 +148,7 @@ async fn set_up(
         let ended = RunStatus::Abandoned;
         let kept = shared.journal.set_run_status(&run.id, ended, Some(now_ms()), None).await;
         errors.extend(kept.err().map(from_journal));
+        errors.extend(open::forget_spools(options, &run.id).err());
     }
     Err(errors)
 }
@@ -168,13 +170,14 @@ fn routes(plan: &Plan, options: &Options) -> std::result::Result<Vec<Route>, Vec
     };
     let mistakes: Vec<Error> = routes
         .iter()
-        .filter_map(|route| match (&route.origin, route.layout) {
-            _ if !route.uses.backup => Some(refuse(route, "it is no backup route")),
-            (Origin::Table { system: System::BigQuery, .. }, Layout::Blocks) => None,
-            (Origin::Table { system: System::BigQuery, .. }, layout) => {
-                Some(refuse(route, &format!("type {} is not built yet", layout.word())))
-            }
-            _ => Some(refuse(route, "it names no table of bigquery")),
+        .flat_map(|route| match (&route.origin, route.layout) {
+            _ if !route.uses.backup => vec![refuse(route, "it is no backup route")],
+            (Origin::Table { system: System::BigQuery, .. }, Layout::Blocks) => Vec::new(),
+            (Origin::Table { system: System::BigQuery, .. }, layout) => match held_in(layout) {
+                Some(_) => rows::refuse(route, &options.asked),
+                None => vec![refuse(route, &format!("type {} holds no rows", layout.word()))],
+            },
+            _ => vec![refuse(route, "it names no table of bigquery")],
         })
         .collect();
     routes.sort_by_key(|route| route.priority);
@@ -219,6 +222,7 @@ async fn work(
         }
         put_back(shared, table).await.map_err(one)?;
         drop_staging(shared, table).await.map_err(one)?;
+        table.remove_spool().map_err(one)?;
         table.step(shared, TableStage::Complete).await.map_err(one)?;
     }
     shared.counters.enter(table.index, Phase::Done);

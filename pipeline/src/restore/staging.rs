@@ -37,6 +37,8 @@ pub(super) async fn stage(
             }
         }
         _ => {
+            table.count_rows(shared).await.map_err(one)?;
+            table.note(shared).await.map_err(one)?;
             let expected = table.expected(shared).await.map_err(one)?;
             let found = read_staging(shared, table).await.map_err(one)?;
             if found != Some(expected) {
@@ -113,6 +115,7 @@ async fn lane(shared: &Arc<Shared>, table: &Table) -> Result<Option<Lane>> {
         schema_message: arrow_rows::schema_message(&schema)?,
         schema,
         schema_hash: table.choice.schema_hash.clone(),
+        staging: table.record.attempt,
     }))
 }
 

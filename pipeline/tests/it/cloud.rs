@@ -25,7 +25,7 @@ pub(crate) const DAY_PARTITIONED: &str = r#"{"timePartitioning": {"type": "DAY",
 pub(crate) struct Cloud {
     pub(crate) bigquery: BigQueryServer,
     pub(crate) redis: Redis,
-    folder: TempDir,
+    pub(crate) folder: TempDir,
     http: reqwest::Client,
     pub(crate) tokio: tokio::runtime::Runtime,
 }

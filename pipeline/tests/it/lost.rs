@@ -197,6 +197,7 @@ impl Lost {
             watermark: None,
             table_partitions: entries,
             held: Vec::new(),
+            census: None,
             check: String::new(),
         };
         let _: () = redis.set(keys.run(), run.to_json()).unwrap();

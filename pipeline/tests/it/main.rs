@@ -3,6 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, helpers of tests too")]
 #![allow(clippy::print_stdout, reason = "seeds and figures of a failed test are shown with it")]
 
+mod app_faults;
+mod app_logs;
+mod app_rows;
 mod backup;
 mod backup_age;
 mod backup_bytes;

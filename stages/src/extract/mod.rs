@@ -2,6 +2,7 @@
 
 pub mod bigquery;
 pub mod postgres;
+pub mod redis_rows;
 pub mod redis_values;
 pub mod table_rows;
 

@@ -2,6 +2,7 @@
 //!
 //! Invariant: the first block is written only after every control here was passed.
 
+use super::super::rows::{self, RowTable};
 use super::super::table::{Common, Table};
 use super::super::{COMMAND, Options, source};
 use super::{Run, left_behind, table_of};
@@ -38,6 +39,12 @@ impl Run {
         let duplicate = Arc::new(duplicate);
         let state = patiently(retry_for, cancel, || duplicate.state()).await.map_err(one)?;
         warnings.extend(fit(plan, &duplicate, &state).map_err(one)?);
+        let of_rows = routes.iter().any(rows::is_row_route);
+        let of_rows = of_rows.then(|| rows::row_server(plan)).transpose().map_err(one)?;
+        if let Some(server) = &of_rows {
+            let found = patiently(retry_for, cancel, || server.state()).await.map_err(one)?;
+            warnings.extend(rows::fit(plan, server.address(), &found, &routes).map_err(one)?);
+        }
         if let Some(run_id) = &options.take_over {
             duplicate.release(run_id).await.map_err(one)?;
         }
@@ -68,6 +75,8 @@ impl Run {
             bigquery,
             duplicate,
             tables: Vec::new(),
+            row_tables: Vec::new(),
+            of_rows,
             plan: plan.clone(),
             warnings,
         };
@@ -110,16 +119,18 @@ impl Run {
             };
             let known = self.known(&route.name).await.map_err(|error| vec![error])?;
             let accept = options.accept_loss.contains(&table_of(route));
+            if rows::is_row_route(route) {
+                match self.inspect_rows(route, accept).await {
+                    Ok(table) => self.row_tables.push(table),
+                    Err(error) => errors.push(error),
+                }
+                continue;
+            }
             match Table::inspect(&common, route, accept, known).await {
                 Ok(mut table) => {
                     let is_recorded = table.standing.run.is_some() || !table.findings.is_empty();
                     if !is_recorded && self.was_complete(&route.name).await.map_err(|e| vec![e])? {
-                        let message = format!(
-                            "the duplicate of {}: the record of the last complete backup is missing",
-                            table.full_name()
-                        );
-                        let hint = "this backup writes a new one; see that nothing else removes these keys";
-                        table.findings.push(Error::new(Kind::Difference, message).with_hint(hint));
+                        table.findings.push(record_is_missing(&table.full_name()));
                     }
                     self.tables.push(table);
                 }
@@ -127,6 +138,16 @@ impl Run {
             }
         }
         if errors.is_empty() { Ok(()) } else { Err(errors) }
+    }
+
+    async fn inspect_rows(&self, route: &Route, accept_loss: bool) -> Result<RowTable> {
+        let mut table =
+            RowTable::inspect(&self.bigquery, &self.duplicate, route, accept_loss).await?;
+        let is_recorded = table.run.is_some() || !table.findings.is_empty();
+        if !is_recorded && self.was_complete(&route.name).await? {
+            table.findings.push(record_is_missing(&table.full_name()));
+        }
+        Ok(table)
     }
 
     /// Whether the backup before this one completed a route, so that there must be a record of it.
@@ -178,6 +199,13 @@ impl Run {
     }
 }
 
+fn record_is_missing(table: &str) -> Error {
+    let message =
+        format!("the duplicate of {table}: the record of the last complete backup is missing");
+    Error::new(Kind::Difference, message)
+        .with_hint("this backup writes a new one; see that nothing else removes these keys")
+}
+
 fn commits(journal: &Journal, record: &RunRecord) -> CommitHandle {
     let interval = commit_interval(COMMIT_COST_GUESS, CRASH_EVERY);
     Committer::start(journal.clone(), record.id.clone(), interval, Arc::new(|_| Ok(()))).0
@@ -197,7 +225,9 @@ fn chosen(plan: &Plan, options: &Options) -> std::result::Result<Vec<Route>, Vec
     let is_chosen = |route: &&Route| {
         route.uses.backup && (options.routes.is_empty() || options.routes.contains(&route.name))
     };
-    let routes: Vec<Route> = plan.routes.iter().filter(is_chosen).cloned().collect();
+    let mut routes: Vec<Route> = plan.routes.iter().filter(is_chosen).cloned().collect();
+    // Counters are kept in this order, tables of blocks first.
+    routes.sort_by_key(rows::is_row_route);
     if routes.is_empty() {
         let hint = "add a [[route]] with type = \"blocks\" and a \"bigquery:\" table";
         return Err(usage("the plan has no backup route".to_owned(), hint));

@@ -226,6 +226,35 @@ impl Shape {
     }
 }
 
+/// Returns every column of a table resource in order, and the names of those that are REQUIRED; every refusal at once.
+pub fn table_schema(
+    name: &str,
+    resource: &Value,
+) -> std::result::Result<(TableSchema, Vec<String>), Vec<String>> {
+    let (mut columns, mut required, mut mistakes) = (Vec::new(), Vec::new(), Vec::new());
+    for field in fields_of(resource) {
+        let name = field["name"].as_str().unwrap_or_default().to_owned();
+        if field["mode"].as_str() == Some("REQUIRED") {
+            required.push(name.clone());
+        }
+        match ColumnType::of_bigquery(&field) {
+            Ok(column_type) => {
+                let source_type = source_type(&field);
+                columns.push(Column { name, column_type, source_type, as_text: false });
+            }
+            Err(refused) => {
+                mistakes.push(format!("column {name} has type {refused}, which cannot be carried"));
+            }
+        }
+    }
+    if mistakes.is_empty() {
+        let table = name.to_owned();
+        Ok((TableSchema { table, columns, unique_keys: Vec::new() }, required))
+    } else {
+        Err(mistakes)
+    }
+}
+
 /// A field's type as `GoogleSQL` writes it.
 pub(super) fn source_type(field: &Value) -> String {
     let text = |name: &str| field.get(name).and_then(Value::as_str).unwrap_or_default();
