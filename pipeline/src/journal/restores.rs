@@ -230,6 +230,17 @@ impl Journal {
         self.commit_write(transaction, operation).await
     }
 
+    /// Returns the jobs of a table, in the order they were first asked for.
+    pub async fn jobs(&self, run_id: &str, route: &str) -> Result<Vec<JobRecord>> {
+        let found =
+            sqlx::query("SELECT * FROM restore_job WHERE run_id = ? AND route = ? ORDER BY rowid")
+                .bind(run_id)
+                .bind(route)
+                .fetch_all(self.pool())
+                .await;
+        self.all(found, job)
+    }
+
     /// Returns the job for a purpose.
     pub async fn job(&self, run_id: &str, route: &str, purpose: &str) -> Result<Option<JobRecord>> {
         let found =

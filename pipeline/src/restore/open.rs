@@ -12,7 +12,6 @@ use crate::journal::{Journal, NewRoute, NewRun, RestoreRecord, RunRecord, RunSta
 use crate::lane::now_ms;
 use crate::outcome::from_journal;
 use crate::summarize::rfc3339;
-use futures::stream::{self, StreamExt};
 use schemas::manifest::{Manifest, Run, TableRecord};
 use schemas::plan::Origin;
 use schemas::{Plan, Route};
@@ -22,9 +21,6 @@ use stages::transform::arrow_rows::CUT_VERSION;
 use stages::{Error, Kind, Result};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-
-/// Manifests read at once.
-const MANIFESTS_AT_ONCE: usize = 16;
 
 /// Finds the unfinished run or makes a new one. Returns it and whether it is resumed.
 pub(super) async fn open_run(
@@ -118,25 +114,11 @@ pub(super) async fn open_table(
     Ok(Table { index, ..opened })
 }
 
-/// Reads the record of the last backup and every manifest it names; all that is damaged is named at once.
+/// Reads the record of the last backup and every manifest it names.
 async fn read(shared: &Shared, duplicate: &Duplicate) -> Result<(Run, Vec<Manifest>)> {
     let run = shared.patiently(|| duplicate.run()).await?;
-    let entries = run.table_partitions.clone();
-    let found: Vec<Result<Manifest>> = stream::iter(&entries)
-        .map(|entry| duplicate.manifest(entry))
-        .buffered(MANIFESTS_AT_ONCE)
-        .collect()
-        .await;
-    let mut manifests = Vec::with_capacity(found.len());
-    let mut broken = Vec::new();
-    for manifest in found {
-        match manifest {
-            Ok(manifest) => manifests.push(manifest),
-            Err(error) if error.kind() == Kind::Difference => broken.push(error.to_string()),
-            Err(error) => return Err(error),
-        }
-    }
-    if broken.is_empty() { Ok((run, manifests)) } else { Err(damaged(named(&broken))) }
+    let manifests = duplicate.manifests(&run).await?;
+    Ok((run, manifests))
 }
 
 /// Says which copies are older than the backup, because the source had lost rows of them by then.
@@ -278,6 +260,7 @@ impl Opening<'_> {
         let existing = self.existing().await?;
         let (way, replaces) =
             self.way(existing.as_ref(), &location, is_partitioned, &mut chosen).await?;
+        let policies = self.guard(&recorded, existing.as_ref(), way).await?;
         self.check_blocks(&chosen.taken).await?;
         let part = |taken: &Taken| Part {
             table_partition: taken.table_partition.clone(),
@@ -288,6 +271,7 @@ impl Opening<'_> {
         let mut findings =
             Findings { makes_destination: existing.is_none(), ..Findings::default() };
         findings.warnings = self.warnings(existing.as_ref(), &chosen, &recorded, way).await;
+        findings.warnings.extend(policies);
         findings.warnings.extend(held(run, &chosen.taken));
         let choice = Choice {
             way,

@@ -231,8 +231,13 @@ pub(super) fn definition(route: &Route, asked: &Asked) -> String {
     let range =
         range.map_or("all".to_owned(), |PartitionRange { from, to }| format!("{from}..{to}"));
     let as_of = asked.as_of_us.map_or("the last complete backup".to_owned(), |us| us.to_string());
+    // Runs of earlier versions know no such line.
+    let policies = match asked.accept_no_row_policies.join(", ") {
+        named if named.is_empty() => named,
+        named => format!("accept no row policies = {named}\n"),
+    };
     format!(
-        "{}replace = {}\nfill = {}\npartitions = {range}\nas of = {as_of}\nfrom scan = {}\naccept recreated = {}\n",
+        "{}replace = {}\nfill = {}\npartitions = {range}\nas of = {as_of}\nfrom scan = {}\naccept recreated = {}\n{policies}",
         route.definition(),
         asked.replace,
         asked.fill,

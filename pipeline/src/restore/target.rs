@@ -64,9 +64,14 @@ pub(super) fn refuse_kind(record: &TableRecord) -> Result<()> {
         !partitioning.is_null() && partitioning["field"].as_str().is_none_or(str::is_empty)
     });
     if is_by_arrival {
-        return refuse(
-            "it is partitioned by the time rows arrive, which is not built yet".to_owned(),
+        // A write stream cannot name a table partition: all rows would land in that of the commit.
+        let message = format!(
+            "cannot restore {}: it is partitioned by the time its rows arrive, and rows of a write stream arrive when they are committed, so all would come back in the table partition of today",
+            record.table
         );
+        return Err(Error::new(Kind::Config, message).with_hint(
+            "recover it by BigQuery's own time travel (rekindle plan tells how); its blocks in redis stay as they are; restore others with --route",
+        ));
     }
     Ok(())
 }
@@ -133,18 +138,10 @@ pub(super) fn needs_filter(resource: &Value) -> bool {
         || is_true(&resource["timePartitioning"]["requirePartitionFilter"])
 }
 
-/// Names what was recorded and is not put back.
+/// Names what was recorded and is not put back; row access policies are named where they are guarded.
 pub(super) fn not_put_back(record: &TableRecord, now_ms: i64) -> Vec<String> {
     let resource = &record.resource;
     let mut named = Vec::new();
-    let policies = record.row_access_policies.as_ref().and_then(Value::as_array);
-    for policy in policies.into_iter().flatten() {
-        let id = policy.pointer("/rowAccessPolicyReference/policyId").and_then(Value::as_str);
-        named.push(format!(
-            "row access policy {} is to be made again with CREATE ROW ACCESS POLICY: until then every reader of the table sees its rows",
-            id.unwrap_or("(unnamed)")
-        ));
-    }
     for unread in &record.unreadable {
         named.push(format!("{unread} could not be read at backup, so it is not known"));
     }
@@ -249,11 +246,9 @@ mod tests {
     #[test]
     fn what_is_not_put_back_is_named() {
         let mut record = record();
-        record.row_access_policies =
-            Some(json!([{"rowAccessPolicyReference": {"policyId": "only_mine"}}]));
         record.unreadable = vec!["iam_policy".into()];
         let named = not_put_back(&record, 100).join("\n");
-        for part in ["only_mine", "iam_policy", "in the past", "externalCatalogTableOptions"] {
+        for part in ["iam_policy", "in the past", "externalCatalogTableOptions"] {
             assert!(named.contains(part), "{part} is not in {named}");
         }
         assert!(put_back(&record, 100).get("expirationTime").is_none());

@@ -6,18 +6,14 @@ use super::choose::{Chosen, Taken};
 use super::duplicate::named;
 use super::open::Opening;
 use super::table::Way;
+use super::time_travel::LostTable;
 use super::{Shared, scan, target};
 use crate::lane::now_ms;
-use crate::summarize::rfc3339;
 use schemas::manifest::TableRecord;
 use serde_json::Value;
 use stages::connect::bigquery::JobStatement;
-use stages::load::bigquery::{ReadBack, ReadOptions};
 use stages::{Error, Kind, Result};
 use std::collections::BTreeMap;
-
-/// How far back BigQuery itself can go, unless the dataset says less.
-const TIME_TRAVEL_MS: i64 = 7 * 24 * 3_600_000;
 
 impl Opening<'_> {
     /// How the rows get into the destination, or why they must not.
@@ -92,7 +88,14 @@ impl Opening<'_> {
         way: Way,
     ) -> Vec<String> {
         let name = self.name();
-        let mut lines = vec![self.time_travel(existing).await];
+        let lost = LostTable {
+            bigquery: &self.shared.bigquery,
+            dataset: self.dataset,
+            table: self.table,
+            is_there: existing.is_some(),
+            lost_at_ms: self.shared.lost_at_ms,
+        };
+        let mut lines = vec![lost.time_travel().await];
         if existing.is_none() || way == Way::Whole {
             let named = target::not_put_back(recorded, now_ms());
             lines.extend(named.into_iter().map(|what| format!("not put back on {name}: {what}")));
@@ -118,38 +121,6 @@ impl Opening<'_> {
             lines.push(scan::GUARANTEES_GONE.to_owned());
         }
         lines
-    }
-
-    /// Says whether BigQuery itself still has what was lost, which loses nothing since the last backup.
-    async fn time_travel(&self, existing: Option<&Value>) -> String {
-        let name = self.name();
-        let now = now_ms();
-        let lost_at = self.shared.lost_at_ms.unwrap_or(now);
-        if now - lost_at > TIME_TRAVEL_MS {
-            return format!(
-                "{name} was lost more than 7 days ago: BigQuery's own time travel does not reach that far"
-            );
-        }
-        let advice = format!("bq cp '{name}@{}' {name}_recovered", lost_at - 1);
-        if existing.is_some() && self.shared.lost_at_ms.is_some() {
-            let options =
-                ReadOptions { at_ms: Some(lost_at - 1), streams: 1, ..ReadOptions::default() };
-            let found =
-                ReadBack::open(&self.shared.bigquery, self.dataset, self.table, &options).await;
-            return match found {
-                Ok(session) if !session.streams.is_empty() => format!(
-                    "BigQuery's own time travel still has rows of {name} from before {}, newer than this duplicate: {advice}",
-                    rfc3339(lost_at)
-                ),
-                _ => format!(
-                    "BigQuery's own time travel has no rows of {name} from before {}",
-                    rfc3339(lost_at)
-                ),
-            };
-        }
-        format!(
-            "BigQuery's own time travel may still have {name} (7 days, unless the dataset says less): {advice} with a time before the loss"
-        )
     }
 }
 

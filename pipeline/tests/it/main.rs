@@ -17,6 +17,8 @@ mod lost;
 mod lost_rows;
 mod mapping;
 mod restore;
+mod restore_faults;
+mod restore_told;
 mod resume;
 mod ways;
 mod world;
