@@ -7,8 +7,8 @@ use super::choose::{Chosen, Wanted, choose};
 use super::duplicate::{Duplicate, damaged, named};
 use super::guards;
 use super::table::Way;
-use super::target;
 use super::time_travel::LostTable;
+use super::{lacks, target};
 use crate::lane::now_ms;
 use crate::plan::{LANE_BASE_BYTES, RUN_BASE_BYTES, mib};
 use crate::summarize::{rfc3339, rss_bytes};
@@ -21,6 +21,7 @@ use serde::Serialize;
 use stages::connect::bigquery::BigQuery;
 use stages::load::bigquery::{IN_FLIGHT_BYTES_MAX, REQUEST_BYTES_MAX};
 use stages::{Error, Kind, Result};
+use std::fmt::Write as _;
 
 /// Blocks of one lane that are decoded and not yet sent: read ahead, at the door, in hand.
 const DECODED_ALIVE: u64 = 4;
@@ -36,7 +37,7 @@ pub struct RestoreForecast {
     pub route: String,
     /// `dataset.table`.
     pub table: String,
-    /// `ready`, `refused`, `damaged` or `unknown`.
+    /// `ready`, `refused`, `damaged`, `unknown`, or `absent` where there is no complete backup.
     pub state: &'static str,
     /// Why it is not ready.
     pub reason: Option<String>,
@@ -91,8 +92,13 @@ pub async fn forecast(
         if let Err(error) = look.duplicate(&mut found).await {
             found.fail(&error);
         }
+        if plan.bigquery.as_ref().is_none_or(|section| section.staging_dataset.is_none()) {
+            found.fail(&lacks("staging_dataset in [bigquery]"));
+        }
         let asked = match &bigquery {
-            Ok(bigquery) => look.bigquery(bigquery, &mut found.forecast, &found.recorded).await,
+            Ok(bigquery) => {
+                look.bigquery(bigquery, &mut found.forecast, found.recorded.as_ref()).await
+            }
             Err(error) => Err(Error::new(error.kind(), error.to_string())),
         };
         if let Err(error) = asked {
@@ -167,6 +173,13 @@ impl Look<'_> {
     /// Looks at the duplicate: the record of the last backup, manifests, recorded table, blocks.
     async fn duplicate(&self, found: &mut Found) -> Result<()> {
         let duplicate = Duplicate::new(self.plan, self.route.key.text(), self.lanes)?;
+        let key = duplicate.keys.run();
+        if duplicate.values.get(&key).await?.is_none() {
+            found.forecast.state = "absent";
+            found.forecast.reason =
+                Some(format!("there is no record of a complete backup (key {key})"));
+            return Ok(());
+        }
         let run = duplicate.run().await?;
         found.forecast.data_as_of = Some(rfc3339(run.data_as_of_us() / 1000));
         match duplicate.table(&run.schema_hash).await {
@@ -192,7 +205,10 @@ impl Look<'_> {
         forecast.table_partitions = Some(chosen.taken.len() as u64);
         forecast.rows = Some(versions().map(|version| version.rows).sum());
         forecast.stored_bytes = Some(versions().map(|version| version.stored_bytes).sum());
-        forecast.source_bytes = Some(versions().map(|version| version.source_bytes).sum());
+        let source_bytes: u64 = versions().map(|version| version.source_bytes).sum();
+        // A source that did not tell the size of rows is not one without bytes.
+        let is_told = source_bytes > 0 || forecast.rows == Some(0);
+        forecast.source_bytes = is_told.then_some(source_bytes);
         if !chosen.expired.is_empty() {
             forecast.notes.push(format!(
                 "table partitions {} are past their expiry and would not be restored",
@@ -237,7 +253,7 @@ impl Look<'_> {
         &self,
         bigquery: &BigQuery,
         forecast: &mut RestoreForecast,
-        recorded: &Option<TableRecord>,
+        recorded: Option<&TableRecord>,
     ) -> Result<()> {
         let name = self.name();
         let existing = bigquery.table(self.dataset, self.table).await?;
@@ -312,7 +328,7 @@ impl RestoreForecast {
             size(self.source_bytes),
         );
         let mut line = |label: &str, value: &str| {
-            text.push_str(&format!("  {label:<12} {value}\n"));
+            writeln!(text, "  {label:<12} {value}").expect("writing to a string cannot fail");
         };
         let reason = self.reason.as_deref().map(|reason| format!(": {reason}"));
         line("state", &format!("{}{}", self.state, reason.unwrap_or_default()));
@@ -322,7 +338,7 @@ impl RestoreForecast {
         line("memory bound", &size(self.memory_bound_bytes));
         line("time travel", self.time_travel.as_deref().unwrap_or("unknown"));
         for note in &self.notes {
-            text.push_str(&format!("  note: {note}\n"));
+            writeln!(text, "  note: {note}").expect("writing to a string cannot fail");
         }
         text
     }

@@ -36,21 +36,20 @@ pub struct TableStanding {
 
 /// Write streams by their stage.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-#[expect(missing_docs, reason = "the stages are documented where they are defined")]
 pub struct StreamCounts {
+    /// There is none yet.
     pub planned: u64,
+    /// It takes rows.
     pub open: u64,
+    /// It takes no more rows.
     pub finalized: u64,
+    /// Its commit was asked for.
     pub committing: u64,
+    /// Its rows are in staging.
     pub committed: u64,
 }
 
 impl StreamCounts {
-    /// All of them.
-    pub fn total(&self) -> u64 {
-        self.planned + self.open + self.finalized + self.committing + self.committed
-    }
-
     fn add(&mut self, stage: StreamStage) {
         let count = match stage {
             StreamStage::Planned => &mut self.planned,

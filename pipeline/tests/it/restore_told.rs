@@ -23,7 +23,16 @@ fn steady(text: &str, from: &str, left_out: &[(&str, &str)]) -> String {
     for (what, name) in left_out {
         text = text.replace(what, name);
     }
-    let measured = ["  memory bound", "job ", "attempts", "clock", "checkpoint", "status"];
+    let measured = [
+        "  memory bound",
+        "  time travel",
+        "job ",
+        "attempts",
+        "clock",
+        "checkpoint",
+        "status",
+        "duplicate of",
+    ];
     let is_steady = |line: &&str| !measured.iter().any(|start| line.starts_with(start));
     text.lines().filter(is_steady).collect::<Vec<_>>().join("\n")
 }
@@ -51,6 +60,7 @@ fn plan_tells_what_a_restore_would_do() {
     assert_eq!(restore["state"], "ready", "{restore}");
     assert_eq!(restore["rows"].as_u64(), Some(count(&days)));
     assert_eq!(restore["table_partitions"], 4);
+    assert!(restore["time_travel"].as_str().unwrap().contains("may still have"), "{restore}");
     assert!(!lost.state().exists(), "plan made a state folder");
     // WHEN it is done THEN the bound held
     let summary = lost.restore(&[]).expect(0).summary();
@@ -119,7 +129,7 @@ fn status_tells_how_a_restore_stands() {
     assert!(text.contains("\njob         publish: asked, attempt 1, rekindle_"), "{text}");
     insta::assert_snapshot!(
         "a_restore_that_stopped",
-        steady(&text, "run ", &[(&id, "RUN"), (&staging, "RUN")])
+        steady(&text, "run ", &[(id.as_str(), "RUN"), (staging.as_str(), "RUN")])
     );
     // WHEN it is resumed THEN status says that it is done
     lost.rest("DELETE", "stand-in/faults", None);
