@@ -158,6 +158,16 @@ impl Journal {
         self.all(found, restore)
     }
 
+    /// Returns the newest restore of a route, whatever became of its run.
+    pub async fn latest_restore(&self, route: &str) -> Result<Option<RestoreRecord>> {
+        let found =
+            sqlx::query("SELECT * FROM restore_table WHERE route = ? ORDER BY rowid DESC LIMIT 1")
+                .bind(route)
+                .fetch_optional(self.pool())
+                .await;
+        self.one(found, restore)
+    }
+
     /// Moves the restore of a table on, and keeps its findings.
     pub async fn step_restore(&self, record: &mut RestoreRecord, to: TableStage) -> Result<()> {
         let operation = "record how far the restore is";

@@ -296,6 +296,13 @@ impl Look<'_> {
 
     /// How rows would get into the destination, flags included where it has rows.
     fn publishing(&self, is_there: bool, rows: u64, recorded: &TableRecord) -> String {
+        let by_arrival = target::is_by_arrival(&recorded.resource);
+        if by_arrival && rows == 0 {
+            return "one copy job for each table partition".to_owned();
+        }
+        if by_arrival {
+            return "with --fill: one copy job for each table partition without rows; with --partitions and --replace: one for each of those".to_owned();
+        }
         if !is_there {
             return "one copy job into a table made as it was recorded".to_owned();
         }

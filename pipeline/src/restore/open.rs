@@ -6,7 +6,7 @@ use super::choose::{Taken, Wanted, choose};
 use super::duplicate::{Duplicate, damaged, named};
 use super::run::definition;
 use super::stage::TableStage;
-use super::table::{Choice, Findings, Part, Table, Way};
+use super::table::{Choice, Findings, Part, Table, Way, recorded_stagings};
 use super::{COMMAND, Options, Shared, scan, target};
 use crate::journal::{Journal, NewRoute, NewRun, RestoreRecord, RunRecord, RunStatus};
 use crate::lane::now_ms;
@@ -38,7 +38,9 @@ pub(super) async fn open_run(
     match journal.unfinished_run(COMMAND).await.map_err(from_journal)? {
         Some(run) if options.fresh => {
             for restore in journal.restores(&run.id).await.map_err(from_journal)? {
-                bigquery.delete_table(staging_dataset, &restore.staging).await?;
+                for staging in recorded_stagings(&restore) {
+                    bigquery.delete_table(staging_dataset, &staging).await?;
+                }
             }
             let status = RunStatus::Abandoned;
             let ended = Some(now_ms());
@@ -259,7 +261,7 @@ impl Opening<'_> {
         let location = self.location(recorded.location.as_deref()).await?;
         let existing = self.existing().await?;
         let (way, replaces) =
-            self.way(existing.as_ref(), &location, is_partitioned, &mut chosen).await?;
+            self.way(existing.as_ref(), &location, &recorded, &mut chosen).await?;
         let policies = self.guard(&recorded, existing.as_ref(), way).await?;
         self.check_blocks(&chosen.taken).await?;
         let part = |taken: &Taken| Part {
@@ -268,8 +270,11 @@ impl Opening<'_> {
             rows: taken.version.rows,
             digest: taken.version.digest.clone(),
         };
-        let mut findings =
-            Findings { makes_destination: existing.is_none(), ..Findings::default() };
+        let makes_destination = match &existing {
+            None => true,
+            Some(resource) => target::rows(resource) == 0 && self.is_made_before().await?,
+        };
+        let mut findings = Findings { makes_destination, ..Findings::default() };
         findings.warnings = self.warnings(existing.as_ref(), &chosen, &recorded, way).await;
         findings.warnings.extend(policies);
         findings.warnings.extend(held(run, &chosen.taken));
@@ -281,6 +286,7 @@ impl Opening<'_> {
             parts: chosen.taken.iter().map(part).collect(),
             expired: chosen.expired,
             as_of_us: Some(asked.as_of_us.unwrap_or_else(|| run.data_as_of_us())),
+            by_arrival: target::is_by_arrival(&recorded.resource),
             row_key: self.route.backup.row_key.clone().filter(|_| way == Way::Rows),
             cut: CUT_VERSION,
         };
@@ -318,6 +324,19 @@ impl Opening<'_> {
             findings,
             record,
         }
+    }
+
+    /// Whether a run that was given up has made the destination and never published into it: then it lacks what is
+    /// put back after the proof.
+    async fn is_made_before(&self) -> Result<bool> {
+        let journal = &self.shared.journal;
+        let last = journal.latest_restore(&self.route.name).await.map_err(from_journal)?;
+        let is_made = |record: RestoreRecord| {
+            let findings: Option<Findings> = serde_json::from_str(&record.findings).ok();
+            record.stage < TableStage::Published
+                && findings.is_some_and(|findings| findings.makes_destination)
+        };
+        Ok(last.is_some_and(is_made))
     }
 
     async fn existing(&self) -> Result<Option<Value>> {

@@ -60,19 +60,6 @@ pub(super) fn refuse_kind(record: &TableRecord) -> Result<()> {
     if kind != "TABLE" {
         return refuse(format!("it was recorded as a {kind}, which holds no rows of its own"));
     }
-    let is_by_arrival = resource.get("timePartitioning").is_some_and(|partitioning| {
-        !partitioning.is_null() && partitioning["field"].as_str().is_none_or(str::is_empty)
-    });
-    if is_by_arrival {
-        // A write stream cannot name a table partition: all rows would land in that of the commit.
-        let message = format!(
-            "cannot restore {}: it is partitioned by the time its rows arrive, and rows of a write stream arrive when they are committed, so all would come back in the table partition of today",
-            record.table
-        );
-        return Err(Error::new(Kind::Config, message).with_hint(
-            "recover it by BigQuery's own time travel (rekindle plan tells how); its blocks in redis stay as they are; restore others with --route",
-        ));
-    }
     Ok(())
 }
 
@@ -80,6 +67,10 @@ pub(super) fn refuse_kind(record: &TableRecord) -> Result<()> {
 pub(super) fn staging(record: &TableRecord, run_id: &str, now_ms: i64) -> Value {
     let mut made = kept(&record.resource, &SHAPE);
     without_partition_expiry(&mut made);
+    if is_by_arrival(&record.resource) {
+        // Each holds one table partition, and its rows arrive when they are copied from here.
+        made.remove("timePartitioning");
+    }
     let expires = now_ms + STAGING_DAYS * DAY_MS;
     made.insert("expirationTime".into(), expires.to_string().into());
     made.insert("description".into(), format!("rekindle restores {} here", record.table).into());
@@ -195,6 +186,13 @@ pub(super) fn is_partitioned(resource: &Value) -> bool {
         .any(|field| resource.get(*field).is_some_and(|value| !value.is_null()))
 }
 
+/// Whether a row belongs to the table partition of the time it arrived.
+pub(super) fn is_by_arrival(resource: &Value) -> bool {
+    resource.get("timePartitioning").is_some_and(|partitioning| {
+        !partitioning.is_null() && partitioning["field"].as_str().is_none_or(str::is_empty)
+    })
+}
+
 /// The names of the columns, in order.
 pub(super) fn columns(resource: &Value) -> Vec<String> {
     let fields = resource.pointer("/schema/fields").and_then(Value::as_array);
@@ -226,6 +224,10 @@ mod tests {
         assert_eq!(made["expirationTime"], (7 * DAY_MS).to_string());
         assert!(made.get("requirePartitionFilter").is_none());
         assert_eq!(made["labels"]["rekindle_run"], "r1");
+        let mut arrival = record();
+        arrival.resource["timePartitioning"] = json!({"type": "DAY"});
+        assert!(staging(&arrival, "r1", 0).get("timePartitioning").is_none());
+        assert!(is_by_arrival(&arrival.resource) && !is_by_arrival(&record().resource));
     }
 
     #[test]
@@ -255,14 +257,11 @@ mod tests {
     }
 
     #[test]
-    fn only_tables_of_rows_with_a_partition_of_their_own_are_restored() {
+    fn only_tables_of_rows_are_restored() {
         assert!(refuse_kind(&record()).is_ok());
         let mut view = record();
         view.resource["type"] = json!("VIEW");
         assert!(refuse_kind(&view).is_err());
-        let mut arrival = record();
-        arrival.resource["timePartitioning"] = json!({"type": "DAY"});
-        assert!(refuse_kind(&arrival).is_err());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! Invariant: a table that holds rows is changed only as a flag says by name.
 
-use super::choose::{Chosen, Taken};
+use super::choose::{Chosen, Taken, UNPARTITIONED};
 use super::duplicate::named;
 use super::open::Opening;
 use super::table::Way;
@@ -21,7 +21,7 @@ impl Opening<'_> {
         &self,
         existing: Option<&Value>,
         location: &str,
-        is_partitioned: bool,
+        recorded: &TableRecord,
         chosen: &mut Chosen,
     ) -> Result<(Way, bool)> {
         let asked = &self.options.asked;
@@ -33,13 +33,20 @@ impl Opening<'_> {
                 .with_hint("rename or drop it, then run the same command again"));
         }
         let rows = existing.map_or(0, target::rows);
+        let is_partitioned = target::is_partitioned(&recorded.resource);
+        let by_arrival = target::is_by_arrival(&recorded.resource);
+        if by_arrival && rows > 0 {
+            // They arrive without a table partition of their own, so nothing tells whether they are there already.
+            chosen.leave_out_unpartitioned();
+        }
         let refuse = |what: String| {
             Err(Error::new(Kind::Config, what).with_hint(
                 "add what it lacks with --fill, or give up what it holds with --replace",
             ))
         };
         if asked.fill {
-            if self.route.backup.row_key.is_some() {
+            // Rows that a statement inserts arrive today.
+            if self.route.backup.row_key.is_some() && !by_arrival {
                 return Ok((Way::Rows, false));
             }
             if is_partitioned {
@@ -68,6 +75,16 @@ impl Opening<'_> {
         }
         if rows > 0 && !asked.replace {
             return refuse(format!("table {name} has {rows} rows"));
+        }
+        if by_arrival && rows > 0 {
+            return Err(Error::new(
+                Kind::Config,
+                format!("table {name} has {rows} rows and is partitioned by the time its rows arrive: no single job can replace it"),
+            )
+            .with_hint("name what is to be replaced: --partitions FROM..TO --replace; or drop the table first"));
+        }
+        if by_arrival {
+            return Ok((Way::Partitions, false));
         }
         Ok((Way::Whole, asked.replace && existing.is_some()))
     }
@@ -110,6 +127,19 @@ impl Opening<'_> {
             lines.push(format!(
                 "table partitions {} of {name} did not exist at that time",
                 named(&chosen.later)
+            ));
+        }
+        let unpartitioned =
+            chosen.taken.iter().find(|taken| taken.table_partition == UNPARTITIONED);
+        if let Some(taken) = unpartitioned.filter(|taken| taken.version.rows > 0) {
+            lines.push(format!(
+                "{} rows of {name} were in the streaming buffer at backup and had no table partition yet: they come into that of the day of the restore",
+                taken.version.rows
+            ));
+        }
+        if chosen.left_unpartitioned {
+            lines.push(format!(
+                "rows of {name} that were in the streaming buffer at backup are not restored, because the table has rows: whether they are among them cannot be told"
             ));
         }
         if way == Way::Partitions {

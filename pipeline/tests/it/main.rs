@@ -17,6 +17,7 @@ mod lost;
 mod lost_rows;
 mod mapping;
 mod restore;
+mod restore_arrival;
 mod restore_faults;
 mod restore_told;
 mod resume;

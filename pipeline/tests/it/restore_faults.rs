@@ -15,7 +15,7 @@ use std::sync::Arc;
 const KINDS: [&str; 3] = ["drop_after_apply", "drop_before_apply", "throttle"];
 
 /// The methods that were called since this was asked the last time.
-fn called(lost: &Lost) -> BTreeSet<String> {
+pub(crate) fn called(lost: &Lost) -> BTreeSet<String> {
     let calls = lost.rest("GET", "stand-in/calls", None);
     lost.rest("DELETE", "stand-in/calls", None);
     let is_of_bigquery = |name: &&String| name.as_str() != "stand-in";
@@ -32,16 +32,23 @@ fn calls_of(lost: &Lost, words: &[&str]) -> BTreeSet<String> {
 }
 
 /// Restores once for each method and kind, each time without the answers to its first two calls.
-fn lose_each(lost: &Lost, methods: &BTreeSet<String>, words: &[&str], damage: &dyn Fn(&Lost)) {
+pub(crate) fn lose_each(
+    lost: &Lost,
+    methods: &BTreeSet<String>,
+    words: &[&str],
+    kinds: &[&str],
+    damage: &dyn Fn(&Lost),
+    check: &dyn Fn(&Lost),
+) {
     for method in methods {
-        for kind in KINDS {
+        for kind in kinds {
             damage(lost);
             lost.fault(method, kind, 0);
             lost.fault(method, kind, 1);
             let ran = lost.restore(words);
             lost.rest("DELETE", "stand-in/faults", None);
             assert_eq!(ran.code, Some(0), "{method} {kind}: {}", ran.stderr);
-            lost.assert_restored();
+            check(lost);
         }
     }
 }
@@ -60,13 +67,22 @@ fn a_lost_answer_of_any_call_changes_nothing() {
     println!("{methods:?}");
     assert!(methods.contains("AppendRows") && methods.contains("rest:jobs.insert"), "{methods:?}");
     assert!(methods.contains("rest:tables.setIamPolicy"), "{methods:?}");
-    lose_each(&lost, &methods, &[], &Lost::lose_again);
+    lose_each(&lost, &methods, &[], &KINDS, &Lost::lose_again, &Lost::assert_restored);
     // AND so it is with the calls that only another way makes: one table partition after the other
     forget(&lost);
     let words = ["--partitions", "20261101"];
     let more: BTreeSet<String> = &calls_of(&lost, &words) - &methods;
     println!("{more:?}");
-    lose_each(&lost, &more, &words, &forget);
+    lose_each(&lost, &more, &words, &KINDS, &forget, &Lost::assert_restored);
+    // AND a run that was given up before it published leaves nothing behind, neither a setting nor its lack
+    lost.lose_again();
+    for _ in 0..20 {
+        lost.fault("rest:jobs.insert", "unavailable", 0);
+    }
+    lost.restore(&["--retry-for", "1s"]).expect(3);
+    lost.rest("DELETE", "stand-in/faults", None);
+    lost.restore(&["--fresh"]).expect(0);
+    lost.assert_restored();
     // AND a job that fails in BigQuery is asked for under another id
     for kind in ["unavailable", "throttle"] {
         lost.lose_again();
@@ -84,7 +100,7 @@ fn a_lost_answer_while_filling_by_key_changes_nothing() {
     let methods = calls_of(&lost, &["--fill"]);
     println!("{methods:?}");
     assert!(methods.contains("rest:jobs.insert"), "{methods:?}");
-    lose_each(&lost, &methods, &["--fill"], &forget);
+    lose_each(&lost, &methods, &["--fill"], &KINDS, &forget, &Lost::assert_restored);
 }
 
 /// Calls that are made only to find out what became of another one, and that one.
@@ -102,10 +118,11 @@ fn a_lost_answer_to_the_question_what_became_of_a_call_changes_nothing() {
             "rest:jobs.insert" => assert!(unusual.contains("rest:jobs.get")),
             _ => {}
         }
-        lose_each(&lost, &unusual, &[], &|lost| {
+        let damage = |lost: &Lost| {
             lost.lose_again();
             lost.fault(asked, "drop_after_apply", 0);
-        });
+        };
+        lose_each(&lost, &unusual, &[], &KINDS, &damage, &Lost::assert_restored);
     }
 }
 
