@@ -19,6 +19,7 @@ use crate::outcome::Exit;
 use crate::plan::{PlanReport, plan_rebuild};
 use crate::rebuild::{Ended, Options, Watcher, rebuild_redis};
 use crate::rejects::RejectWriter;
+use crate::restore::forecast::{RestoreForecast, forecast as restore_forecast};
 use crate::summary::RunEnd;
 use args::{Cli, Command, RunFlags, Shared, Target};
 use clap::Parser;
@@ -159,9 +160,19 @@ async fn plan(shared: &Shared, flags: &RunFlags, signals: &Signals) -> Exit {
         Ok(plan) => plan,
         Err(exit) => return exit,
     };
+    let lost_at_ms = shared.lost_at.map(jiff::Timestamp::as_millisecond);
+    let lanes = usize::from(shared.lanes);
+    let restores = restore_forecast(&plan, &shared.routes, lanes, lost_at_ms).await;
     let backups = match forecast(&plan, &shared.routes).await {
         Ok(backups) => backups,
-        Err(error) => return tell_errors(&[error], None, shared.json),
+        Err(error) => {
+            // What is known of a restore is wanted most when a system is away.
+            if !restores.is_empty() {
+                let whole = WholePlan { rebuild: None, backups: Vec::new(), restores };
+                print(shared.json, &whole, || whole.render());
+            }
+            return tell_errors(&[error], None, shared.json);
+        }
     };
     let mut options = options(shared, flags, signals);
     let is_rebuilt = |name: &String| {
@@ -181,23 +192,27 @@ async fn plan(shared: &Shared, flags: &RunFlags, signals: &Signals) -> Exit {
             Err(errors) => return tell_errors(&errors, None, shared.json),
         }
     };
-    let whole = WholePlan { rebuild, backups };
+    let whole = WholePlan { rebuild, backups, restores };
     print(shared.json, &whole, || whole.render())
 }
 
-/// What a plan would do: a rebuild, backups, or both.
+/// What a plan would do: a rebuild, backups, restores.
 #[derive(Serialize)]
 struct WholePlan {
     #[serde(flatten)]
     rebuild: Option<PlanReport>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     backups: Vec<Forecast>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    restores: Vec<RestoreForecast>,
 }
 
 impl WholePlan {
     fn render(&self) -> String {
         let rebuild = self.rebuild.iter().map(PlanReport::render);
-        rebuild.chain(self.backups.iter().map(Forecast::render)).collect()
+        let backups = self.backups.iter().map(Forecast::render);
+        let restores = self.restores.iter().map(RestoreForecast::render);
+        rebuild.chain(backups).chain(restores).collect()
     }
 }
 

@@ -43,6 +43,8 @@ pub(super) struct Lane {
     pub(super) values: RedisValues,
     pub(super) keys: Keys,
     pub(super) write: WriteTable,
+    /// Whether each table partition has a staging table of its own.
+    pub(super) by_arrival: bool,
     /// The schema of the table in arrow, and its message.
     pub(super) schema: SchemaRef,
     pub(super) schema_message: Bytes,
@@ -245,7 +247,7 @@ async fn attempt(
     let name = if let Some(name) = &stream.stream {
         name.clone()
     } else {
-        let name = lane.write.create_stream().await?;
+        let name = lane.write_of(&taken.table_partition).create_stream().await?;
         stream.stream = Some(name.clone());
         stream.attempt += 1;
         stream.status = StreamStage::Open;
@@ -370,6 +372,15 @@ fn check_digest(taken: &Taken, found: Digest) -> Result<()> {
 }
 
 impl Lane {
+    /// The staging table that takes the rows of a table partition.
+    fn write_of(&self, partition: &str) -> WriteTable {
+        if self.by_arrival {
+            self.write.suffixed(&format!("_{partition}"))
+        } else {
+            self.write.clone()
+        }
+    }
+
     pub(super) async fn note(&self, stream: &StreamRecord) -> Result<()> {
         let one = std::slice::from_ref(stream);
         self.shared.journal.put_streams(one).await.map_err(from_journal)

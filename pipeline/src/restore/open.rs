@@ -7,7 +7,7 @@ use super::duplicate::{Duplicate, damaged, named};
 use super::rows::open_rows;
 use super::run::definition;
 use super::stage::TableStage;
-use super::table::{Choice, Findings, Part, Table, Way};
+use super::table::{Choice, Findings, Part, Table, Way, recorded_stagings};
 use super::{COMMAND, Options, Shared, scan, target};
 use crate::journal::{Journal, NewRoute, NewRun, RestoreRecord, RunRecord, RunStatus};
 use crate::lane::now_ms;
@@ -15,7 +15,6 @@ use crate::ledger::io_error;
 use crate::outcome::from_journal;
 use crate::spool;
 use crate::summarize::rfc3339;
-use futures::stream::{self, StreamExt};
 use schemas::manifest::{Manifest, Run, TableRecord};
 use schemas::plan::{Layout, Origin};
 use schemas::{Plan, Route};
@@ -25,9 +24,6 @@ use stages::transform::arrow_rows::CUT_VERSION;
 use stages::{Error, Kind, Result};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-
-/// Manifests read at once.
-const MANIFESTS_AT_ONCE: usize = 16;
 
 /// Finds the unfinished run or makes a new one. Returns it and whether it is resumed.
 pub(super) async fn open_run(
@@ -45,7 +41,9 @@ pub(super) async fn open_run(
     match journal.unfinished_run(COMMAND).await.map_err(from_journal)? {
         Some(run) if options.fresh => {
             for restore in journal.restores(&run.id).await.map_err(from_journal)? {
-                bigquery.delete_table(staging_dataset, &restore.staging).await?;
+                for staging in recorded_stagings(&restore) {
+                    bigquery.delete_table(staging_dataset, &staging).await?;
+                }
             }
             forget_spools(options, &run.id)?;
             let status = RunStatus::Abandoned;
@@ -136,25 +134,11 @@ pub(super) async fn open_table(
     Ok(Table { index, ..opened })
 }
 
-/// Reads the record of the last backup and every manifest it names; all that is damaged is named at once.
+/// Reads the record of the last backup and every manifest it names.
 async fn read(shared: &Shared, duplicate: &Duplicate) -> Result<(Run, Vec<Manifest>)> {
     let run = shared.patiently(|| duplicate.run()).await?;
-    let entries = run.table_partitions.clone();
-    let found: Vec<Result<Manifest>> = stream::iter(&entries)
-        .map(|entry| duplicate.manifest(entry))
-        .buffered(MANIFESTS_AT_ONCE)
-        .collect()
-        .await;
-    let mut manifests = Vec::with_capacity(found.len());
-    let mut broken = Vec::new();
-    for manifest in found {
-        match manifest {
-            Ok(manifest) => manifests.push(manifest),
-            Err(error) if error.kind() == Kind::Difference => broken.push(error.to_string()),
-            Err(error) => return Err(error),
-        }
-    }
-    if broken.is_empty() { Ok((run, manifests)) } else { Err(damaged(named(&broken))) }
+    let manifests = duplicate.manifests(&run).await?;
+    Ok((run, manifests))
 }
 
 /// Says which copies are older than the backup, because the source had lost rows of them by then.
@@ -297,7 +281,8 @@ impl Opening<'_> {
         let location = self.location(recorded.location.as_deref()).await?;
         let existing = self.existing().await?;
         let (way, replaces) =
-            self.way(existing.as_ref(), &location, is_partitioned, &mut chosen).await?;
+            self.way(existing.as_ref(), &location, &recorded, &mut chosen).await?;
+        let policies = self.guard(&recorded, existing.as_ref(), way).await?;
         self.check_blocks(&chosen.taken).await?;
         let part = |taken: &Taken| Part {
             table_partition: taken.table_partition.clone(),
@@ -305,9 +290,13 @@ impl Opening<'_> {
             rows: taken.version.rows,
             digest: taken.version.digest.clone(),
         };
-        let mut findings =
-            Findings { makes_destination: existing.is_none(), ..Findings::default() };
+        let makes_destination = match &existing {
+            None => true,
+            Some(resource) => target::rows(resource) == 0 && self.is_made_before().await?,
+        };
+        let mut findings = Findings { makes_destination, ..Findings::default() };
         findings.warnings = self.warnings(existing.as_ref(), &chosen, &recorded, way).await;
+        findings.warnings.extend(policies);
         findings.warnings.extend(held(run, &chosen.taken));
         let choice = Choice {
             way,
@@ -317,6 +306,7 @@ impl Opening<'_> {
             parts: chosen.taken.iter().map(part).collect(),
             expired: chosen.expired,
             as_of_us: Some(asked.as_of_us.unwrap_or_else(|| run.data_as_of_us())),
+            by_arrival: target::is_by_arrival(&recorded.resource),
             row_key: self.route.backup.row_key.clone().filter(|_| way == Way::Rows),
             cut: CUT_VERSION,
             spool: None,
@@ -357,6 +347,19 @@ impl Opening<'_> {
             findings,
             record,
         }
+    }
+
+    /// Whether a run that was given up has made the destination and never published into it: then it lacks what is
+    /// put back after the proof.
+    async fn is_made_before(&self) -> Result<bool> {
+        let journal = &self.shared.journal;
+        let last = journal.latest_restore(&self.route.name).await.map_err(from_journal)?;
+        let is_made = |record: RestoreRecord| {
+            let findings: Option<Findings> = serde_json::from_str(&record.findings).ok();
+            record.stage < TableStage::Published
+                && findings.is_some_and(|findings| findings.makes_destination)
+        };
+        Ok(last.is_some_and(is_made))
     }
 
     pub(super) async fn existing(&self) -> Result<Option<Value>> {

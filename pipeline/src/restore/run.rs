@@ -39,7 +39,7 @@ pub(super) struct Proof {
 
 pub(super) async fn restore(plan: &Plan, options: &Options, watcher: &dyn Watcher) -> Ended {
     let clock = Instant::now();
-    let (shared, run, mut tables) = match Box::pin(set_up(plan, options, watcher)).await {
+    let (shared, run, mut tables) = match Box::pin(set_up(plan, options)).await {
         Ok(ready) => ready,
         Err(errors) => {
             let exits = errors.iter().map(|error| Exit::of_kind(error.kind())).collect();
@@ -94,11 +94,7 @@ pub(super) async fn restore(plan: &Plan, options: &Options, watcher: &dyn Watche
 
 type Ready = (Arc<Shared>, crate::journal::RunRecord, Vec<Table>);
 
-async fn set_up(
-    plan: &Plan,
-    options: &Options,
-    watcher: &dyn Watcher,
-) -> std::result::Result<Ready, Vec<Error>> {
+async fn set_up(plan: &Plan, options: &Options) -> std::result::Result<Ready, Vec<Error>> {
     let one = |error: Error| vec![error];
     let routes = routes(plan, options)?;
     let section = plan.bigquery.as_ref().ok_or_else(|| one(lacks("[bigquery] section")))?;
@@ -138,8 +134,9 @@ async fn set_up(
         }
     }
     if errors.is_empty() {
-        for table in &mut tables {
-            table.findings.warnings.iter().for_each(|line| watcher.say(line));
+        // Whatever progress is shown: what cannot be put back is named before anything is published.
+        for line in tables.iter().flat_map(|table| &table.findings.warnings) {
+            tracing::warn!("{line}");
         }
         return Ok((shared, run, tables));
     }
@@ -235,8 +232,13 @@ pub(super) fn definition(route: &Route, asked: &Asked) -> String {
     let range =
         range.map_or("all".to_owned(), |PartitionRange { from, to }| format!("{from}..{to}"));
     let as_of = asked.as_of_us.map_or("the last complete backup".to_owned(), |us| us.to_string());
+    // Runs of earlier versions know no such line.
+    let policies = match asked.accept_no_row_policies.join(", ") {
+        named if named.is_empty() => named,
+        named => format!("accept no row policies = {named}\n"),
+    };
     format!(
-        "{}replace = {}\nfill = {}\npartitions = {range}\nas of = {as_of}\nfrom scan = {}\naccept recreated = {}\n",
+        "{}replace = {}\nfill = {}\npartitions = {range}\nas of = {as_of}\nfrom scan = {}\naccept recreated = {}\n{policies}",
         route.definition(),
         asked.replace,
         asked.fill,

@@ -50,6 +50,9 @@ pub(super) struct Choice {
     /// The oldest state of the source among the parts, microseconds since 1970.
     pub(super) as_of_us: Option<i64>,
     pub(super) row_key: Option<String>,
+    /// Whether rows belong to the table partition of their arrival: then each has a staging table of its own.
+    #[serde(default)]
+    pub(super) by_arrival: bool,
     /// How blocks are cut into requests; another cut cannot continue a stream.
     pub(super) cut: u32,
     /// The keys of a row route.
@@ -58,6 +61,21 @@ pub(super) struct Choice {
     /// The table as it stood, where its record was lost.
     #[serde(default)]
     pub(super) recorded: Option<TableRecord>,
+}
+
+impl Choice {
+    /// The staging table of a table partition, under the name that all of this attempt begin with.
+    pub(super) fn staging_of(&self, staging: &str, partition: &str) -> String {
+        if self.by_arrival { format!("{staging}_{partition}") } else { staging.to_owned() }
+    }
+
+    /// All staging tables; at least one, so that there is a schema to be read.
+    pub(super) fn stagings(&self, staging: &str) -> Vec<String> {
+        let filled = self.parts.iter().filter(|part| self.by_arrival && part.rows > 0);
+        let names: Vec<String> =
+            filled.map(|part| self.staging_of(staging, &part.table_partition)).collect();
+        if names.is_empty() { vec![staging.to_owned()] } else { names }
+    }
 }
 
 /// What was found on the way.
@@ -122,6 +140,11 @@ impl Table {
     /// `dataset.table`, for messages.
     pub(super) fn name(&self) -> String {
         format!("{}.{}", self.dataset, self.table)
+    }
+
+    /// All staging tables of this attempt.
+    pub(super) fn stagings(&self) -> Vec<String> {
+        self.choice.stagings(&self.record.staging)
     }
 
     /// Rows that are restored.
@@ -190,6 +213,12 @@ pub(super) fn to_json<T: Serialize>(value: &T) -> Result<String> {
     serde_json::to_string(value).map_err(|error| {
         Error::new(Kind::Internal, "a record of the journal is no JSON").with_source(error)
     })
+}
+
+/// The staging tables of a restore in the journal, by the name of its own where the text is of another version.
+pub(super) fn recorded_stagings(record: &RestoreRecord) -> Vec<String> {
+    let choice: Option<Choice> = serde_json::from_str(&record.choice).ok();
+    choice.map_or_else(|| vec![record.staging.clone()], |choice| choice.stagings(&record.staging))
 }
 
 /// The name of a staging table: of the table, the run and the attempt, so that no two ever meet.
