@@ -15,7 +15,6 @@ pub struct ReverseRoute {
     pub(crate) schema: TableSchema,
     pub(crate) key: BoundKey,
     pub(crate) fields: Vec<BoundField>,
-    pub(crate) layout: Layout,
     pub(crate) null: NullPolicy,
 }
 
@@ -51,7 +50,7 @@ impl ReverseRoute {
         }
         match BoundKey::new(&route.key, &schema) {
             Ok(key) if mistakes.found.is_empty() => {
-                Ok(Self { key, fields, layout: route.layout, null: route.null, schema })
+                Ok(Self { key, fields, null: route.null, schema })
             }
             _ => Err(mistakes.found),
         }

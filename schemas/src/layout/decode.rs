@@ -68,8 +68,15 @@ impl RowDecoder {
             .collect();
         let mut by_name: Vec<usize> = (0..fields.len()).collect();
         by_name.sort_unstable_by_key(|index| &fields[*index].name);
-        let mut decoder =
-            Self { key: Key::new(route), arrow, columns, fields, by_name, null: route.null, rows: 0 };
+        let mut decoder = Self {
+            key: Key::new(route),
+            arrow,
+            columns,
+            fields,
+            by_name,
+            null: route.null,
+            rows: 0,
+        };
         if route.null == NullPolicy::Error {
             decoder.columns.iter_mut().for_each(|column| column.is_nullable = false);
         }

@@ -50,7 +50,8 @@ pub(crate) fn decimal256(text: &[u8]) -> Parsed<i256> {
     let ten = i256::from_i128(10);
     for digit in digits {
         // The smallest value has no positive counterpart, so negative numbers are built downwards.
-        let digit = i256::from_i128(if is_negative { -i128::from(*digit) } else { i128::from(*digit) });
+        let digit =
+            i256::from_i128(if is_negative { -i128::from(*digit) } else { i128::from(*digit) });
         value = value
             .checked_mul(ten)
             .and_then(|value| value.checked_add(digit))
@@ -108,7 +109,8 @@ fn scaled<'b>(
         *buffer.get_mut(length).ok_or(messages.range)? = digit;
         length += 1;
     }
-    let total = length.checked_add(zeros).filter(|total| *total <= DIGITS_MAX).ok_or(messages.range)?;
+    let total =
+        length.checked_add(zeros).filter(|total| *total <= DIGITS_MAX).ok_or(messages.range)?;
     buffer[length..total].fill(0);
     Ok((is_negative, &buffer[..total]))
 }
