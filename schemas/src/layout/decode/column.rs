@@ -165,7 +165,9 @@ impl Column {
             }
             Values::Range(ends) => ends.iter_mut().for_each(|end| end.truncate(rows)),
             Values::Struct(members) => {
-                members.iter_mut().for_each(|(_, member)| member.truncate(rows));
+                for (_, member) in members {
+                    member.truncate(rows);
+                }
             }
             Values::Array { offsets, elements } => {
                 offsets.truncate(rows + 1);
@@ -202,7 +204,9 @@ impl Column {
             }
             Values::Range(ends) => ends.iter_mut().for_each(Self::push_blank),
             Values::Struct(members) => {
-                members.iter_mut().for_each(|(_, member)| member.push_blank());
+                for (_, member) in members {
+                    member.push_blank();
+                }
             }
             Values::Array { offsets, .. } => {
                 offsets.extend_from_within(offsets.len() - 1..);
