@@ -12,9 +12,7 @@ use schemas::layout::{HashFields, RowValues};
 use schemas::plan::{
     Backup, Layout, NullPolicy, OnConflict, Origin, RejectsMax, Route, System, Uses,
 };
-use schemas::{
-    BoundRoute, Column, ColumnType, KeyTemplate, ReverseRoute, RowDecoder, TableSchema,
-};
+use schemas::{BoundRoute, Column, ColumnType, KeyTemplate, ReverseRoute, RowDecoder, TableSchema};
 use std::fmt::Write as _;
 use std::hint::black_box;
 use std::sync::Arc;
@@ -185,7 +183,11 @@ fn log_table() -> TableSchema {
         column_type,
         as_text: false,
     });
-    TableSchema { table: "logs.build_logs".into(), columns: columns.into(), unique_keys: Vec::new() }
+    TableSchema {
+        table: "logs.build_logs".into(),
+        columns: columns.into(),
+        unique_keys: Vec::new(),
+    }
 }
 
 fn log_route(layout: Layout) -> Route {

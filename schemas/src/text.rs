@@ -12,9 +12,9 @@ pub(crate) mod parse;
 mod time;
 pub(crate) mod values;
 
+pub(crate) use decimal::{write_decimal128, write_decimal256};
 pub use json::write_json_string;
 pub use number::{write_float4, write_float8};
-pub(crate) use decimal::{write_decimal128, write_decimal256};
 pub(crate) use time::US_PER_DAY;
 pub use time::{Civil, write_date, write_time, write_timestamp};
 

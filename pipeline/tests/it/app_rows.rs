@@ -135,7 +135,7 @@ fn rows_that_cannot_be_decoded_are_kept_and_nothing_is_published() {
     let file = std::fs::File::open(file.path()).unwrap();
     let reader = parquet::arrow::arrow_reader::ParquetRecordBatchReader::try_new(file, 10).unwrap();
     let rows: Vec<_> = reader.map(Result::unwrap).collect();
-    assert_eq!(rows.iter().map(|rows| rows.num_rows()).sum::<usize>(), 3);
+    assert_eq!(rows.iter().map(arrow::array::RecordBatch::num_rows).sum::<usize>(), 3);
     let names: Vec<String> =
         rows[0].schema().fields().iter().map(|field| field.name().clone()).collect();
     assert_eq!(names, ["_key", "_reason", "_route", "_partition", "_plan", "_raw"]);

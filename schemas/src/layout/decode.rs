@@ -22,6 +22,7 @@ use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use column::{Column, Values};
 use json::Cursor;
 use key::Key;
+use std::sync::Arc;
 
 /// Decodes the rows of one route into batches.
 #[derive(Debug)]
@@ -68,8 +69,15 @@ impl RowDecoder {
             .collect();
         let mut by_name: Vec<usize> = (0..fields.len()).collect();
         by_name.sort_unstable_by_key(|index| &fields[*index].name);
-        let mut decoder =
-            Self { key: Key::new(route), arrow, columns, fields, by_name, null: route.null, rows: 0 };
+        let mut decoder = Self {
+            key: Key::new(route),
+            arrow,
+            columns,
+            fields,
+            by_name,
+            null: route.null,
+            rows: 0,
+        };
         if route.null == NullPolicy::Error {
             decoder.columns.iter_mut().for_each(|column| column.is_nullable = false);
         }
@@ -108,7 +116,7 @@ impl RowDecoder {
         let options = RecordBatchOptions::new().with_row_count(Some(self.rows));
         self.rows = 0;
         self.fields.iter_mut().for_each(|field| field.met = 0);
-        RecordBatch::try_new_with_options(self.arrow.clone(), arrays, &options)
+        RecordBatch::try_new_with_options(Arc::clone(&self.arrow), arrays, &options)
             .expect("the columns were made for this schema")
     }
 
@@ -217,12 +225,11 @@ impl RowDecoder {
 
     /// Keeps the row, or takes back what was pushed of it.
     fn settle(&mut self, decoded: Result<(), RowFault>) -> Result<(), RowFault> {
-        match decoded {
-            Ok(()) => self.rows += 1,
-            Err(_) => {
-                self.columns.iter_mut().for_each(|column| column.truncate(self.rows));
-                self.fields.iter_mut().for_each(|field| field.met = 0);
-            }
+        if decoded.is_ok() {
+            self.rows += 1;
+        } else {
+            self.columns.iter_mut().for_each(|column| column.truncate(self.rows));
+            self.fields.iter_mut().for_each(|field| field.met = 0);
         }
         decoded
     }

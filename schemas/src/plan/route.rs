@@ -229,7 +229,11 @@ fn backup(
         refuse(section, &BLOCKS_FIELDS, "goes with type \"blocks\" only");
     }
     if layout == Layout::Stream {
-        refuse(section, &REBUILD_FIELDS, "does not go with type \"stream\", which is never written");
+        refuse(
+            section,
+            &REBUILD_FIELDS,
+            "does not go with type \"stream\", which is never written",
+        );
     }
     let is_backup = layout == Layout::Blocks || uses.is_some_and(|uses| uses.backup);
     if !is_backup {

@@ -136,7 +136,7 @@ impl RowReader {
         };
         tokio::time::timeout(ANSWER_MAX, write).await.map_err(late)?.map_err(lost)?;
         let mut scanner = Scanner::default();
-        let (mut scanned, mut counted) = (0, 0);
+        let (mut taken, mut counted) = (0, 0);
         let mut failure = None;
         while counted < commands.count {
             self.buffer.reserve(READ_BYTES);
@@ -146,7 +146,7 @@ impl RowReader {
             if bytes == 0 {
                 return Err(lost(std::io::ErrorKind::UnexpectedEof.into()));
             }
-            scanned += scanner.scan(&self.buffer[scanned..], &mut |reply| {
+            taken += scanner.scan(&self.buffer[taken..], &mut |reply| {
                 counted += 1;
                 if let Counted::Error(text) = reply
                     && failure.is_none()
@@ -159,7 +159,7 @@ impl RowReader {
         if let Some(text) = failure {
             return Err(from_reply(&text, &format!("cannot read rows from redis at {address}")));
         }
-        if scanned != self.buffer.len() || counted != commands.count {
+        if taken != self.buffer.len() || counted != commands.count {
             return Err(Error::new(
                 Kind::Connection,
                 format!("redis at {address} sent more than it was asked for"),

@@ -85,6 +85,7 @@ impl Opening<'_> {
             self.recorded_by_backup().await?
         };
         target::refuse_kind(&recorded.table)?;
+        self.refuse_by_arrival(&recorded.table)?;
         self.refuse_shared_keys(recorded.census.as_ref())?;
         let source = self.source(plan, &recorded.table)?;
         let location = self.location(recorded.table.location.as_deref()).await?;
@@ -212,6 +213,20 @@ impl Opening<'_> {
         };
         let (_, hash) = table.to_json();
         Ok(Recorded { table, hash: format!("{hash:032x}"), census: None })
+    }
+
+    /// Rows in Redis do not tell when they arrived in the table, so they would get another table partition.
+    fn refuse_by_arrival(&self, recorded: &TableRecord) -> Result<()> {
+        let partitioning = &recorded.resource["timePartitioning"];
+        if !partitioning.is_object() || partitioning["field"].is_string() {
+            return Ok(());
+        }
+        let message = format!(
+            "route {} cannot be restored: table {} is partitioned by the time rows arrive, which rows in redis do not tell",
+            self.route.name,
+            self.name()
+        );
+        Err(Error::new(Kind::Config, message).with_hint("back the table up with type = \"blocks\""))
     }
 
     /// Rows that shared a key were folded into one; which of them Redis holds nobody knows.

@@ -134,15 +134,12 @@ impl Reading {
         let mut commands = Commands::default();
         let mut rows = 0;
         for record in &batch {
-            match record.stream {
-                Some(stream) => {
-                    commands.range(&record.key, EntryId::MIN, stream.last, stream.entries);
-                    rows += stream.entries;
-                }
-                None => {
-                    commands.read(self.source.held, &record.key);
-                    rows += 1;
-                }
+            if let Some(stream) = record.stream {
+                commands.range(&record.key, EntryId::MIN, stream.last, stream.entries);
+                rows += stream.entries;
+            } else {
+                commands.read(self.source.held, &record.key);
+                rows += 1;
             }
         }
         let replies = self.ask(&commands).await.map_err(Some)?;

@@ -85,7 +85,9 @@ fn null_as_empty_is_refused_where_it_is_a_value_only() {
     route.null = NullPolicy::Empty;
     assert_eq!(
         reasons(&route, plain()),
-        ["null = \"empty\" writes a null of column payload (json) as JSON's null; say null = \"omit\""]
+        [
+            "null = \"empty\" writes a null of column payload (json) as JSON's null; say null = \"omit\""
+        ]
     );
     let required = ["payload".to_owned()];
     assert!(ReverseRoute::bind_required(&route, plain(), &required).is_ok());
@@ -113,7 +115,10 @@ fn layouts_sources_and_types_without_a_way_back_are_refused() {
     let keys_only = schema(&[("id", ColumnType::Int8)], &[]);
     for layout in [Layout::Hash, Layout::Stream] {
         let found = reasons(&bigquery("log:{id}", layout), keys_only.clone());
-        assert_eq!(found, [format!("type {} needs at least one field; list one in columns", layout.word())]);
+        assert_eq!(
+            found,
+            [format!("type {} needs at least one field; list one in columns", layout.word())]
+        );
     }
     let float = schema(&[("id", ColumnType::Float8), ("b", ColumnType::Bool)], &[]);
     assert_eq!(

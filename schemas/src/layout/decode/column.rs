@@ -165,7 +165,9 @@ impl Column {
             }
             Values::Range(ends) => ends.iter_mut().for_each(|end| end.truncate(rows)),
             Values::Struct(members) => {
-                members.iter_mut().for_each(|(_, member)| member.truncate(rows));
+                for (_, member) in members {
+                    member.truncate(rows);
+                }
             }
             Values::Array { offsets, elements } => {
                 offsets.truncate(rows + 1);
@@ -202,7 +204,9 @@ impl Column {
             }
             Values::Range(ends) => ends.iter_mut().for_each(Self::push_blank),
             Values::Struct(members) => {
-                members.iter_mut().for_each(|(_, member)| member.push_blank());
+                for (_, member) in members {
+                    member.push_blank();
+                }
             }
             Values::Array { offsets, .. } => {
                 offsets.extend_from_within(offsets.len() - 1..);
@@ -274,10 +278,9 @@ impl Column {
                 }
                 values.append(is_true);
             }
-            Values::Int8(_)
-            | Values::Float8(_)
-            | Values::Decimal128(_)
-            | Values::Decimal256(_) if first != b'"' => {
+            Values::Int8(_) | Values::Float8(_) | Values::Decimal128(_) | Values::Decimal256(_)
+                if first != b'"' =>
+            {
                 return self.push_text(cursor.number()?);
             }
             Values::Json(values) => values.push(cursor.value()?.as_bytes())?,
@@ -341,16 +344,15 @@ fn push_range(ends: &mut [Column; 2], text: &[u8]) -> Pushed {
         }
     }
     match (ends[0].last_number(), ends[1].last_number()) {
-        (Some(start), Some(end)) if start >= end => Err("is a RANGE that ends before it starts".into()),
+        (Some(start), Some(end)) if start >= end => {
+            Err("is a RANGE that ends before it starts".into())
+        }
         _ => Ok(()),
     }
 }
 
 /// Reads an object; a member that is absent is NULL.
-fn push_struct(
-    members: &mut [(String, Column)],
-    cursor: &mut Cursor<'_>,
-) -> Pushed {
+fn push_struct(members: &mut [(String, Column)], cursor: &mut Cursor<'_>) -> Pushed {
     let rows = members.iter().map(|(_, member)| member.len()).min().unwrap_or(0);
     cursor.expect(b'{').map_err(|_| "is no JSON object")?;
     let mut is_first = true;

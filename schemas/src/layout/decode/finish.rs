@@ -52,7 +52,9 @@ impl Column {
                 structure(data_type, arrays, nulls, rows)
             }
             Values::Array { offsets, elements } => {
-                let DataType::List(item) = data_type else { unreachable!("checked by Column::new") };
+                let DataType::List(item) = data_type else {
+                    unreachable!("checked by Column::new")
+                };
                 let offsets = offset_buffer(offsets);
                 Arc::new(ListArray::new(Arc::clone(item), offsets, elements.finish(), nulls))
             }
@@ -96,7 +98,10 @@ fn structure(
         DataType::Struct(fields) => fields.clone(),
         _ => Fields::empty(),
     };
-    debug_assert!(arrays.iter().all(|array| array.len() == rows), "children are as long as the parent");
+    debug_assert!(
+        arrays.iter().all(|array| array.len() == rows),
+        "children are as long as the parent"
+    );
     if arrays.is_empty() {
         return Arc::new(StructArray::new_empty_fields(rows, nulls));
     }

@@ -110,14 +110,22 @@ fn a_row_is_refused_with_the_column_and_without_the_value() {
             &[("ok", "1"), ("links", r#"[{"tags":["a",null]}]"#)],
             "column links.tags is null, which the table or the plan does not allow",
         ),
-        (key, &[("ok", "1"), ("links", "[{\"tag\":1}]")], "column links has a member that the type does not have"),
+        (
+            key,
+            &[("ok", "1"), ("links", "[{\"tag\":1}]")],
+            "column links has a member that the type does not have",
+        ),
         (key, &[("ok", "1"), ("links", "[{\"url\":1}]")], "column links.url is no JSON string"),
         (
             key,
             &[("ok", "1"), ("during", "[2026-01-01, 2026-01-01)")],
             "column during is a RANGE that ends before it starts",
         ),
-        ("log:s:01", &[("ok", "1")], "column id does not render to the text that the key has for it"),
+        (
+            "log:s:01",
+            &[("ok", "1")],
+            "column id does not render to the text that the key has for it",
+        ),
         ("log:s:x", &[("ok", "1")], "column id is no INT64"),
         ("log:s", &[("ok", "1")], "the key does not fit the template of the route"),
         (key, &[], "there is no field"),
@@ -133,7 +141,8 @@ fn a_row_is_refused_with_the_column_and_without_the_value() {
 #[test]
 fn json_members_keep_numbers_and_embedded_texts_as_they_are() {
     let mut decoder = decoder(&bigquery("log:{service}:{id}", Layout::Json));
-    let value = " {\"cost\" : 12345678901234567890.123456789, \"meta\":{\"n\": 1.0e400} ,\"ok\":true} ";
+    let value =
+        " {\"cost\" : 12345678901234567890.123456789, \"meta\":{\"n\": 1.0e400} ,\"ok\":true} ";
     assert_eq!(json(&mut decoder, "log:a:1", value), Ok(()));
     assert_eq!(json(&mut decoder, "log:a:2", "{\"ok\":false,\"meta\":null,\"cost\":null}"), Ok(()));
     assert_eq!(json(&mut decoder, "log:a:3", "{\"ok\":false,\"cost\":\"1.5\"}"), Ok(()));
@@ -200,10 +209,10 @@ fn null_policies_say_what_is_no_value() {
     let mut empty = bigquery("log:{id}", Layout::Hash);
     empty.null = NullPolicy::Empty;
     let required = ["service".to_owned()];
-    let reverse =
-        ReverseRoute::bind_required(&empty, schema(&kinds(), &[]), &required).unwrap();
+    let reverse = ReverseRoute::bind_required(&empty, schema(&kinds(), &[]), &required).unwrap();
     let mut decoder = RowDecoder::new(&reverse, arrow(&["service"]), 4).unwrap();
-    let blank: Pairs<'_> = &[("service", ""), ("cost", ""), ("ok", ""), ("meta", ""), ("links", "")];
+    let blank: Pairs<'_> =
+        &[("service", ""), ("cost", ""), ("ok", ""), ("meta", ""), ("links", "")];
     assert_eq!(pairs(&mut decoder, "log:1", blank), Ok(()));
     let rows = decoder.finish();
     assert_eq!(texts(&rows, "service"), [Some("")]);
@@ -235,7 +244,10 @@ fn an_arrow_schema_of_another_table_is_refused() {
         ("id", Field::new("di", ColumnType::Int8.arrow(), true)),
         ("id", Field::new("id", ColumnType::Float8.arrow(), true)),
         ("cost", Field::new("cost", ColumnType::Decimal256.arrow(), true)),
-        ("during", Field::new("during", ColumnType::Range(Box::new(ColumnType::Time)).arrow(), true)),
+        (
+            "during",
+            Field::new("during", ColumnType::Range(Box::new(ColumnType::Time)).arrow(), true),
+        ),
     ] {
         assert!(swap(from, to).is_err(), "{from}");
     }

@@ -208,10 +208,20 @@ fn what_a_backup_of_rows_needs_and_excludes_is_checked() {
         assert_eq!((found.rebuild, found.backup), uses, "{layout} {lines}");
     }
     for (layout, key, lines, expected) in [
-        ("string", "b:{id}", "use = [\"backup\"]", "use[0]: \"backup\" of type \"string\" is not built yet"),
+        (
+            "string",
+            "b:{id}",
+            "use = [\"backup\"]",
+            "use[0]: \"backup\" of type \"string\" is not built yet",
+        ),
         ("stream", "b", "use = [\"rebuild\"]", "use[0]: \"rebuild\" of a stream is not built yet"),
         ("hash", "b:{id}", "row_key = \"id\"", "row_key: goes with use = [\"backup\"] only"),
-        ("hash", "b:{id}", "use = [\"backup\"]\nkeep_versions = 3", "keep_versions: goes with type \"blocks\" only"),
+        (
+            "hash",
+            "b:{id}",
+            "use = [\"backup\"]\nkeep_versions = 3",
+            "keep_versions: goes with type \"blocks\" only",
+        ),
         (
             "stream",
             "b",

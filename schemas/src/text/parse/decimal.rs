@@ -50,7 +50,8 @@ pub(crate) fn decimal256(text: &[u8]) -> Parsed<i256> {
     let ten = i256::from_i128(10);
     for digit in digits {
         // The smallest value has no positive counterpart, so negative numbers are built downwards.
-        let digit = i256::from_i128(if is_negative { -i128::from(*digit) } else { i128::from(*digit) });
+        let digit =
+            i256::from_i128(if is_negative { -i128::from(*digit) } else { i128::from(*digit) });
         value = value
             .checked_mul(ten)
             .and_then(|value| value.checked_add(digit))
@@ -81,12 +82,14 @@ fn scaled<'b>(
     let mantissa = &unsigned[..mantissa_end];
     let point = mantissa.iter().position(|byte| *byte == b'.');
     let digits_count = mantissa.len() - usize::from(point.is_some());
-    let is_digits = mantissa.iter().all(|byte| byte.is_ascii_digit() || *byte == b'.');
-    let behind = point.map_or(0, |point| mantissa.len() - point - 1);
-    if digits_count == 0 || !is_digits || mantissa.iter().filter(|b| **b == b'.').count() > 1 {
+    // A second point would be counted among the digits.
+    let (whole, behind) = mantissa.split_at(point.unwrap_or(mantissa.len()));
+    let behind = behind.get(1..).unwrap_or_default();
+    let is_digits = whole.iter().chain(behind).all(u8::is_ascii_digit);
+    if digits_count == 0 || !is_digits {
         return Err(messages.syntax);
     }
-    let digits = || mantissa.iter().filter(|byte| **byte != b'.').map(|byte| byte - b'0');
+    let digits = || whole.iter().chain(behind).map(|byte| byte - b'0');
     let trailing = digits().rev().take_while(|digit| *digit == 0).count();
     if trailing == digits_count {
         return Ok((false, &[]));
@@ -95,7 +98,7 @@ fn scaled<'b>(
         return Err(if exponent < 0 { messages.lossy } else { messages.range });
     }
     // What is left of the digits is counted in 10^-(behind - trailing - exponent).
-    let places = i64::try_from(behind).unwrap_or(i64::MAX)
+    let places = i64::try_from(behind.len()).unwrap_or(i64::MAX)
         - i64::try_from(trailing).unwrap_or(i64::MAX)
         - exponent;
     let zeros = i64::try_from(scale).unwrap_or(0) - places;
@@ -108,7 +111,8 @@ fn scaled<'b>(
         *buffer.get_mut(length).ok_or(messages.range)? = digit;
         length += 1;
     }
-    let total = length.checked_add(zeros).filter(|total| *total <= DIGITS_MAX).ok_or(messages.range)?;
+    let total =
+        length.checked_add(zeros).filter(|total| *total <= DIGITS_MAX).ok_or(messages.range)?;
     buffer[length..total].fill(0);
     Ok((is_negative, &buffer[..total]))
 }

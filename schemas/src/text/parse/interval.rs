@@ -36,7 +36,8 @@ fn parts(text: &[u8]) -> Option<IntervalMonthDayNano> {
         None => (seconds, 0),
     };
     let below_60 = |text| digits(text, 2).filter(|value| *value < 60).map(i64::from);
-    let seconds = (i64::from(digits(hours, 5)?) * 60 + below_60(minutes)?) * 60 + below_60(seconds)?;
+    let seconds =
+        (i64::from(digits(hours, 5)?) * 60 + below_60(minutes)?) * 60 + below_60(seconds)?;
     let nanoseconds = seconds * NANOS_PER_SECOND + i64::from(nanos);
     let number = |is_negative: bool, value: u32| {
         let value = i32::try_from(value).ok()?;

@@ -10,7 +10,8 @@ const NO_DATE: &str = "is no DATE from year 1 to 9999 (YYYY-MM-DD)";
 const NO_TIME: &str = "is no TIME of microseconds (HH:MM:SS[.ffffff])";
 const NO_DATETIME: &str =
     "is no DATETIME of microseconds from year 1 to 9999 (YYYY-MM-DDTHH:MM:SS[.ffffff])";
-const NO_TIMESTAMP: &str = "is no TIMESTAMP of microseconds in UTC from year 1 to 9999 (YYYY-MM-DDTHH:MM:SS[.ffffff]Z)";
+const NO_TIMESTAMP: &str =
+    "is no TIMESTAMP of microseconds in UTC from year 1 to 9999 (YYYY-MM-DDTHH:MM:SS[.ffffff]Z)";
 
 /// Reads a date as days since 1970-01-01.
 pub(crate) fn date(text: &[u8]) -> Parsed<i32> {

@@ -156,7 +156,7 @@ fn stream(replies: &mut Replies<'_>) -> Result<Option<StreamState>> {
         let mut value = replies.clone();
         match (name, value.token()?) {
             (Reply::Text(b"length"), Reply::Integer(length)) => {
-                entries = u64::try_from(length).ok()
+                entries = u64::try_from(length).ok();
             }
             (Reply::Text(b"last-generated-id"), Reply::Text(id)) => last = EntryId::parse(id),
             (Reply::Text(b"first-entry"), Reply::Array(_)) => {

@@ -86,7 +86,8 @@ pub(super) fn cell(kind: &ColumnType) -> BoxedStrategy<Cell> {
     const LAST_DAY: i32 = 2_932_896;
     let days = || prop_oneof![Just(FIRST_DAY), Just(LAST_DAY), FIRST_DAY..=LAST_DAY];
     let day_us = prop_oneof![Just(0), Just(86_399_999_999), Just(1_000_000), 0..86_400_000_000_i64];
-    let moment = (days(), day_us.clone()).prop_map(|(day, us)| i64::from(day) * 86_400_000_000 + us);
+    let moment =
+        (days(), day_us.clone()).prop_map(|(day, us)| i64::from(day) * 86_400_000_000 + us);
     match kind {
         ColumnType::Bool => any::<bool>().prop_map(Cell::Bool).boxed(),
         ColumnType::Int8 => any::<i64>().prop_map(Cell::Int).boxed(),
@@ -171,7 +172,8 @@ fn range((start, end): (Option<Cell>, Option<Cell>)) -> Option<Cell> {
 
 /// JSON as BigQuery may send it: numbers that a float would change, `null`, strings with escapes.
 fn json() -> BoxedStrategy<String> {
-    const FIXED: [&str; 7] = ["null", "1.50", "-0", "12345678901234567890.123456789e-7", "{}", "[ ]", "true"];
+    const FIXED: [&str; 7] =
+        ["null", "1.50", "-0", "12345678901234567890.123456789e-7", "{}", "[ ]", "true"];
     let text = any::<String>().prop_map(|text| {
         let mut out = Vec::new();
         write_json_string(text.as_bytes(), &mut out);
@@ -223,7 +225,9 @@ pub(super) fn array(kind: &ColumnType, cells: &[Option<Cell>]) -> ArrayRef {
         ColumnType::Interval => collect!(cells, IntervalMonthDayNanoArray, Interval),
         ColumnType::Text | ColumnType::Json => collect!(cells, StringArray, Text),
         ColumnType::Bytes => collect!(cells, BinaryArray, Bytes),
-        ColumnType::Range(end) => structure(kind, &[end.as_ref().clone(), end.as_ref().clone()], cells),
+        ColumnType::Range(end) => {
+            structure(kind, &[end.as_ref().clone(), end.as_ref().clone()], cells)
+        }
         ColumnType::Struct(members) => {
             let kinds: Vec<ColumnType> = members.iter().map(|(_, kind)| kind.clone()).collect();
             structure(kind, &kinds, cells)
