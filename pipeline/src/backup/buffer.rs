@@ -65,12 +65,12 @@ async fn count(
         "FROM `{}.{table}` FOR SYSTEM_TIME AS OF TIMESTAMP_MICROS({snapshot_us})",
         bigquery.project()
     );
-    let sql = match expression(&source.partitioning) {
+    let of_rows = every_row(&source.partitioning).zip(expression(&source.partitioning));
+    let sql = match of_rows {
         None => format!("SELECT COUNT(*) {from}"),
-        // The condition holds for every row; a table may ask for one on its partition column.
-        Some((column, least, start)) => format!(
-            "SELECT {start}, COUNT(*) {from} WHERE {column} >= {least} OR {column} IS NULL GROUP BY 1"
-        ),
+        Some((every_row, (.., start))) => {
+            format!("SELECT {start}, COUNT(*) {from} WHERE {every_row} GROUP BY 1")
+        }
     };
     let location = source.record.location.as_deref();
     let rows = bigquery.query_rows(&JobStatement { sql: &sql, parameters: &[], location }).await?;
@@ -87,6 +87,12 @@ async fn count(
         }
     }
     Ok(counted)
+}
+
+/// A condition on the partition column that holds for every row, because a table may ask for one.
+pub(super) fn every_row(partitioning: &Partitioning) -> Option<String> {
+    let (column, least, _) = expression(partitioning)?;
+    Some(format!("({column} >= {least} OR {column} IS NULL)"))
 }
 
 /// Returns the partition column, its least value, and where the table partition of a row begins.

@@ -8,6 +8,7 @@ use super::rows::open_rows;
 use super::run::definition;
 use super::stage::TableStage;
 use super::table::{Choice, Findings, Part, Table, Way, recorded_stagings};
+use super::way::Shape;
 use super::{COMMAND, Options, Shared, scan, target};
 use crate::journal::{Journal, NewRoute, NewRun, RestoreRecord, RunRecord, RunStatus};
 use crate::lane::now_ms;
@@ -280,8 +281,8 @@ impl Opening<'_> {
         self.check_range(is_partitioned, &chosen.taken)?;
         let location = self.location(recorded.location.as_deref()).await?;
         let existing = self.existing().await?;
-        let (way, replaces) =
-            self.way(existing.as_ref(), &location, &recorded, &mut chosen).await?;
+        let shape = Shape::of(&recorded);
+        let (way, replaces) = self.way(existing.as_ref(), &location, shape, &mut chosen).await?;
         let policies = self.guard(&recorded, existing.as_ref(), way).await?;
         self.check_blocks(&chosen.taken).await?;
         let part = |taken: &Taken| Part {
@@ -290,10 +291,7 @@ impl Opening<'_> {
             rows: taken.version.rows,
             digest: taken.version.digest.clone(),
         };
-        let makes_destination = match &existing {
-            None => true,
-            Some(resource) => target::rows(resource) == 0 && self.is_made_before().await?,
-        };
+        let makes_destination = self.makes_destination(existing.as_ref()).await?;
         let mut findings = Findings { makes_destination, ..Findings::default() };
         findings.warnings = self.warnings(existing.as_ref(), &chosen, &recorded, way).await;
         findings.warnings.extend(policies);
@@ -346,6 +344,14 @@ impl Opening<'_> {
             choice,
             findings,
             record,
+        }
+    }
+
+    /// Whether the destination is this run's to make, or was made empty by one before it.
+    pub(super) async fn makes_destination(&self, existing: Option<&Value>) -> Result<bool> {
+        match existing {
+            None => Ok(true),
+            Some(resource) => Ok(target::rows(resource) == 0 && self.is_made_before().await?),
         }
     }
 

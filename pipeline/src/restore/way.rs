@@ -15,13 +15,32 @@ use stages::connect::bigquery::JobStatement;
 use stages::{Error, Kind, Result};
 use std::collections::BTreeMap;
 
+/// How the rows to restore are spread; rows of an application are not, whatever their table is.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Shape {
+    /// Every row belongs to a table partition that is chosen or left out as a whole.
+    is_partitioned: bool,
+    /// That table partition is the one of the row's arrival.
+    by_arrival: bool,
+}
+
+impl Shape {
+    /// The shape of a duplicate in blocks.
+    pub(super) fn of(recorded: &TableRecord) -> Self {
+        Self {
+            is_partitioned: target::is_partitioned(&recorded.resource),
+            by_arrival: target::is_by_arrival(&recorded.resource),
+        }
+    }
+}
+
 impl Opening<'_> {
     /// How the rows get into the destination, or why they must not.
     pub(super) async fn way(
         &self,
         existing: Option<&Value>,
         location: &str,
-        recorded: &TableRecord,
+        shape: Shape,
         chosen: &mut Chosen,
     ) -> Result<(Way, bool)> {
         let asked = &self.options.asked;
@@ -33,8 +52,7 @@ impl Opening<'_> {
                 .with_hint("rename or drop it, then run the same command again"));
         }
         let rows = existing.map_or(0, target::rows);
-        let is_partitioned = target::is_partitioned(&recorded.resource);
-        let by_arrival = target::is_by_arrival(&recorded.resource);
+        let Shape { is_partitioned, by_arrival } = shape;
         if by_arrival && rows > 0 {
             // They arrive without a table partition of their own, so nothing tells whether they are there already.
             chosen.leave_out_unpartitioned();

@@ -31,6 +31,23 @@ fn hashes_and_json_restore_every_type() {
 }
 
 #[test]
+fn a_table_that_asks_for_a_partition_filter_is_counted_all_the_same() {
+    let logs = Logs::new(RedisOptions::default(), HASHES);
+    let partitioning = json!({"type": "DAY", "field": "ts"});
+    let shape = json!({"timePartitioning": partitioning, "requirePartitionFilter": true});
+    logs.cloud.table(&shape.to_string());
+    logs.cloud.insert(1, 0..50);
+    logs.rebuild().expect(0);
+    let summary = logs.cloud.backup(&[]).expect(0).summary();
+    let census = &summary["tables"][0]["census"];
+    assert_eq!((&census["rows"], &census["distinct_keys"]), (&json!(50), &json!(50)), "{summary}");
+    let original = logs.rows();
+    logs.lose();
+    logs.restore(&[]).expect(0);
+    logs.assert_restored(&original);
+}
+
+#[test]
 fn hashes_restore_whole_filled_and_replaced() {
     let logs = Logs::plain(&format!("{HASHES}row_key = \"id\"\n"));
     logs.cloud.insert(1, 0..3_000);

@@ -19,7 +19,7 @@ fn lost(rows: usize) -> (Lost, Vec<Days>) {
     let mut days = lost.days(rows);
     lost.append("original", &days);
     for day in days.iter_mut().filter(|day| day.name == "__NULL__") {
-        day.name = "__UNPARTITIONED__".to_owned();
+        "__UNPARTITIONED__".clone_into(&mut day.name);
     }
     days.sort_by(|a, b| a.name.cmp(&b.name));
     lost.back_up(&days, 1, SNAPSHOT_US, None);

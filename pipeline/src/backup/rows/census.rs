@@ -3,6 +3,7 @@
 //! Invariant: Redis is looked at after the pinned time, each key is counted once, and rows that were to expire before
 //! the look was over are not expected; so rows that are counted as lacking are.
 
+use super::super::buffer::every_row;
 use super::{RowTable, expiry};
 use crate::lane::now_ms;
 use crate::spool::Search;
@@ -57,6 +58,8 @@ fn from(bigquery: &BigQuery, table: &RowTable, snapshot_us: i64, alive_us: i64) 
         table.dataset,
         table.name
     );
+    let partitioning = table.source.as_ref().map(|source| &source.partitioning);
+    let mut conditions: Vec<String> = partitioning.and_then(every_row).into_iter().collect();
     if let Some((column, added_us)) = expiry(&table.route) {
         let fields = table.source.iter().flat_map(|source| {
             source
@@ -73,7 +76,10 @@ fn from(bigquery: &BigQuery, table: &RowTable, snapshot_us: i64, alive_us: i64) 
         let time =
             if is_timestamp { format!("`{column}`") } else { format!("TIMESTAMP(`{column}`)") };
         let bound = alive_us.saturating_sub(added_us);
-        sql = format!("{sql} WHERE `{column}` IS NULL OR {time} > TIMESTAMP_MICROS({bound})");
+        conditions.push(format!("(`{column}` IS NULL OR {time} > TIMESTAMP_MICROS({bound}))"));
+    }
+    if !conditions.is_empty() {
+        sql = format!("{sql} WHERE {}", conditions.join(" AND "));
     }
     sql
 }

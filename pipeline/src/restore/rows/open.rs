@@ -7,6 +7,7 @@ use super::super::duplicate::{Duplicate, damaged};
 use super::super::open::{Opening, unreadable};
 use super::super::stage::TableStage;
 use super::super::table::{Choice, Findings, Part, Table, Way};
+use super::super::way::Shape;
 use super::super::{Asked, Options, Shared, target};
 use super::{RowSource, Spool, held_in, partition_name};
 use crate::backup::rows::{keys_of, row_server};
@@ -91,17 +92,20 @@ impl Opening<'_> {
         let location = self.location(recorded.table.location.as_deref()).await?;
         self.refuse_fill_without_key(existing.as_ref())?;
         let mut nothing = super::super::choose::Chosen::default();
-        let (way, replaces) = self.way(existing.as_ref(), &location, false, &mut nothing).await?;
+        let (way, replaces) =
+            self.way(existing.as_ref(), &location, Shape::default(), &mut nothing).await?;
+        let policies = self.guard(&recorded.table, existing.as_ref(), way).await?;
         let mut warnings = self.warnings(existing.as_ref(), &nothing, &recorded.table, way).await;
         if self.options.asked.from_scan {
             warnings.pop();
             warnings.push(GUARANTEES_GONE.to_owned());
         }
+        warnings.extend(policies);
         warnings.extend(said_by(recorded.census.as_ref()));
         let (spool, said) = self.spool(&source).await?;
         warnings.extend(said);
-        let findings =
-            Findings { makes_destination: existing.is_none(), warnings, ..Findings::default() };
+        let makes_destination = self.makes_destination(existing.as_ref()).await?;
+        let findings = Findings { makes_destination, warnings, ..Findings::default() };
         let choice = Choice {
             way,
             replaces,
@@ -110,6 +114,7 @@ impl Opening<'_> {
             parts: parts(&spool),
             expired: Vec::new(),
             as_of_us: recorded.census.as_ref().and_then(|census| census.complete_us),
+            by_arrival: false,
             row_key: self.route.backup.row_key.clone().filter(|_| way == Way::Rows),
             cut: CUT_VERSION,
             spool: Some(spool),
