@@ -88,6 +88,12 @@ fn warnings(table: &Table) -> Vec<String> {
             table.name()
         ));
     }
+    if table.findings.makes_destination && table.record.stage == TableStage::Complete {
+        let name = table.name();
+        warnings.push(format!(
+            "{name} was made anew, which a backup takes for a loss until it is told: rekindle backup bigquery --accept-loss {name}"
+        ));
+    }
     warnings
 }
 
