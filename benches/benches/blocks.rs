@@ -1,4 +1,5 @@
-//! The codec of the duplicate by itself: log rows into blocks and out again, on one core.
+//! The codecs of the duplicate by themselves: log rows into blocks and out again, and out of hashes, stream entries and
+//! JSON values, on one core.
 //!
 //! Invariant: rows carry as much that cannot be guessed as a real log line does; their size is printed beside the bytes
 //! a block takes.
@@ -7,6 +8,11 @@ use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicr
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use schemas::block::{self, CODEC_ZSTD_ARROW, Header};
 use schemas::digest::DIGEST_VERSION;
+use schemas::layout::{HashFields, RowValues};
+use schemas::plan::{
+    Backup, Layout, NullPolicy, OnConflict, Origin, RejectsMax, Route, System, Uses,
+};
+use schemas::{BoundRoute, Column, ColumnType, KeyTemplate, ReverseRoute, RowDecoder, TableSchema};
 use std::fmt::Write as _;
 use std::hint::black_box;
 use std::sync::Arc;
@@ -161,9 +167,114 @@ fn blocks(criterion: &mut Criterion) {
     group.finish();
 }
 
+fn log_table() -> TableSchema {
+    let columns = [
+        ("log_id", ColumnType::Int8),
+        ("ts", ColumnType::TimestampTz),
+        ("build", ColumnType::Text),
+        ("step", ColumnType::Text),
+        ("level", ColumnType::Text),
+        ("runner", ColumnType::Text),
+        ("message", ColumnType::Text),
+    ];
+    let columns = columns.map(|(name, column_type)| Column {
+        name: name.into(),
+        source_type: column_type.name(),
+        column_type,
+        as_text: false,
+    });
+    TableSchema {
+        table: "logs.build_logs".into(),
+        columns: columns.into(),
+        unique_keys: Vec::new(),
+    }
+}
+
+fn log_route(layout: Layout) -> Route {
+    Route {
+        name: "build-logs".into(),
+        origin: Origin::Table {
+            system: System::BigQuery,
+            schema: "logs".into(),
+            table: "build_logs".into(),
+        },
+        split_by: None,
+        filter: None,
+        key: KeyTemplate::parse("log:{log_id}").expect("the template is sound"),
+        layout,
+        columns: None,
+        as_text: Vec::new(),
+        expiry: None,
+        null: NullPolicy::Omit,
+        on_collision: None,
+        on_conflict: OnConflict::Replace,
+        priority: 100,
+        newest_by: None,
+        rejects_max: RejectsMax::Rows(0),
+        uses: Uses { rebuild: true, backup: true },
+        backup: Backup::default(),
+    }
+}
+
+/// A key and what is under it: names and values of the fields, and the JSON of the same row.
+type Stored = (Vec<u8>, Vec<(Vec<u8>, Vec<u8>)>, Vec<u8>);
+
+fn stored(rows: &RecordBatch) -> Vec<Stored> {
+    let bound = |layout| BoundRoute::bind(&log_route(layout), log_table()).expect("it fits");
+    let (hash, json) = (bound(Layout::Hash), bound(Layout::Json));
+    let keys = hash.key.renderer(rows).expect("typed rows");
+    let of_hash = RowValues::new(rows, &hash).expect("typed rows");
+    let of_json = RowValues::new(rows, &json).expect("typed rows");
+    let mut fields = HashFields::default();
+    (0..rows.num_rows())
+        .map(|row| {
+            let (mut key, mut value) = (Vec::new(), Vec::new());
+            keys.render(row, &mut key).expect("no null");
+            of_hash.hash_fields(row, &mut fields).expect("no null");
+            of_json.json(row, &mut value).expect("no null");
+            let name = |field: usize| hash.fields[field].name.clone().into_bytes();
+            let pairs = fields.iter().map(|(field, value)| (name(field), value.to_vec()));
+            (key, pairs.collect(), value)
+        })
+        .collect()
+}
+
+fn rows_back(criterion: &mut Criterion) {
+    let (rows, _) = log_rows();
+    let stored = stored(&rows);
+    let decoder = |layout| {
+        let route = ReverseRoute::bind(&log_route(layout), log_table()).expect("it fits");
+        RowDecoder::new(&route, log_table().arrow(), ROWS).expect("typed rows")
+    };
+    let mut group = criterion.benchmark_group("rows back");
+    group.throughput(Throughput::Elements(ROWS as u64));
+    for layout in [Layout::Hash, Layout::Stream] {
+        let mut decoder = decoder(layout);
+        group.bench_function(layout.word(), |bencher| {
+            bencher.iter(|| {
+                for (key, pairs, _) in black_box(&stored) {
+                    let pairs = pairs.iter().map(|(name, value)| (&name[..], &value[..]));
+                    decoder.pairs(key, pairs).expect("a row comes back");
+                }
+                decoder.finish()
+            });
+        });
+    }
+    let mut decoder = decoder(Layout::Json);
+    group.bench_function("json", |bencher| {
+        bencher.iter(|| {
+            for (key, _, value) in black_box(&stored) {
+                decoder.json(key, value).expect("a row comes back");
+            }
+            decoder.finish()
+        });
+    });
+    group.finish();
+}
+
 criterion_group! {
     name = benches;
     config = Criterion::default().sample_size(20);
-    targets = blocks
+    targets = blocks, rows_back
 }
 criterion_main!(benches);

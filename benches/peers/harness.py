@@ -1,4 +1,4 @@
-"""What compare and rss share: throwaway servers, a measured run of a command, a small Redis client.
+"""What compare, compare-bigquery and rss share: throwaway servers, a measured run of a command, a small Redis client.
 
 Invariant: however the script ends, the servers end with it, and so does the command under measurement (after a SIGKILL
 by the loss of its servers).
@@ -13,6 +13,7 @@ import shlex
 import shutil
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -163,12 +164,7 @@ class Servers:
     def close(self):
         if self.redis:
             self.redis.close()
-        self.process.stdin.close()
-        try:
-            self.process.wait(STOP_SECONDS_MAX)
-        except subprocess.TimeoutExpired:
-            self.process.terminate()
-            self.process.wait(STOP_SECONDS_MAX)
+        end(self.process)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def sql(self, text):
@@ -203,6 +199,16 @@ class Servers:
     def _backends(self):
         names = (command_line(pid) for pid in children(self.postgres_pid))
         return [name for name in names if "rekindle" in name and "127.0.0.1" in name]
+
+
+def end(process):
+    """Ends a server that lives as long as its stdin is open."""
+    process.stdin.close()
+    try:
+        process.wait(STOP_SECONDS_MAX)
+    except subprocess.TimeoutExpired:
+        process.terminate()
+        process.wait(STOP_SECONDS_MAX)
 
 
 def stat_fields(pid):
@@ -340,6 +346,30 @@ def machine():
 def warn_if_busy(described):
     if described["load_1min_at_start"] > 0.25 * described["cpus"]:
         say(f"warning: load is {described['load_1min_at_start']} before the start; wall times will mean little")
+
+
+def spread(values):
+    """Returns median, min and max."""
+    return {"median": round(statistics.median(values), 4), "min": min(values), "max": max(values)}
+
+
+def speed(values):
+    """Formats a spread of rows per second as three columns of thousands."""
+    return f"{values['median'] / 1e3:>10.1f}{values['min'] / 1e3:>8.1f}{values['max'] / 1e3:>8.1f}"
+
+
+def ratio(ours, theirs):
+    """Returns how many times more rows per second one result has: by medians, and round by round."""
+    by_round = [a["rows_per_second"] / b["rows_per_second"] for a, b in zip(ours["runs"], theirs["runs"], strict=True)]
+    return {
+        "of_medians": ours["rows_per_second"]["median"] / theirs["rows_per_second"]["median"],
+        "by_round_min": min(by_round),
+        "by_round_max": max(by_round),
+    }
+
+
+def ratio_text(ratio):
+    return f"{ratio['of_medians']:.2f}x ({ratio['by_round_min']:.2f} to {ratio['by_round_max']:.2f})"
 
 
 def write_json(path, value):

@@ -6,11 +6,14 @@
 //! backup needs no position to go on from: what it published is there, and what it left behind is known to the journal.
 
 pub mod age;
+pub mod buffer;
 pub mod copy;
 pub mod cut;
 pub mod decide;
 pub mod forecast;
+pub mod publish;
 pub mod report;
+pub(crate) mod rows;
 mod run;
 pub mod source;
 pub mod standing;
@@ -48,6 +51,8 @@ pub struct Options {
     pub accept_loss: Vec<String>,
     /// How long a system may stay away.
     pub retry_for: Duration,
+    /// Give unfinished backups up and remove everything they left, also under key prefixes the plan has no longer.
+    pub fresh: bool,
     /// Remove the mark of this dead run first.
     pub take_over: Option<String>,
     /// Cancelled by a signal.

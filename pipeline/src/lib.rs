@@ -26,6 +26,7 @@ pub mod rejects;
 pub mod restore;
 pub mod route;
 pub mod snapshots;
+pub(crate) mod spool;
 pub mod stop;
 pub mod summarize;
 pub mod summary;

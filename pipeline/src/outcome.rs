@@ -62,6 +62,7 @@ impl Exit {
             Kind::Capacity => Self::Capacity,
             Kind::Fenced => Self::Held,
             Kind::Difference => Self::Difference,
+            Kind::Rejected => Self::Rejects,
             Kind::Internal => Self::Internal,
             Kind::Cancelled => Self::Interrupted,
         }

@@ -7,6 +7,8 @@ mod readable;
 pub mod sample;
 mod text;
 
+pub(crate) use text::mib;
+
 use crate::checkpoint::commit_interval;
 use crate::keys::Buckets;
 use crate::lane::{BATCHES_ALIVE, WRITES};
@@ -24,9 +26,9 @@ use std::sync::Arc;
 
 /// Resident memory that a run adds to what `plan` itself uses: journal, TLS, allocator slack. Measured on
 /// rebuilds of 1 M to 5 M rows (see `benches/README.md`) and rounded up.
-const RUN_BASE_BYTES: u64 = 24 << 20;
+pub(crate) const RUN_BASE_BYTES: u64 = 24 << 20;
 /// What one lane holds beside its batches: its connection's buffers and its thread's allocator arena.
-const LANE_BASE_BYTES: u64 = 2 << 20;
+pub(crate) const LANE_BASE_BYTES: u64 = 2 << 20;
 /// Ledger bytes per row beside the key: half of the value hash and expiry columns compress away.
 const LEDGER_ROW_BYTES: u64 = 14;
 

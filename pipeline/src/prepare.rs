@@ -9,7 +9,7 @@ use crate::engine::Engine;
 use crate::journal::{Journal, NewRoute, NewRun, RouteRecord, RunRecord, RunStatus, ServerRecord};
 use crate::lane::{Shared, now_ms};
 use crate::outcome::from_journal;
-use crate::rebuild::{COMMAND, Options};
+use crate::rebuild::{COMMAND, Options, patiently};
 use crate::route::RouteRun;
 use crate::snapshots::Snapshots;
 use schemas::Plan;
@@ -330,7 +330,9 @@ pub async fn check_keys(engine: &Arc<Engine>) -> Result<()> {
         }
         shared.counters.enter(route.index, crate::progress::Phase::CheckingKeys);
         let cover: Vec<_> = partitions.into_iter().map(|record| record.partition).collect();
-        crate::keys::check_collisions(&shared.cpu, route, &cover, &shared.ledger.scratch()).await?;
+        let (scratch, token) = (shared.ledger.scratch(), shared.stop.token());
+        let check = || crate::keys::check_collisions(&shared.cpu, route, &cover, &scratch);
+        patiently(engine.retry_for, &token, check).await?;
     }
     Ok(())
 }

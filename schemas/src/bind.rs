@@ -4,8 +4,11 @@
 //! before the first row is refused here, all mistakes at once.
 
 mod check;
+mod reverse;
 #[cfg(test)]
 pub(crate) mod tests;
+
+pub use reverse::ReverseRoute;
 
 use crate::key::{BoundKey, nearest_name};
 use crate::plan::{Expiry, FieldSpec, OnCollision, Route};

@@ -55,6 +55,11 @@ impl KeyTemplate {
         parse::parse(text)
     }
 
+    /// Parses a template that may do without a column, so that all rows share one key.
+    pub fn parse_shared(text: &str) -> Result<Self, String> {
+        parse::template(text)
+    }
+
     /// Parses a key that is a prefix of many: it takes no column.
     pub fn parse_prefix(text: &str) -> Result<Self, String> {
         parse::parse_prefix(text)
@@ -119,7 +124,7 @@ pub fn key_hash(key: &[u8]) -> u128 {
 }
 
 /// Returns where `needle` (not empty) first occurs.
-fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
+pub(crate) fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
     match needle {
         [byte] => haystack.iter().position(|b| b == byte),
         _ => haystack.windows(needle.len()).position(|window| window == needle),

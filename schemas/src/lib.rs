@@ -15,9 +15,10 @@ pub mod table;
 pub mod text;
 pub mod type_map;
 
-pub use bind::{BindError, BoundField, BoundRoute, FieldValue};
+pub use bind::{BindError, BoundField, BoundRoute, FieldValue, ReverseRoute};
 pub use digest::Digest;
 pub use key::KeyTemplate;
+pub use layout::{RowDecoder, RowFault};
 pub use partition::{Bounds, Partition, PartitionId, Position};
 pub use plan::{Plan, PlanError, Route};
 pub use table::{Column, TableSchema};

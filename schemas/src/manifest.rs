@@ -159,8 +159,43 @@ pub struct Run {
     pub table_partitions: Vec<RunPartition>,
     /// Table partitions whose older copy was kept because the source lost rows of them.
     pub held: Vec<Held>,
+    /// What was counted of a route whose rows the application writes; absent for blocks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub census: Option<Census>,
     /// XXH3-64 of this document with an empty `check`.
     pub check: String,
+}
+
+/// Rows of a table and rows in Redis, counted on both sides.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Census {
+    /// Rows of the table, without those that had expired.
+    pub rows: u64,
+    /// Keys that they make; `None` for streams, whose entries need no key of their own.
+    pub distinct_keys: Option<u64>,
+    /// Keys in Redis that fit the template of the route.
+    pub keys: u64,
+    /// Entries of all streams; `None` for other layouts.
+    pub entries: Option<u64>,
+    /// Bytes of the keys.
+    pub key_bytes: u64,
+    /// Keys of the same type and prefix that do not fit the template.
+    pub unfit_keys: u64,
+    /// The last time at which a census found that Redis lacked nothing, microseconds since 1970.
+    pub complete_us: Option<i64>,
+}
+
+impl Census {
+    /// Rows in Redis.
+    pub fn held(&self) -> u64 {
+        self.entries.unwrap_or(self.keys)
+    }
+
+    /// Rows of the table that Redis does not have, judged by the counts.
+    pub fn lacking(&self) -> u64 {
+        self.rows.saturating_sub(self.held())
+    }
 }
 
 /// One table partition as the last complete backup left it.
@@ -280,6 +315,14 @@ impl Run {
     pub fn data_as_of_us(&self) -> i64 {
         let held = self.held.iter().map(|held| held.good_until_us);
         held.fold(self.snapshot_us, i64::min)
+    }
+
+    /// Returns the time up to which everything was found in Redis, where it ever was.
+    pub fn complete_us(&self) -> Option<i64> {
+        match &self.census {
+            Some(census) => census.complete_us,
+            None => Some(self.data_as_of_us()),
+        }
     }
 
     /// Reads the record of the last complete backup of a table.

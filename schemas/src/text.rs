@@ -8,9 +8,11 @@ mod decimal;
 mod interval;
 mod json;
 mod number;
+pub(crate) mod parse;
 mod time;
 pub(crate) mod values;
 
+pub(crate) use decimal::{write_decimal128, write_decimal256};
 pub use json::write_json_string;
 pub use number::{write_float4, write_float8};
 pub(crate) use time::US_PER_DAY;
@@ -94,8 +96,8 @@ impl<'a> TextColumn<'a> {
             Values::TimestampTz(values) => write_timestamp(values[row], true, out),
             Values::Array(array) => array.write_json(row, out),
             Values::Bytes(values) => base64::write_base64(values.get(row), out),
-            Values::Decimal128(values) => decimal::write_decimal128(values[row], out),
-            Values::Decimal256(values) => decimal::write_decimal256(values[row], out),
+            Values::Decimal128(values) => write_decimal128(values[row], out),
+            Values::Decimal256(values) => write_decimal256(values[row], out),
             Values::Interval(values) => interval::write_interval(values[row], out),
             Values::Range(ends) => write_range(ends, row, out),
             Values::Struct(fields) => write_struct(fields, row, out),

@@ -33,6 +33,8 @@ pub enum Kind {
     TargetChanged,
     /// Data that was written is missing or differs.
     Difference,
+    /// More rows could not be carried than the plan allows.
+    Rejected,
     /// A broken invariant, a full disk, a corrupt journal.
     Internal,
     /// The run was asked to stop.

@@ -2,12 +2,13 @@
 //!
 //! Invariant: nothing is written, and BigQuery is not asked: this must work while it is lost.
 
+use super::rows::{is_row_route, keys_of, may_drop, row_server};
 use super::run::table_of;
 use crate::lane::now_ms;
 use crate::summarize::rfc3339;
 use crate::wiring;
 use schemas::Plan;
-use schemas::manifest::{Keys, Run};
+use schemas::manifest::{Census, Run};
 use serde::Serialize;
 use stages::Result;
 
@@ -28,6 +29,8 @@ pub struct Age {
     pub within_rpo: bool,
     /// Table partitions whose older copy stays because the source lost rows of them.
     pub held: Vec<String>,
+    /// Rows of the table that redis lacked at the last backup; row routes only.
+    pub lacking_rows: u64,
     /// Whether the server may evict the duplicate.
     pub may_be_evicted: bool,
     /// What is wrong with the record.
@@ -53,6 +56,9 @@ impl Age {
             let held = self.held.join(", ");
             line = format!("{line}; older copies stand for what bigquery lost: {held}");
         }
+        if self.lacking_rows > 0 {
+            line = format!("{line}; redis lacked {} rows at the last backup", self.lacking_rows);
+        }
         if self.may_be_evicted {
             line.push_str("; warning: this redis may evict it");
         }
@@ -69,16 +75,27 @@ pub async fn ages(plan: &Plan) -> Result<Vec<Age>> {
     }
     let (duplicate, _) = wiring::make_duplicate(plan)?;
     let may_be_evicted = duplicate.state().await?.eviction.starts_with("allkeys");
+    let of_rows = if routes.iter().any(|route| is_row_route(route)) {
+        Some(row_server(plan)?.state().await?)
+    } else {
+        None
+    };
     let rpo = plan.bigquery_objective.rpo;
     let mut ages = Vec::with_capacity(routes.len());
     for route in routes {
-        let stored = duplicate.get(&Keys::new(route.key.text()).run()).await?;
+        let stored = duplicate.get(&keys_of(route).run()).await?;
         let (run, problem) = match stored.as_deref().map(Run::parse) {
             None => (None, None),
             Some(Ok(run)) => (Some(run), None),
             Some(Err(error)) => (None, Some(error.to_string())),
         };
-        let as_of_us = run.as_ref().map(Run::data_as_of_us);
+        let as_of_us = run.as_ref().and_then(Run::complete_us);
+        let census = run.as_ref().and_then(|run| run.census.as_ref());
+        let lacking_rows = census.map_or(0, Census::lacking);
+        let may_be_evicted = match &of_rows {
+            Some(state) if is_row_route(route) => may_drop(state, route) || may_be_evicted,
+            _ => may_be_evicted,
+        };
         let age = as_of_us.map(|us| (now_ms() as f64 - us as f64 / 1000.0).max(0.0) / 1000.0);
         let held = run.iter().flat_map(|run| &run.held);
         ages.push(Age {
@@ -89,6 +106,7 @@ pub async fn ages(plan: &Plan) -> Result<Vec<Age>> {
             rpo_seconds: rpo.as_secs(),
             within_rpo: age.is_some_and(|age| age <= rpo.as_secs_f64()),
             held: held.map(|held| held.table_partition.clone()).collect(),
+            lacking_rows,
             may_be_evicted,
             problem,
         });

@@ -4,6 +4,7 @@
 //! go through one connection in order, so what a crash leaves is a prefix.
 
 use super::decide::InSource;
+use super::publish::publish;
 use super::waits::Waits;
 use crate::cpu::CpuPool;
 use bytes::Bytes;
@@ -78,6 +79,8 @@ pub struct Unit {
     pub generation: u64,
     /// What is published now.
     pub published: Option<Manifest>,
+    /// Whether its rows move into other table partitions, so that it may have fewer than before.
+    pub is_buffer: bool,
 }
 
 /// What became of it.
@@ -130,7 +133,9 @@ impl TableCopy {
             return Ok(());
         };
         let is_expired = newest.expires_us.is_some_and(|at| at <= self.snapshot_us);
-        if rows >= newest.rows || self.may_shrink || is_expired {
+        // What left the buffer was found in other table partitions before this was asked for.
+        let least = if unit.is_buffer { newest.rows.min(unit.source.rows) } else { newest.rows };
+        if rows >= least || self.may_shrink || is_expired {
             return Ok(());
         }
         let (name, id) = (format!("{}.{}", self.dataset, self.table), &unit.source.id);
@@ -267,35 +272,6 @@ impl TableCopy {
         };
         publish(&self.duplicate, &self.keys, manifest).await
     }
-}
-
-/// Makes a manifest the published one, then removes the generations it retires.
-pub async fn publish(
-    duplicate: &Duplicate,
-    keys: &Keys,
-    mut manifest: Manifest,
-) -> Result<Manifest> {
-    let key = keys.manifest(&manifest.table_partition);
-    duplicate.set(&key, &manifest.to_json()).await?;
-    if manifest.retired.is_empty() {
-        return Ok(manifest);
-    }
-    for (generation, _) in &manifest.retired {
-        remove_generation(duplicate, keys, &manifest.table_partition, *generation).await?;
-    }
-    manifest.retired.clear();
-    duplicate.set(&key, &manifest.to_json()).await?;
-    Ok(manifest)
-}
-
-/// Removes the blocks of one generation; returns how many there were.
-pub async fn remove_generation(
-    duplicate: &Duplicate,
-    keys: &Keys,
-    table_partition: &str,
-    generation: u64,
-) -> Result<u64> {
-    duplicate.unlink_run(0, |ordinal| keys.block(table_partition, generation, ordinal)).await
 }
 
 struct Encoded {

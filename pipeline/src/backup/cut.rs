@@ -100,6 +100,26 @@ impl Unit {
         })
     }
 
+    /// Returns the word of SQL.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Hour => "HOUR",
+            Self::Day => "DAY",
+            Self::Month => "MONTH",
+            Self::Year => "YEAR",
+        }
+    }
+
+    /// Returns how many digits the name of a table partition has.
+    pub fn digits(self) -> usize {
+        match self {
+            Self::Hour => 10,
+            Self::Day => 8,
+            Self::Month => 6,
+            Self::Year => 4,
+        }
+    }
+
     fn span(self) -> Span {
         match self {
             Self::Hour => 1.hour(),
@@ -111,13 +131,7 @@ impl Unit {
 
     /// Returns the first moment of a table partition and the first one behind it.
     fn bounds(self, id: &str) -> Option<(DateTime, DateTime)> {
-        let digits = match self {
-            Self::Hour => 10,
-            Self::Day => 8,
-            Self::Month => 6,
-            Self::Year => 4,
-        };
-        if id.len() != digits || !id.bytes().all(|byte| byte.is_ascii_digit()) {
+        if id.len() != self.digits() || !id.bytes().all(|byte| byte.is_ascii_digit()) {
             return None;
         }
         let part = |from: usize, to: usize, default: i8| {
@@ -167,10 +181,10 @@ impl Partitioning {
         })
     }
 
-    /// Whether rows of the streaming buffer are read with the table partition that their column names, so that
-    /// [`UNPARTITIONED`] is no unit of its own.
-    pub fn reads_buffer_by_column(&self) -> bool {
-        matches!(self, Self::Time { column: Some(_), .. })
+    /// Whether the time of a row's ingestion alone says where it belongs, so that rows move from [`UNPARTITIONED`] into
+    /// another table partition when they leave the streaming buffer.
+    pub fn is_by_ingestion(&self) -> bool {
+        matches!(self, Self::Time { column: None, .. })
     }
 
     /// Returns when a table partition expires, microseconds since 1970.

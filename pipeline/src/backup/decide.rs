@@ -3,6 +3,7 @@
 //! Invariant: rows that the source lost never leave the duplicate unless they were past their recorded expiry or the
 //! loss was accepted by name. Pure, so that every case is a test.
 
+use super::cut::UNPARTITIONED;
 use std::collections::BTreeMap;
 
 /// One table partition as the source shows it.
@@ -46,8 +47,9 @@ pub struct Asked {
     pub snapshot_us: i64,
     /// Creation of the table as it is now.
     pub table_created_ms: i64,
-    /// Rows that the source counts to no table partition yet (its streaming buffer).
-    pub buffered_rows: u64,
+    /// Rows that may have moved from [`UNPARTITIONED`] into other table partitions: what those have [`gained`]. Zero
+    /// where rows do not move.
+    pub moved_rows: u64,
 }
 
 /// Why a table partition is copied.
@@ -98,6 +100,8 @@ pub enum Fate {
     Expire,
     /// Its loss was accepted: a version without rows is published.
     Empty,
+    /// Its rows are in other table partitions now: a version without rows is published.
+    Move,
 }
 
 /// Decides about every table partition of either side, in ascending order of name.
@@ -109,7 +113,7 @@ pub fn decide(
     let mut fates: BTreeMap<String, Fate> = duplicate
         .iter()
         .filter(|(id, _)| source.iter().all(|found| found.id != **id))
-        .map(|(id, copy)| (id.clone(), fate_of_gone(copy, asked)))
+        .map(|(id, copy)| (id.clone(), fate_of_gone(id, copy, asked)))
         .collect();
     for found in source {
         let fate = fate_of(found, duplicate.get(&found.id), asked);
@@ -118,11 +122,27 @@ pub fn decide(
     fates
 }
 
-fn fate_of_gone(copy: &InDuplicate, asked: &Asked) -> Fate {
+/// Returns how many rows the table partitions of the source have beyond those recorded at the last complete backup.
+///
+/// Rows of the streaming buffer cannot be deleted while they are in it; so many of them may have moved.
+pub fn gained(source: &[InSource], recorded: &BTreeMap<String, u64>) -> u64 {
+    let sorted = source.iter().filter(|found| found.id != UNPARTITIONED);
+    let before = |id: &str| recorded.get(id).copied().unwrap_or(0);
+    sorted.map(|found| found.rows.saturating_sub(before(&found.id))).sum()
+}
+
+/// Rows that a table partition may have fewer than its copy without a loss.
+fn may_have_moved(id: &str, asked: &Asked) -> u64 {
+    if id == UNPARTITIONED { asked.moved_rows } else { 0 }
+}
+
+fn fate_of_gone(id: &str, copy: &InDuplicate, asked: &Asked) -> Fate {
     if is_expired(copy, asked) {
         Fate::Expire
     } else if copy.rows == 0 {
         Fate::Keep
+    } else if copy.rows <= may_have_moved(id, asked) {
+        Fate::Move
     } else if asked.accept_loss {
         Fate::Empty
     } else {
@@ -132,7 +152,7 @@ fn fate_of_gone(copy: &InDuplicate, asked: &Asked) -> Fate {
 
 fn fate_of(found: &InSource, copy: Option<&InDuplicate>, asked: &Asked) -> Fate {
     let Some(copy) = copy else { return Fate::Copy(found.clone(), Why::New) };
-    let has_lost = found.rows.saturating_add(asked.buffered_rows) < copy.rows;
+    let has_lost = found.rows.saturating_add(may_have_moved(&found.id, asked)) < copy.rows;
     if has_lost && !asked.accept_loss && !is_expired(copy, asked) {
         return Fate::Hold(if found.rows == 0 { Loss::Emptied } else { Loss::Shrank });
     }
@@ -167,7 +187,7 @@ mod tests {
             accept_loss: false,
             snapshot_us: NOW,
             table_created_ms: 1,
-            buffered_rows: 0,
+            moved_rows: 0,
         }
     }
 
@@ -233,10 +253,30 @@ mod tests {
             fate(Some(found(9, 600)), Some(copy()), &accepted),
             Fate::Copy(found(9, 600), Why::Changed)
         );
-        let buffered = Asked { buffered_rows: 1, ..asked() };
+    }
+
+    #[test]
+    fn rows_that_left_the_streaming_buffer_are_no_loss_as_far_as_others_grew() {
+        let id = || UNPARTITIONED.to_owned();
+        let of = |source: &[InSource], moved_rows: u64| {
+            let duplicate = [(id(), copy())].into();
+            decide(source, &duplicate, &Asked { moved_rows, ..asked() }).remove(UNPARTITIONED)
+        };
+        assert_eq!(of(&[], 10), Some(Fate::Move));
+        assert_eq!(of(&[], 9), Some(Fate::Hold(Loss::Vanished)));
+        let left = InSource { id: id(), ..found(4, 600) };
         assert_eq!(
-            fate(Some(found(9, 500)), Some(copy()), &buffered),
-            Fate::Copy(found(9, 500), Why::Changed)
+            of(std::slice::from_ref(&left), 6),
+            Some(Fate::Copy(left.clone(), Why::Changed))
         );
+        assert_eq!(of(&[left], 5), Some(Fate::Hold(Loss::Shrank)));
+        // No other table partition may shrink for it.
+        let moved = Asked { moved_rows: 10, ..asked() };
+        assert_eq!(fate(Some(found(9, 600)), Some(copy()), &moved), Fate::Hold(Loss::Shrank));
+
+        let buffer = InSource { id: id(), ..found(50, 1) };
+        let source = [found(12, 1), InSource { id: "20261102".into(), ..found(3, 1) }, buffer];
+        assert_eq!(gained(&source, &[("20261101".to_owned(), 10)].into()), 5);
+        assert_eq!(gained(&source, &[("20261101".to_owned(), 20)].into()), 3);
     }
 }

@@ -3,8 +3,10 @@
 //! Invariant: both sides are only read.
 
 use super::decide::Fate;
+use super::rows::{self, RowTable};
 use super::source;
 use super::table::{Common, Table};
+use crate::spool;
 use crate::wiring;
 use schemas::{Plan, Route};
 use serde::Serialize;
@@ -27,8 +29,13 @@ pub struct Forecast {
     pub bytes_estimate: u64,
     /// Bytes the copies would take in Redis, beside the ones they replace.
     pub stored_estimate: u64,
+    /// Bytes that a restore spools under `--state`, by the last census; row routes only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spool_bytes: Option<u64>,
     /// What a person should know.
     pub notes: Vec<String>,
+    #[serde(skip)]
+    is_row_route: bool,
 }
 
 /// Looks at both sides of the backup routes that are named, or of all.
@@ -45,6 +52,11 @@ pub async fn forecast(plan: &Plan, names: &[String]) -> Result<Vec<Forecast>> {
     let common = Common { bigquery: &bigquery, duplicate: &duplicate, snapshot_us, full: false };
     let mut forecasts = Vec::with_capacity(routes.len());
     for route in routes {
+        if rows::is_row_route(route) {
+            let table = RowTable::inspect(&bigquery, &duplicate, route, false).await?;
+            forecasts.push(of_rows(&table, &warnings));
+            continue;
+        }
         let table = Table::inspect(&common, route, false, Vec::new()).await?;
         let mut notes = warnings.clone();
         notes.extend(table.findings.iter().map(ToString::to_string));
@@ -73,14 +85,60 @@ fn of(table: &Table, notes: Vec<String>) -> Forecast {
         rows_estimate: copied().map(|found| found.rows).sum(),
         bytes_estimate: copied().map(|found| found.bytes).sum(),
         stored_estimate: table.stored_estimate(),
+        spool_bytes: None,
         notes,
+        is_row_route: false,
+    }
+}
+
+/// A row route copies nothing; what a restore needs is the room for its spool.
+fn of_rows(table: &RowTable, warnings: &[String]) -> Forecast {
+    let census = table.run.as_ref().and_then(|run| run.census.as_ref());
+    let spool_bytes =
+        census.map(|found| spool::bytes_of(found.keys, found.key_bytes, found.entries.is_some()));
+    let mut notes = warnings.to_vec();
+    notes.extend(table.findings.iter().map(ToString::to_string));
+    let source = table.source.as_ref();
+    let partitions = || source.iter().flat_map(|source| &source.partitions);
+    Forecast {
+        route: table.route.name.clone(),
+        table: table.full_name(),
+        kept: 0,
+        copied: 0,
+        rows_estimate: partitions().map(|partition| partition.rows).sum(),
+        bytes_estimate: 0,
+        stored_estimate: 0,
+        spool_bytes,
+        notes,
+        is_row_route: true,
     }
 }
 
 impl Forecast {
     /// Renders it for people.
     pub fn render(&self) -> String {
-        let mut text = format!(
+        let mut text = if self.is_row_route { self.render_rows() } else { self.render_blocks() };
+        for note in &self.notes {
+            text.push_str("  note: ");
+            text.push_str(note);
+            text.push('\n');
+        }
+        text
+    }
+
+    fn render_rows(&self) -> String {
+        let spool = match self.spool_bytes {
+            Some(bytes) => format!("~{bytes} bytes under --state"),
+            None => "unknown until the first backup".to_owned(),
+        };
+        format!(
+            "backup of {}: its rows are the application's, ~{} are counted on both sides; spool of a restore: {spool}\n",
+            self.table, self.rows_estimate
+        )
+    }
+
+    fn render_blocks(&self) -> String {
+        format!(
             "backup of {}: {} table partitions to copy, {} unchanged; ~{} rows, ~{} bytes to read, ~{} bytes more in redis\n",
             self.table,
             self.copied,
@@ -88,12 +146,6 @@ impl Forecast {
             self.rows_estimate,
             self.bytes_estimate,
             self.stored_estimate
-        );
-        for note in &self.notes {
-            text.push_str("  note: ");
-            text.push_str(note);
-            text.push('\n');
-        }
-        text
+        )
     }
 }

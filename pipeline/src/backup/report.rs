@@ -3,8 +3,10 @@
 //! Invariant: a table partition that was held is counted as held in every summary until its loss is accepted or mended.
 
 use super::decide::{Fate, Why};
+use super::rows::RowTable;
 use super::table::Table;
 use crate::summary::Summary;
+use schemas::manifest::Census;
 use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
 
@@ -31,7 +33,7 @@ pub struct TableSummary {
     pub kept: u64,
     /// Table partitions copied for the first time.
     pub added: u64,
-    /// Table partitions copied because the source changed them.
+    /// Table partitions copied because the source changed them, or emptied because their rows moved into others.
     pub changed: u64,
     /// Table partitions copied because their copy was missing or altered.
     pub mended: u64,
@@ -47,6 +49,9 @@ pub struct TableSummary {
     pub stored_bytes: u64,
     /// Bytes they take in BigQuery, as far as it tells.
     pub source_bytes: u64,
+    /// What was counted of a route whose rows the application writes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub census: Option<Census>,
 }
 
 impl TableSummary {
@@ -64,7 +69,7 @@ impl TableSummary {
             is_complete,
             kept: count(&|fate| *fate == Fate::Keep),
             added: why(Why::New),
-            changed: why(Why::Changed) + why(Why::Asked),
+            changed: why(Why::Changed) + why(Why::Asked) + count(&|fate| *fate == Fate::Move),
             mended: why(Why::Damaged),
             held: table.held().into_iter().map(|(id, _)| id).collect(),
             expired: count(&|fate| *fate == Fate::Expire),
@@ -72,6 +77,27 @@ impl TableSummary {
             rows: newest().map(|version| version.rows).sum(),
             stored_bytes: newest().map(|version| version.stored_bytes).sum(),
             source_bytes: newest().map(|version| version.source_bytes).sum(),
+            census: None,
+        }
+    }
+
+    /// Tells what was counted of a row route; nothing of it is copied.
+    pub(crate) fn of_rows(table: &RowTable, is_complete: bool) -> Self {
+        let census = table.run.as_ref().and_then(|run| run.census.clone());
+        Self {
+            table: table.full_name(),
+            is_complete,
+            kept: 0,
+            added: 0,
+            changed: 0,
+            mended: 0,
+            held: Vec::new(),
+            expired: 0,
+            emptied: 0,
+            rows: census.as_ref().map_or(0, Census::held),
+            stored_bytes: 0,
+            source_bytes: 0,
+            census,
         }
     }
 }
@@ -106,6 +132,9 @@ impl BackupSummary {
 
 impl TableSummary {
     fn render(&self) -> String {
+        if let Some(census) = &self.census {
+            return self.render_census(census);
+        }
         let mut text = format!(
             "  {:<11} {} rows in {} bytes ({} in bigquery); table partitions: {} kept, {} added, {} changed",
             self.table,
@@ -125,6 +154,23 @@ impl TableSummary {
         for (count, word) in others.into_iter().filter(|(count, _)| *count > 0) {
             // Writing to a string cannot fail.
             write!(text, ", {count} {word}").unwrap_or_default();
+        }
+        if !self.is_complete {
+            text.push_str("; not complete");
+        }
+        text
+    }
+
+    fn render_census(&self, census: &Census) -> String {
+        let held = match census.entries {
+            Some(entries) => format!("{entries} entries of {} streams", census.keys),
+            None => format!("{} keys", census.keys),
+        };
+        let mut text =
+            format!("  {:<11} {} rows in bigquery, {held} in redis", self.table, census.rows);
+        if census.unfit_keys > 0 {
+            // Writing to a string cannot fail.
+            write!(text, ", {} keys do not fit", census.unfit_keys).unwrap_or_default();
         }
         if !self.is_complete {
             text.push_str("; not complete");

@@ -4,23 +4,29 @@
 //! fit, and what an unfinished backup left behind was removed.
 
 mod end;
+mod left_behind;
 mod setup;
 
 use super::Options;
-use super::copy::{Copied, TableCopy, Unit, remove_generation};
+use super::copy::{Copied, TableCopy, Unit};
+use super::publish::remove_generation;
+use super::rows::{self, RowTable};
 use super::table::Table;
 use super::waits::Waits;
 use crate::checkpoint::Counts;
 use crate::cpu::CpuPool;
 use crate::journal::{CommitHandle, Delta, Journal, RunRecord};
 use crate::lane::now_ms;
+use crate::ledger::io_error;
 use crate::outcome::from_journal;
 use crate::progress::{Counters, Phase};
 use crate::rebuild::Watcher;
+use crate::spool;
 use futures::stream::{self, StreamExt};
 use schemas::plan::Origin;
 use schemas::{Bounds, Partition, PartitionId, Plan, Position, Route};
 use stages::connect::bigquery::BigQuery;
+use stages::extract::redis_rows::RedisRows;
 use stages::load::redis::duplicate::Duplicate;
 use stages::{Error, Kind, Result};
 use std::collections::BTreeMap;
@@ -41,6 +47,10 @@ pub(super) struct Run {
     commits: CommitHandle,
     counters: Arc<Counters>,
     tables: Vec<Table>,
+    /// Tables of row routes; their counters come behind those of the others.
+    row_tables: Vec<RowTable>,
+    /// Where the rows of row routes are.
+    of_rows: Option<RedisRows>,
     snapshot_us: i64,
     plan: Plan,
     warnings: Vec<String>,
@@ -79,7 +89,58 @@ impl Run {
             }
         }
         self.tables = tables;
+        self.count_rows(options, watcher, &mut findings).await;
         findings
+    }
+
+    /// Takes the census of every row route and records it.
+    async fn count_rows(
+        &mut self,
+        options: &Options,
+        watcher: &dyn Watcher,
+        findings: &mut Findings,
+    ) {
+        let mut tables = std::mem::take(&mut self.row_tables);
+        for (place, table) in tables.iter_mut().enumerate() {
+            if table.is_open && !findings.is_cancelled {
+                self.counters.enter(self.tables.len() + place, Phase::Loading);
+                match self.census(table, options).await {
+                    Ok(()) => findings.complete.push(table.route.name.clone()),
+                    Err(error) => {
+                        findings.is_cancelled |= error.kind() == Kind::Cancelled;
+                        findings.errors.push(error);
+                    }
+                }
+                self.counters.enter(self.tables.len() + place, Phase::Done);
+            }
+            for error in std::mem::take(&mut table.findings) {
+                watcher.say(&format!("{error}"));
+                findings.errors.push(error);
+            }
+        }
+        self.row_tables = tables;
+    }
+
+    async fn census(&self, table: &mut RowTable, options: &Options) -> Result<()> {
+        let Some(of_rows) = &self.of_rows else {
+            return Err(Error::new(Kind::Internal, "there is no server of rows"));
+        };
+        let folder = spool::folder(&options.state, &self.record.id);
+        let census = tokio::select! {
+            census = rows::take(
+                table,
+                of_rows,
+                &self.bigquery,
+                (self.snapshot_us, &folder),
+                (options.retry_for, &options.cancel),
+            ) => census?,
+            () = options.cancel.cancelled() => {
+                return Err(Error::new(Kind::Cancelled, "the backup was asked to stop"));
+            }
+        };
+        let at = (self.record.id.as_str(), self.snapshot_us, now_ms() * 1_000);
+        table.complete(&self.duplicate, census, at).await?;
+        std::fs::remove_dir_all(&folder).map_err(|error| io_error("remove", &folder, error))
     }
 
     async fn back_up(

@@ -19,8 +19,8 @@ pub struct SourceTable {
     pub partitioning: Partitioning,
     /// Its table partitions; for a table without them one, [`UNPARTITIONED`].
     pub partitions: Vec<InSource>,
-    /// Rows of the streaming buffer that are read with other table partitions.
-    pub buffered_rows: u64,
+    /// Whether its resource tells of a streaming buffer.
+    pub has_buffer: bool,
 }
 
 /// Returns the time of BigQuery's clock, microseconds since 1970.
@@ -63,16 +63,9 @@ pub async fn inspect(
         }
         Err(error) => note_unreadable(&mut record, "row_access_policies", error)?,
     }
-    let mut partitions = list(bigquery, dataset, table, &partitioning).await?;
-    let mut buffered_rows = 0;
-    if partitioning.reads_buffer_by_column() {
-        partitions.retain(|partition| {
-            let is_buffer = partition.id == UNPARTITIONED;
-            buffered_rows += if is_buffer { partition.rows } else { 0 };
-            !is_buffer
-        });
-    }
-    Ok(Some(SourceTable { record, partitioning, partitions, buffered_rows }))
+    let partitions = list(bigquery, dataset, table, &partitioning).await?;
+    let has_buffer = resource.get("streamingBuffer").is_some_and(|buffer| !buffer.is_null());
+    Ok(Some(SourceTable { record, partitioning, partitions, has_buffer }))
 }
 
 /// What an account may not see, and what a server does not know, is named instead of recorded.

@@ -2,9 +2,11 @@
 //!
 //! Invariant: a table that is missing or was made anew changes nothing in the duplicate unless its loss was accepted.
 
-use super::copy::{Copied, TableCopy, Unit, publish};
-use super::cut::Partitioning;
-use super::decide::{Asked, Fate, Loss, decide};
+use super::buffer;
+use super::copy::{Copied, TableCopy, Unit};
+use super::cut::{Partitioning, UNPARTITIONED};
+use super::decide::{Asked, Fate, Loss, decide, gained};
+use super::publish::publish;
 use super::source::{self, SourceTable};
 use super::standing::Standing;
 use super::windows;
@@ -77,12 +79,14 @@ impl Table {
         let mut standing = Standing::read(common.duplicate, &keys, known).await?;
         standing.measure(common.duplicate, &keys).await?;
         let mut filters = BTreeMap::new();
+        let snapshot_us = common.snapshot_us;
         if let (Some(found), Some(watermark)) = (&mut source, &route.backup.watermark)
             && found.partitioning == Partitioning::None
         {
-            let snapshot_us = common.snapshot_us;
             filters =
                 windows::cut(common.bigquery, found, &standing, watermark, snapshot_us).await?;
+        } else if let Some(found) = &mut source {
+            buffer::settle(common.bigquery, found, &standing, snapshot_us).await?;
         }
         let mut table = Self {
             route: route.clone(),
@@ -139,7 +143,7 @@ impl Table {
             accept_loss,
             snapshot_us: common.snapshot_us,
             table_created_ms: created.or(recorded).unwrap_or_default(),
-            buffered_rows: self.source.as_ref().map_or(0, |source| source.buffered_rows),
+            moved_rows: self.moved_rows(),
         };
         let found =
             self.source.as_ref().map(|source| source.partitions.clone()).unwrap_or_default();
@@ -151,6 +155,15 @@ impl Table {
             Error::new(Kind::Difference, message).with_hint(hint.clone())
         }));
         Ok(())
+    }
+
+    /// Rows that may have left the streaming buffer since the last complete backup.
+    fn moved_rows(&self) -> u64 {
+        let by_ingestion = |source: &&SourceTable| source.partitioning.is_by_ingestion();
+        let Some(source) = self.source.as_ref().filter(by_ingestion) else { return 0 };
+        let recorded = self.standing.run.iter().flat_map(|run| &run.table_partitions);
+        let recorded = recorded.map(|part| (part.table_partition.clone(), part.rows)).collect();
+        gained(&source.partitions, &recorded)
     }
 
     /// Table partitions whose older copy stays.
@@ -182,6 +195,7 @@ impl Table {
                     filter,
                     generation: self.standing.generation_base(&found.id),
                     published: self.standing.manifests.get(&found.id).cloned(),
+                    is_buffer: source.partitioning.is_by_ingestion() && found.id == UNPARTITIONED,
                 })
             })
             .collect()
@@ -235,10 +249,10 @@ impl Table {
         self.standing.manifests.insert(manifest.table_partition.clone(), manifest);
     }
 
-    /// Publishes versions without rows for what has expired or whose loss was accepted.
+    /// Publishes versions without rows for what has expired, has moved or whose loss was accepted.
     pub async fn let_go(&mut self, copy: &TableCopy) -> Result<()> {
         for (id, fate) in self.fates.clone() {
-            if !matches!(fate, Fate::Empty | Fate::Expire) {
+            if !matches!(fate, Fate::Empty | Fate::Expire | Fate::Move) {
                 continue;
             }
             let published = self.standing.manifests.get(&id);
@@ -326,6 +340,7 @@ impl Table {
             watermark: self.route.backup.watermark.clone(),
             table_partitions,
             held,
+            census: None,
             check: String::new(),
         };
         copy.duplicate.set(&self.keys.run(), &run.to_json()).await?;

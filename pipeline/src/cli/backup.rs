@@ -37,6 +37,9 @@ pub struct BackupBigquery {
     /// Copy every table partition again, also what seems unchanged
     #[arg(long)]
     pub full: bool,
+    /// Give unfinished backups up and remove all they left, also of routes that the plan has no longer
+    #[arg(long)]
+    pub fresh: bool,
     /// Let the duplicate of this table lose what the table has lost; may be given several times
     #[arg(long, value_name = "DATASET.TABLE")]
     pub accept_loss: Vec<String>,
@@ -64,6 +67,7 @@ pub(super) async fn backup(
         routes: shared.routes.clone(),
         deadline: shared.deadline,
         full: flags.full,
+        fresh: flags.fresh,
         accept_loss: flags.accept_loss.clone(),
         retry_for: flags.retry_for,
         take_over: flags.take_over.clone(),

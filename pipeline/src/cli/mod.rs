@@ -22,6 +22,7 @@ use crate::plan::sample::{RouteSample, sample};
 use crate::plan::{PlanReport, plan_rebuild};
 use crate::rebuild::{Ended, Options, Watcher, rebuild_redis};
 use crate::rejects::RejectWriter;
+use crate::restore::forecast::{RestoreForecast, forecast as restore_forecast};
 use crate::summary::RunEnd;
 use args::{Cli, Command, PlanFlags, RunFlags, Shared, Target};
 use clap::Parser;
@@ -162,12 +163,28 @@ async fn plan(shared: &Shared, flags: &PlanFlags, signals: &Signals) -> Exit {
         Ok(plan) => plan,
         Err(exit) => return exit,
     };
+    let lost_at_ms = shared.lost_at.map(jiff::Timestamp::as_millisecond);
+    let lanes = usize::from(shared.lanes);
+    let restores = restore_forecast(&plan, &shared.routes, lanes, lost_at_ms).await;
     let backups = match forecast(&plan, &shared.routes).await {
         Ok(backups) => backups,
-        Err(error) => return tell_errors(&[error], None, shared.json),
+        Err(error) => {
+            // What is known of a restore is wanted most when a system is away.
+            if !restores.is_empty() {
+                let whole =
+                    WholePlan { rebuild: None, backups: Vec::new(), restores, samples: Vec::new() };
+                print(shared.json, &whole, || whole.render());
+            }
+            return tell_errors(&[error], None, shared.json);
+        }
     };
     let mut options = options(shared, &flags.run, signals);
-    options.routes.retain(|name| backups.iter().all(|backup| backup.route != *name));
+    let is_rebuilt = |name: &String| {
+        let is_backup = backups.iter().any(|backup| backup.route == *name);
+        let rebuilt = plan.routes.iter().any(|route| route.name == *name && route.uses.rebuild);
+        rebuilt || !is_backup
+    };
+    options.routes.retain(is_rebuilt);
     // A plan of backups alone has nothing to say about a rebuild.
     let only_backups = options.routes.is_empty()
         && (!shared.routes.is_empty() || plan.routes.iter().all(|route| !route.uses.rebuild));
@@ -189,17 +206,19 @@ async fn plan(shared: &Shared, flags: &PlanFlags, signals: &Signals) -> Exit {
     if flags.sample.is_some() && !backups.is_empty() {
         failure::say("note: a duplicate holds many rows per value; its routes are not sampled\n");
     }
-    let whole = WholePlan { rebuild, backups, samples };
+    let whole = WholePlan { rebuild, backups, restores, samples };
     print(shared.json, &whole, || whole.render())
 }
 
-/// What a plan would do: a rebuild, backups, or both.
+/// What a plan would do: a rebuild, backups, restores.
 #[derive(Serialize)]
 struct WholePlan {
     #[serde(flatten)]
     rebuild: Option<PlanReport>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     backups: Vec<Forecast>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    restores: Vec<RestoreForecast>,
     /// Rows that were asked for with `--sample`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     samples: Vec<RouteSample>,
@@ -208,8 +227,10 @@ struct WholePlan {
 impl WholePlan {
     fn render(&self) -> String {
         let rebuild = self.rebuild.iter().map(PlanReport::render);
+        let backups = self.backups.iter().map(Forecast::render);
+        let restores = self.restores.iter().map(RestoreForecast::render);
         let samples = self.samples.iter().map(RouteSample::render);
-        rebuild.chain(self.backups.iter().map(Forecast::render)).chain(samples).collect()
+        rebuild.chain(backups).chain(restores).chain(samples).collect()
     }
 }
 

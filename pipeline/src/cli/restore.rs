@@ -53,6 +53,9 @@ pub struct RestoreBigquery {
     /// Take copies of this table although it was created anew after the last complete backup
     #[arg(long, value_name = "DATASET.TABLE")]
     pub accept_recreated: Vec<String>,
+    /// Restore this table without the row access policies it had, which cannot be put back
+    #[arg(long, value_name = "DATASET.TABLE")]
+    pub accept_no_row_policies: Vec<String>,
     /// Start over instead of resuming the unfinished run
     #[arg(long)]
     pub fresh: bool,
@@ -81,6 +84,7 @@ fn options(shared: &Shared, flags: &RestoreBigquery, signals: &Signals) -> Optio
             as_of_us: flags.as_of.map(jiff::Timestamp::as_microsecond),
             from_scan: flags.from_scan,
             accept_recreated: flags.accept_recreated.clone(),
+            accept_no_row_policies: flags.accept_no_row_policies.clone(),
         },
         cancel: signals.cancel.clone(),
     }

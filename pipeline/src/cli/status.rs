@@ -10,6 +10,7 @@ use crate::checkpoint::Status;
 use crate::journal::{Journal, PartitionRecord, RouteRecord, RunRecord, RunStatus};
 use crate::lane::now_ms;
 use crate::outcome::from_journal;
+use crate::restore::standing::{TableStanding, standings};
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
 use schemas::Plan;
@@ -33,8 +34,11 @@ pub(crate) struct StatusReport {
     pub(crate) command: &'static str,
     /// The state folder.
     pub(crate) state: PathBuf,
-    /// The last run; absent when there is none.
+    /// The last rebuild or backup; absent when there is none.
     pub(crate) run: Option<RunStanding>,
+    /// The last restore; absent when there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) restore: Option<RunStanding>,
     /// How old the duplicate of each table is; absent where the plan or its Redis cannot be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) duplicates: Option<Vec<Age>>,
@@ -73,6 +77,9 @@ pub(crate) struct RunStanding {
     pub(crate) rejects: u64,
     /// Per route.
     pub(crate) routes: Vec<RouteStanding>,
+    /// Per table, of a restore.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) tables: Vec<TableStanding>,
     /// What went wrong in partitions that are not done.
     pub(crate) errors: Vec<PartitionError>,
     /// The summary it left, when it ended.
@@ -112,14 +119,34 @@ pub(crate) struct PartitionError {
 impl StatusReport {
     /// Reads the last run of the state folder; `routes` limits what is listed when it is not empty.
     pub(crate) async fn read(state: &Path, routes: &[String]) -> Result<Self> {
-        let report =
-            |run| Self { command: "status", state: state.to_owned(), run, duplicates: None };
-        let Some(journal) = Journal::open_read_only(state).await.map_err(from_journal)? else {
-            return Ok(report(None));
+        let mut report = Self {
+            command: "status",
+            state: state.to_owned(),
+            run: None,
+            restore: None,
+            duplicates: None,
         };
-        let standing = read_last(&journal, state, routes).await;
+        let Some(journal) = Journal::open_read_only(state).await.map_err(from_journal)? else {
+            return Ok(report);
+        };
+        let read = report.read_runs(&journal, routes).await;
         journal.close().await;
-        standing.map(report)
+        read.map(|()| report)
+    }
+
+    async fn read_runs(&mut self, journal: &Journal, routes: &[String]) -> Result<()> {
+        self.run = read_last(journal, &self.state, routes, &COMMANDS).await?;
+        let restore = read_last(journal, &self.state, routes, &[crate::restore::COMMAND]).await?;
+        if let Some(mut run) = restore {
+            let mut tables = standings(journal, &run.run_id).await?;
+            tables.retain(|table| routes.is_empty() || routes.contains(&table.route));
+            run.rows = tables.iter().map(|table| table.acknowledged).sum();
+            // A restore has streams where a rebuild has partitions.
+            run.routes = Vec::new();
+            run.tables = tables;
+            self.restore = Some(run);
+        }
+        Ok(())
     }
 
     /// Adds how old the duplicates are; a Redis that does not answer soon leaves that unknown.
@@ -149,9 +176,10 @@ async fn read_last(
     journal: &Journal,
     state: &Path,
     routes: &[String],
+    commands: &[&str],
 ) -> Result<Option<RunStanding>> {
     let mut last: Option<RunRecord> = None;
-    for command in COMMANDS {
+    for command in commands {
         let run = journal.latest_run(command).await.map_err(from_journal)?;
         last = last.into_iter().chain(run).max_by_key(|run| run.started_ms);
     }
@@ -162,6 +190,7 @@ async fn read_last(
     let mut partitions = journal.partitions(&run.id).await.map_err(from_journal)?;
     partitions.retain(|record| is_listed(&record.partition.route));
     let holder = (run.status == RunStatus::Running).then(|| holder(state)).flatten();
+    let holder = holder.filter(|pid| is_at(*pid, &run.command));
     let age = journal_age(journal.path());
     Ok(Some(RunStanding::of(&run, &records, &partitions, holder, age)))
 }
@@ -196,6 +225,7 @@ impl RunStanding {
             rejects: routes.iter().map(|route| route.rejects).sum(),
             errors: errors(partitions),
             routes,
+            tables: Vec::new(),
             summary: run.summary.as_deref().and_then(|text| serde_json::from_str(text).ok()),
         }
     }
@@ -253,6 +283,14 @@ fn holder(state: &Path) -> Option<u32> {
         Err(_) => kill(Pid::from_raw(i32::try_from(pid).ok()?), None).is_ok(),
     };
     holds.then_some(pid)
+}
+
+/// Whether a process was started with the first word of a command, for example `restore`; a state folder may have
+/// unfinished runs of several. What the kernel does not tell is believed.
+fn is_at(pid: u32, command: &str) -> bool {
+    let Ok(line) = fs::read(format!("/proc/{pid}/cmdline")) else { return true };
+    let verb = command.split(' ').next().unwrap_or_default();
+    line.split(|byte| *byte == 0).any(|word| word == verb.as_bytes())
 }
 
 /// Whether a line of `/proc/locks`, for example `1: FLOCK ADVISORY WRITE 6537 fe:00:1006 0 EOF`, is that lock.

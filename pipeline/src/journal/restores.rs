@@ -158,6 +158,16 @@ impl Journal {
         self.all(found, restore)
     }
 
+    /// Returns the newest restore of a route, whatever became of its run.
+    pub async fn latest_restore(&self, route: &str) -> Result<Option<RestoreRecord>> {
+        let found =
+            sqlx::query("SELECT * FROM restore_table WHERE route = ? ORDER BY rowid DESC LIMIT 1")
+                .bind(route)
+                .fetch_optional(self.pool())
+                .await;
+        self.one(found, restore)
+    }
+
     /// Moves the restore of a table on, and keeps its findings.
     pub async fn step_restore(&self, record: &mut RestoreRecord, to: TableStage) -> Result<()> {
         let operation = "record how far the restore is";
@@ -228,6 +238,17 @@ impl Journal {
             .map_err(&failed)?;
         }
         self.commit_write(transaction, operation).await
+    }
+
+    /// Returns the jobs of a table, in the order they were first asked for.
+    pub async fn jobs(&self, run_id: &str, route: &str) -> Result<Vec<JobRecord>> {
+        let found =
+            sqlx::query("SELECT * FROM restore_job WHERE run_id = ? AND route = ? ORDER BY rowid")
+                .bind(run_id)
+                .bind(route)
+                .fetch_all(self.pool())
+                .await;
+        self.all(found, job)
     }
 
     /// Returns the job for a purpose.

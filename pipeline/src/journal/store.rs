@@ -72,6 +72,18 @@ impl Journal {
         self.one(found, row::run)
     }
 
+    /// Returns the runs of a command, oldest first, that began a partition which is neither done nor voided.
+    pub async fn runs_with_unfinished(&self, command: &str) -> Result<Vec<RunRecord>> {
+        let found = sqlx::query(
+            "SELECT * FROM run WHERE command = ? AND EXISTS (SELECT 1 FROM partition WHERE run_id = run.id \
+             AND status NOT IN ('done', 'void') AND epoch > 0) ORDER BY rowid",
+        )
+        .bind(command)
+        .fetch_all(self.pool())
+        .await;
+        self.all(found, row::run)
+    }
+
     /// Records how a run stands now.
     pub async fn set_run_status(
         &self,

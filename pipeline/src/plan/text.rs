@@ -7,7 +7,8 @@ use crate::lane::BATCHES_ALIVE;
 use schemas::duration;
 use std::fmt::Write;
 
-fn mib(bytes: u64) -> String {
+/// Writes bytes in MiB.
+pub(crate) fn mib(bytes: u64) -> String {
     format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }
 

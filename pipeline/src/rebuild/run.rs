@@ -290,11 +290,31 @@ impl Run {
                 exits.push(Exit::Objective);
             }
         }
-        if let Err(error) = self.store_end(&summary, is_complete).await {
-            exits.push(Exit::of_kind(error.kind()));
-            findings.errors.push(error);
+        let mut summary = summary;
+        match self.store_end(&summary, is_complete).await {
+            // Only now: a run that the journal does not call done may still have to read it.
+            Ok(()) if status == RunEnd::Done => summary.warnings.extend(self.discard().await),
+            Ok(()) => {}
+            Err(error) => {
+                exits.push(Exit::of_kind(error.kind()));
+                findings.errors.push(error);
+            }
         }
         Ended { summary: Some(summary), exits, errors: findings.errors }
+    }
+
+    /// Removes what the sources made for this run alone; says what stays until it expires.
+    async fn discard(&self) -> Vec<String> {
+        let mut left = Vec::new();
+        for route in &self.engine.routes {
+            if let Err(error) = route.source.discard().await {
+                let name = route.name();
+                left.push(format!(
+                    "route {name}: {error}; the result of its query expires by itself"
+                ));
+            }
+        }
+        left
     }
 
     async fn store_end(&self, summary: &Summary, is_complete: bool) -> stages::Result<()> {

@@ -8,6 +8,9 @@ use schemas::manifest::{Manifest, Run, Version};
 use serde::{Deserialize, Serialize};
 use stages::{Error, Kind, Result};
 
+/// BigQuery's name for rows that are in no table partition yet.
+pub(super) const UNPARTITIONED: &str = "__UNPARTITIONED__";
+
 /// Table partitions to restore, by name: from and to, both included.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartitionRange {
@@ -81,6 +84,18 @@ pub(super) struct Chosen {
     pub(super) expired: Vec<String>,
     /// Table partitions that did not exist then.
     pub(super) later: Vec<String>,
+    /// Whether rows without a table partition are left out.
+    pub(super) left_unpartitioned: bool,
+}
+
+impl Chosen {
+    /// Leaves out the rows that had no table partition yet.
+    pub(super) fn leave_out_unpartitioned(&mut self) {
+        let before = self.taken.len();
+        self.taken
+            .retain(|taken| taken.table_partition != UNPARTITIONED || taken.version.rows == 0);
+        self.left_unpartitioned = self.taken.len() < before;
+    }
 }
 
 /// Chooses from all manifests that the record of the last backup names.
@@ -204,6 +219,7 @@ mod tests {
             watermark: None,
             table_partitions: manifests.iter().map(entry).collect(),
             held: Vec::new(),
+            census: None,
             check: String::new(),
         }
     }

@@ -54,7 +54,10 @@ impl Commits {
         let mut waiting = std::mem::take(&mut self.waiting);
         self.bytes = 0;
         while !waiting.is_empty() {
-            let rest = waiting.split_off(waiting.len().min(STREAMS_MAX));
+            // One call commits streams of one table.
+            let table = table_of(&waiting[0]).to_owned();
+            let same = waiting.iter().take_while(|stream| table_of(stream) == table).count();
+            let rest = waiting.split_off(same.min(STREAMS_MAX));
             if let CommitEnd::Lost(stream) = self.unit(waiting).await? {
                 return Ok(CommitEnd::Lost(stream));
             }
@@ -148,6 +151,11 @@ impl Commits {
         }
         self.shared.journal.put_streams(streams).await.map_err(from_journal)
     }
+}
+
+/// The table that a stream is of, as its name says.
+fn table_of(stream: &StreamRecord) -> &str {
+    stream.stream.as_deref().and_then(|name| name.split_once("/streams/")).unwrap_or_default().0
 }
 
 enum Step {

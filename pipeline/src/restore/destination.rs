@@ -3,9 +3,10 @@
 //! Invariant: what this run changes on a table that was there before (the filter that queries need) is journaled first
 //! and put back at the end.
 
+use super::choose::UNPARTITIONED;
 use super::run::Proof;
 use super::staging::{differs, make};
-use super::table::{Table, Way};
+use super::table::{Part, Table, Way};
 use super::{Shared, prove, target, way};
 use crate::lane::now_ms;
 use serde_json::{Map, json};
@@ -115,6 +116,11 @@ pub(super) async fn prove_destination(
 async fn prove_partitions(shared: &Arc<Shared>, table: &Table) -> Result<u64> {
     let counted =
         way::partition_rows(shared, &table.dataset, &table.table, &table.choice.location).await?;
+    let is_unpartitioned = |part: &Part| part.table_partition == UNPARTITIONED && part.rows > 0;
+    if table.choice.by_arrival && table.choice.parts.iter().any(is_unpartitioned) {
+        // Those rows are in the table partition of the day they were copied; the table had none before.
+        return Ok(counted.values().sum());
+    }
     let mut total = 0;
     for part in table.choice.parts.iter().filter(|part| part.rows > 0) {
         total += counted.get(&part.table_partition).copied().unwrap_or(0);

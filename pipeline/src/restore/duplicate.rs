@@ -3,12 +3,15 @@
 //! Invariant: nothing is found by SCAN here, and nothing is believed that does not match its check; what is missing
 //! or altered is named.
 
+use futures::stream::{self, StreamExt};
 use schemas::Plan;
 use schemas::manifest::{Keys, Manifest, ManifestError, Run, RunPartition, TableRecord, Version};
 use stages::connect::redis::Endpoint;
 use stages::extract::redis_values::RedisValues;
 use stages::{Error, Kind, Result};
 
+/// Manifests read at once.
+const MANIFESTS_AT_ONCE: usize = 16;
 /// Keys asked for at once.
 const KEYS_MAX: usize = 500;
 /// What is named of many damaged things before it is only counted.
@@ -90,6 +93,25 @@ impl Duplicate {
             )));
         }
         Ok(manifest)
+    }
+
+    /// Returns every manifest that the record of a backup names, in its order; all that is damaged is named at once.
+    pub(super) async fn manifests(&self, run: &Run) -> Result<Vec<Manifest>> {
+        let found: Vec<Result<Manifest>> = stream::iter(&run.table_partitions)
+            .map(|entry| self.manifest(entry))
+            .buffered(MANIFESTS_AT_ONCE)
+            .collect()
+            .await;
+        let mut manifests = Vec::with_capacity(found.len());
+        let mut broken = Vec::new();
+        for manifest in found {
+            match manifest {
+                Ok(manifest) => manifests.push(manifest),
+                Err(error) if error.kind() == Kind::Difference => broken.push(error.to_string()),
+                Err(error) => return Err(error),
+            }
+        }
+        if broken.is_empty() { Ok(manifests) } else { Err(damaged(named(&broken))) }
     }
 
     /// Returns a recorded table.

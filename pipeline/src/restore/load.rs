@@ -7,6 +7,7 @@ use super::blocks::{Reader, whole_blocks};
 use super::choose::Taken;
 use super::commit::{CommitEnd, Commits};
 use super::duplicate::damaged;
+use super::rows::{self, Counted, RowSource};
 use super::stage::StreamStage;
 use super::table::Table;
 use super::{PAUSE_MAX, PAUSE_MIN, Shared};
@@ -14,6 +15,7 @@ use crate::checkpoint::Counts;
 use crate::journal::StreamRecord;
 use crate::lane::now_ms;
 use crate::outcome::from_journal;
+use crate::spool::Cut;
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 use schemas::Digest;
@@ -30,6 +32,8 @@ use tokio::task::JoinSet;
 const NOTE_EVERY: Duration = Duration::from_secs(1);
 /// Streams one table partition may use up in one process.
 const REPLACED_MAX: u32 = 5;
+/// What a row weighs before any was read; it only orders lanes and commits.
+const ROW_BYTES_GUESS: u64 = 500;
 
 /// What a lane needs of its table.
 #[derive(Clone)]
@@ -39,12 +43,34 @@ pub(super) struct Lane {
     pub(super) values: RedisValues,
     pub(super) keys: Keys,
     pub(super) write: WriteTable,
+    /// Whether each table partition has a staging table of its own.
+    pub(super) by_arrival: bool,
     /// The schema of the table in arrow, and its message.
     pub(super) schema: SchemaRef,
     pub(super) schema_message: Bytes,
     /// Names the recorded table whose schema that is.
     pub(super) schema_hash: String,
+    /// Number of the staging table.
+    pub(super) staging: u32,
 }
+
+/// What a lane carries into one stream.
+enum Work {
+    Blocks(Taken),
+    Rows(Box<RowSource>, Cut),
+}
+
+impl Work {
+    fn bytes(&self) -> u64 {
+        match self {
+            Self::Blocks(taken) => taken.version.stored_bytes,
+            Self::Rows(_, cut) => cut.rows.saturating_mul(ROW_BYTES_GUESS),
+        }
+    }
+}
+
+/// A stream that is filled; what was counted of its rows is journaled before it.
+type Filled = (StreamRecord, u64, Option<Counted>);
 
 /// How loading ended.
 pub(super) enum Loaded {
@@ -55,21 +81,21 @@ pub(super) enum Loaded {
 }
 
 /// Loads every table partition that is not committed yet, and commits in units.
-pub(super) async fn load(lane: &Lane, table: &Table) -> std::result::Result<Loaded, Vec<Error>> {
+pub(super) async fn load(
+    lane: &Lane,
+    table: &mut Table,
+) -> std::result::Result<Loaded, Vec<Error>> {
     let shared = &lane.shared;
     let streams = table.streams(shared).await.map_err(|error| vec![error])?;
     let mut commits = Commits::new(Arc::clone(shared), lane.write.clone());
     let mut waiting = Vec::new();
     for stream in streams {
-        let taken = table.taken.iter().find(|t| t.table_partition == stream.table_partition);
-        match (stream.status, taken) {
+        match (stream.status, work_of(table, &stream)) {
             (StreamStage::Committed, _) => {}
-            (StreamStage::Finalized | StreamStage::Committing, Some(taken)) => {
-                commits.add(stream, taken.version.stored_bytes);
+            (StreamStage::Finalized | StreamStage::Committing, Some(work)) => {
+                commits.add(stream, work.bytes());
             }
-            (StreamStage::Planned | StreamStage::Open, Some(taken)) => {
-                waiting.push((stream, taken.clone()));
-            }
+            (StreamStage::Planned | StreamStage::Open, Some(work)) => waiting.push((stream, work)),
             (_, None) => {
                 let name = &stream.table_partition;
                 let message =
@@ -79,21 +105,23 @@ pub(super) async fn load(lane: &Lane, table: &Table) -> std::result::Result<Load
         }
     }
     // The largest first, so that lanes end together.
-    waiting.sort_by_key(|(_, taken)| taken.version.stored_bytes);
+    waiting.sort_by_key(|(_, work)| work.bytes());
     let mut failures = Vec::new();
     let mut lanes = JoinSet::new();
     loop {
         while lanes.len() < shared.lanes && failures.iter().all(is_of_one_partition) {
-            let Some((stream, taken)) = waiting.pop() else { break };
+            let Some((stream, work)) = waiting.pop() else { break };
             let lane = lane.clone();
-            lanes.spawn(async move {
-                let bytes = taken.version.stored_bytes;
-                fill(&lane, &taken, stream).await.map(|stream| (stream, bytes))
-            });
+            lanes.spawn(async move { carry(&lane, work, stream).await });
         }
         match lanes.join_next().await {
             None => break,
-            Some(Ok(Ok((stream, bytes)))) => commits.add(stream, bytes),
+            Some(Ok(Ok((stream, bytes, counted)))) => {
+                if let Some(counted) = counted {
+                    note_rows(lane, table, &stream, counted).await.map_err(|error| vec![error])?;
+                }
+                commits.add(stream, bytes);
+            }
             Some(Ok(Err(error))) => failures.push(error),
             Some(Err(error)) => {
                 failures.push(Error::new(Kind::Internal, "a lane panicked").with_source(error));
@@ -115,13 +143,46 @@ pub(super) async fn load(lane: &Lane, table: &Table) -> std::result::Result<Load
     }
 }
 
+/// What a stream is to be filled with; `None` where that is not there any more.
+fn work_of(table: &Table, stream: &StreamRecord) -> Option<Work> {
+    let name = &stream.table_partition;
+    if let Some(source) = &table.rows {
+        return Some(Work::Rows(Box::new(source.clone()), table.cut_of(name)?.clone()));
+    }
+    let taken = table.taken.iter().find(|taken| taken.table_partition == *name)?;
+    Some(Work::Blocks(taken.clone()))
+}
+
+async fn carry(lane: &Lane, work: Work, stream: StreamRecord) -> Result<Filled> {
+    let bytes = work.bytes();
+    match work {
+        Work::Blocks(taken) => Ok((fill(lane, &taken, stream).await?, bytes, None)),
+        Work::Rows(source, cut) => {
+            let (stream, counted) = rows::fill(lane, &source, &cut, stream).await?;
+            Ok((stream, counted.bytes, Some(counted)))
+        }
+    }
+}
+
+/// Rejects and what else was counted are journaled before the stream is complete, so that they cannot be forgotten.
+async fn note_rows(
+    lane: &Lane,
+    table: &mut Table,
+    stream: &StreamRecord,
+    counted: Counted,
+) -> Result<()> {
+    table.findings.counted.insert(stream.table_partition.clone(), counted);
+    table.note(&lane.shared).await?;
+    lane.note(stream).await
+}
+
 /// Damage concerns one table partition; the others are still looked at, so that all damage is named at once.
 fn is_of_one_partition(error: &Error) -> bool {
     error.kind() == Kind::Difference
 }
 
 /// Why an attempt at a stream ended.
-enum Ended {
+pub(super) enum Ended {
     /// The stream is of no use any more.
     Replace(&'static str),
     Failed(Error),
@@ -186,7 +247,7 @@ async fn attempt(
     let name = if let Some(name) = &stream.stream {
         name.clone()
     } else {
-        let name = lane.write.create_stream().await?;
+        let name = lane.write_of(&taken.table_partition).create_stream().await?;
         stream.stream = Some(name.clone());
         stream.attempt += 1;
         stream.status = StreamStage::Open;
@@ -311,7 +372,16 @@ fn check_digest(taken: &Taken, found: Digest) -> Result<()> {
 }
 
 impl Lane {
-    async fn note(&self, stream: &StreamRecord) -> Result<()> {
+    /// The staging table that takes the rows of a table partition.
+    fn write_of(&self, partition: &str) -> WriteTable {
+        if self.by_arrival {
+            self.write.suffixed(&format!("_{partition}"))
+        } else {
+            self.write.clone()
+        }
+    }
+
+    pub(super) async fn note(&self, stream: &StreamRecord) -> Result<()> {
         let one = std::slice::from_ref(stream);
         self.shared.journal.put_streams(one).await.map_err(from_journal)
     }

@@ -11,20 +11,26 @@ mod choose;
 mod commit;
 mod destination;
 mod duplicate;
+pub mod forecast;
+mod guards;
 mod load;
 mod open;
 mod prove;
 mod publish;
+mod rows;
 mod run;
 mod scan;
 pub mod stage;
 mod staging;
+pub mod standing;
 mod table;
 mod target;
+mod time_travel;
 mod told;
 mod way;
 
 pub use choose::PartitionRange;
+pub(crate) use rows::held_in;
 
 use crate::cpu::CpuPool;
 use crate::journal::Journal;
@@ -61,6 +67,9 @@ pub struct Asked {
     pub from_scan: bool,
     /// Tables whose copies are taken although they were created anew.
     pub accept_recreated: Vec<String>,
+    /// Tables that are restored without the row access policies they had.
+    #[serde(default)]
+    pub accept_no_row_policies: Vec<String>,
 }
 
 /// How a restore was asked for.

@@ -4,17 +4,20 @@
 
 use super::choose::{Taken, Wanted, choose};
 use super::duplicate::{Duplicate, damaged, named};
+use super::rows::open_rows;
 use super::run::definition;
 use super::stage::TableStage;
-use super::table::{Choice, Findings, Part, Table, Way};
+use super::table::{Choice, Findings, Part, Table, Way, recorded_stagings};
+use super::way::Shape;
 use super::{COMMAND, Options, Shared, scan, target};
 use crate::journal::{Journal, NewRoute, NewRun, RestoreRecord, RunRecord, RunStatus};
 use crate::lane::now_ms;
+use crate::ledger::io_error;
 use crate::outcome::from_journal;
+use crate::spool;
 use crate::summarize::rfc3339;
-use futures::stream::{self, StreamExt};
 use schemas::manifest::{Manifest, Run, TableRecord};
-use schemas::plan::Origin;
+use schemas::plan::{Layout, Origin};
 use schemas::{Plan, Route};
 use serde_json::Value;
 use stages::connect::bigquery::BigQuery;
@@ -22,9 +25,6 @@ use stages::transform::arrow_rows::CUT_VERSION;
 use stages::{Error, Kind, Result};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-
-/// Manifests read at once.
-const MANIFESTS_AT_ONCE: usize = 16;
 
 /// Finds the unfinished run or makes a new one. Returns it and whether it is resumed.
 pub(super) async fn open_run(
@@ -42,8 +42,11 @@ pub(super) async fn open_run(
     match journal.unfinished_run(COMMAND).await.map_err(from_journal)? {
         Some(run) if options.fresh => {
             for restore in journal.restores(&run.id).await.map_err(from_journal)? {
-                bigquery.delete_table(staging_dataset, &restore.staging).await?;
+                for staging in recorded_stagings(&restore) {
+                    bigquery.delete_table(staging_dataset, &staging).await?;
+                }
             }
+            forget_spools(options, &run.id)?;
             let status = RunStatus::Abandoned;
             let ended = Some(now_ms());
             journal.set_run_status(&run.id, status, ended, None).await.map_err(from_journal)?;
@@ -88,6 +91,17 @@ pub(super) async fn open_run(
     Ok((run, false))
 }
 
+/// Removes what a run that is given up had spooled.
+pub(super) fn forget_spools(options: &Options, run_id: &str) -> Result<()> {
+    let folder = spool::folder(&options.state, run_id);
+    match std::fs::remove_dir_all(&folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(io_error("remove", &folder, error))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Opens the table of a route: as the journal has it, or chosen now.
 pub(super) async fn open_table(
     shared: &Arc<Shared>,
@@ -96,6 +110,9 @@ pub(super) async fn open_table(
     route: &Route,
     index: usize,
 ) -> Result<Table> {
+    if route.layout != Layout::Blocks {
+        return open_rows(shared, plan, options, route, index).await;
+    }
     let Origin::Table { schema: dataset, table, .. } = &route.origin else {
         return Err(Error::new(Kind::Config, format!("route {} names no table", route.name)));
     };
@@ -118,25 +135,11 @@ pub(super) async fn open_table(
     Ok(Table { index, ..opened })
 }
 
-/// Reads the record of the last backup and every manifest it names; all that is damaged is named at once.
+/// Reads the record of the last backup and every manifest it names.
 async fn read(shared: &Shared, duplicate: &Duplicate) -> Result<(Run, Vec<Manifest>)> {
     let run = shared.patiently(|| duplicate.run()).await?;
-    let entries = run.table_partitions.clone();
-    let found: Vec<Result<Manifest>> = stream::iter(&entries)
-        .map(|entry| duplicate.manifest(entry))
-        .buffered(MANIFESTS_AT_ONCE)
-        .collect()
-        .await;
-    let mut manifests = Vec::with_capacity(found.len());
-    let mut broken = Vec::new();
-    for manifest in found {
-        match manifest {
-            Ok(manifest) => manifests.push(manifest),
-            Err(error) if error.kind() == Kind::Difference => broken.push(error.to_string()),
-            Err(error) => return Err(error),
-        }
-    }
-    if broken.is_empty() { Ok((run, manifests)) } else { Err(damaged(named(&broken))) }
+    let manifests = duplicate.manifests(&run).await?;
+    Ok((run, manifests))
 }
 
 /// Says which copies are older than the backup, because the source had lost rows of them by then.
@@ -164,7 +167,14 @@ pub(super) struct Opening<'a> {
     pub(super) route: &'a Route,
     pub(super) dataset: &'a str,
     pub(super) table: &'a str,
-    duplicate: &'a Duplicate,
+    pub(super) duplicate: &'a Duplicate,
+}
+
+/// The error of a record of ours that is no JSON any more.
+pub(super) fn unreadable(error: serde_json::Error) -> Error {
+    Error::new(Kind::Internal, "a restore in the journal cannot be read")
+        .with_hint("start over: rekindle restore bigquery --fresh")
+        .with_source(error)
 }
 
 impl Opening<'_> {
@@ -175,11 +185,6 @@ impl Opening<'_> {
 
     /// Takes up what an earlier attempt chose; its versions must still be there.
     async fn take_up(&self, record: RestoreRecord, manifests: &[Manifest]) -> Result<Table> {
-        let unreadable = |error| {
-            Error::new(Kind::Internal, "a restore in the journal cannot be read")
-                .with_hint("start over: rekindle restore bigquery --fresh")
-                .with_source(error)
-        };
         let choice: Choice = serde_json::from_str(&record.choice).map_err(unreadable)?;
         let findings: Findings = serde_json::from_str(&record.findings).map_err(unreadable)?;
         let mut taken = Vec::with_capacity(choice.parts.len());
@@ -217,7 +222,7 @@ impl Opening<'_> {
         Ok(table)
     }
 
-    fn check_table(&self, run: &Run) -> Result<()> {
+    pub(super) fn check_table(&self, run: &Run) -> Result<()> {
         let name = self.name();
         if run.table == name {
             return Ok(());
@@ -276,8 +281,9 @@ impl Opening<'_> {
         self.check_range(is_partitioned, &chosen.taken)?;
         let location = self.location(recorded.location.as_deref()).await?;
         let existing = self.existing().await?;
-        let (way, replaces) =
-            self.way(existing.as_ref(), &location, is_partitioned, &mut chosen).await?;
+        let shape = Shape::of(&recorded);
+        let (way, replaces) = self.way(existing.as_ref(), &location, shape, &mut chosen).await?;
+        let policies = self.guard(&recorded, existing.as_ref(), way).await?;
         self.check_blocks(&chosen.taken).await?;
         let part = |taken: &Taken| Part {
             table_partition: taken.table_partition.clone(),
@@ -285,9 +291,10 @@ impl Opening<'_> {
             rows: taken.version.rows,
             digest: taken.version.digest.clone(),
         };
-        let mut findings =
-            Findings { makes_destination: existing.is_none(), ..Findings::default() };
+        let makes_destination = self.makes_destination(existing.as_ref()).await?;
+        let mut findings = Findings { makes_destination, ..Findings::default() };
         findings.warnings = self.warnings(existing.as_ref(), &chosen, &recorded, way).await;
+        findings.warnings.extend(policies);
         findings.warnings.extend(held(run, &chosen.taken));
         let choice = Choice {
             way,
@@ -297,8 +304,11 @@ impl Opening<'_> {
             parts: chosen.taken.iter().map(part).collect(),
             expired: chosen.expired,
             as_of_us: Some(asked.as_of_us.unwrap_or_else(|| run.data_as_of_us())),
+            by_arrival: target::is_by_arrival(&recorded.resource),
             row_key: self.route.backup.row_key.clone().filter(|_| way == Way::Rows),
             cut: CUT_VERSION,
+            spool: None,
+            recorded: None,
         };
         let record = RestoreRecord {
             run_id: self.shared.run_id.clone(),
@@ -314,7 +324,7 @@ impl Opening<'_> {
         Ok(table)
     }
 
-    fn table(
+    pub(super) fn table(
         &self,
         recorded: TableRecord,
         taken: Vec<Taken>,
@@ -330,18 +340,40 @@ impl Opening<'_> {
             duplicate: self.duplicate.clone(),
             recorded,
             taken,
+            rows: None,
             choice,
             findings,
             record,
         }
     }
 
-    async fn existing(&self) -> Result<Option<Value>> {
+    /// Whether the destination is this run's to make, or was made empty by one before it.
+    pub(super) async fn makes_destination(&self, existing: Option<&Value>) -> Result<bool> {
+        match existing {
+            None => Ok(true),
+            Some(resource) => Ok(target::rows(resource) == 0 && self.is_made_before().await?),
+        }
+    }
+
+    /// Whether a run that was given up has made the destination and never published into it: then it lacks what is
+    /// put back after the proof.
+    async fn is_made_before(&self) -> Result<bool> {
+        let journal = &self.shared.journal;
+        let last = journal.latest_restore(&self.route.name).await.map_err(from_journal)?;
+        let is_made = |record: RestoreRecord| {
+            let findings: Option<Findings> = serde_json::from_str(&record.findings).ok();
+            record.stage < TableStage::Published
+                && findings.is_some_and(|findings| findings.makes_destination)
+        };
+        Ok(last.is_some_and(is_made))
+    }
+
+    pub(super) async fn existing(&self) -> Result<Option<Value>> {
         let bigquery = &self.shared.bigquery;
         self.shared.patiently(|| bigquery.table(self.dataset, self.table)).await
     }
 
-    async fn location(&self, recorded: Option<&str>) -> Result<String> {
+    pub(super) async fn location(&self, recorded: Option<&str>) -> Result<String> {
         let bigquery = &self.shared.bigquery;
         let facts = self.shared.patiently(|| bigquery.dataset(self.dataset)).await?;
         facts

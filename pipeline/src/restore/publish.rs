@@ -3,8 +3,9 @@
 //! Invariant: a job's id is journaled before BigQuery is asked; a job that failed had no effect, and the next one for
 //! the same purpose has another id. So each purpose takes effect at most once.
 
+use super::choose::UNPARTITIONED;
 use super::stage::JobStage;
-use super::table::{Table, Way, to_json};
+use super::table::{Part, Table, Way, to_json};
 use super::{PAUSE_MAX, PAUSE_MIN, Shared, quoted, target};
 use crate::journal::JobRecord;
 use crate::outcome::from_journal;
@@ -33,39 +34,32 @@ pub(super) async fn publish(shared: &Shared, table: &mut Table) -> Result<()> {
     Ok(())
 }
 
+/// What became of the copy of one table partition.
+struct Copied<'a> {
+    part: &'a Part,
+    /// The job, unless the table partition got rows since the loss.
+    job: Option<Value>,
+}
+
 /// One copy per table partition; each is atomic, all together are not.
 async fn publish_partitions(shared: &Shared, table: &mut Table) -> Result<()> {
-    let shared_table = &*table;
-    let replaces = table.choice.replaces;
-    let parts = table.choice.parts.iter().filter(|part| part.rows > 0);
-    let jobs: Vec<(u64, bool, Option<Value>)> = stream::iter(parts)
-        .map(|part| async move {
-            let id = part.table_partition.as_str();
-            let copy = copy(shared, shared_table, Some(id), replaces);
-            match run_job(shared, shared_table, &format!("publish {id}"), &copy).await? {
-                Ok(job) => Ok((part.rows, true, Some(job))),
-                // Rows were written there since the loss; without a key they cannot be told from restored ones.
-                Err(error) if is_occupied(&error) && !replaces => Ok((part.rows, false, None)),
-                Err(error) => Err(error),
-            }
-        })
-        .buffered(JOBS_AT_ONCE)
-        .try_collect()
-        .await?;
-    let names: Vec<String> = table
-        .choice
-        .parts
-        .iter()
-        .filter(|part| part.rows > 0)
-        .zip(&jobs)
-        .filter(|(_, (_, is_written, _))| !is_written)
-        .map(|(part, _)| part.table_partition.clone())
-        .collect();
-    let sum = |of: bool| jobs.iter().filter(|job| job.1 == of).map(|job| job.0).sum();
-    (table.findings.written, table.findings.kept) = (sum(true), sum(false));
-    for job in jobs.iter().filter_map(|job| job.2.as_ref()) {
+    let (choice, this) = (table.choice.clone(), &*table);
+    let filled = choice.parts.iter().filter(|part| part.rows > 0);
+    // What had no table partition is appended to that of today, which must have been filled by then.
+    let (last, first): (Vec<&Part>, Vec<&Part>) =
+        filled.partition(|part| choice.by_arrival && part.table_partition == UNPARTITIONED);
+    let mut copied = copy_parts(shared, this, first).await?;
+    copied.extend(copy_parts(shared, this, last).await?);
+    let rows = |is_written: bool| {
+        let same = copied.iter().filter(|copied| copied.job.is_some() == is_written);
+        same.map(|copied| copied.part.rows).sum()
+    };
+    (table.findings.written, table.findings.kept) = (rows(true), rows(false));
+    for job in copied.iter().filter_map(|copied| copied.job.as_ref()) {
         note_end(table, job);
     }
+    let kept = copied.iter().filter(|copied| copied.job.is_none());
+    let names: Vec<String> = kept.map(|copied| copied.part.table_partition.clone()).collect();
     if !names.is_empty() {
         table.findings.warnings.push(format!(
             "table partitions {} got rows since the loss and were left as they are: name a row_key in the plan to fill them row by row, or --replace",
@@ -73,6 +67,28 @@ async fn publish_partitions(shared: &Shared, table: &mut Table) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+async fn copy_parts<'a>(
+    shared: &Shared,
+    table: &Table,
+    parts: Vec<&'a Part>,
+) -> Result<Vec<Copied<'a>>> {
+    let replaces = table.choice.replaces;
+    stream::iter(parts)
+        .map(|part| async move {
+            let id = part.table_partition.as_str();
+            let copy = copy(shared, table, Some(id), replaces);
+            match run_job(shared, table, &format!("publish {id}"), &copy).await? {
+                Ok(job) => Ok(Copied { part, job: Some(job) }),
+                // Rows were written there since the loss; without a key they cannot be told from restored ones.
+                Err(error) if is_occupied(&error) && !replaces => Ok(Copied { part, job: None }),
+                Err(error) => Err(error),
+            }
+        })
+        .buffered(JOBS_AT_ONCE)
+        .try_collect()
+        .await
 }
 
 /// Inserts the rows whose key is absent, in one statement.
@@ -143,16 +159,28 @@ pub(super) async fn check_row_key(shared: &Shared, table: &Table) -> Result<()> 
 
 fn copy(shared: &Shared, table: &Table, partition: Option<&str>, replaces: bool) -> Value {
     let project = shared.bigquery.project();
-    let decorated = |name: &str| match partition {
-        Some(id) => format!("{name}${id}"),
-        None => name.to_owned(),
+    let (choice, staging) = (&table.choice, &table.record.staging);
+    let decorated = |name: &str, id: &str| format!("{name}${id}");
+    let appends = choice.by_arrival && partition == Some(UNPARTITIONED);
+    let (from, to) = match partition {
+        None => (staging.clone(), table.table.clone()),
+        Some(id) if appends => (choice.staging_of(staging, id), table.table.clone()),
+        Some(id) if choice.by_arrival => {
+            (choice.staging_of(staging, id), decorated(&table.table, id))
+        }
+        Some(id) => (decorated(staging, id), decorated(&table.table, id)),
     };
-    let reference = |dataset: &str, name: &str| json!({"projectId": project, "datasetId": dataset, "tableId": decorated(name)});
+    let reference = |dataset: &str, name: &str| json!({"projectId": project, "datasetId": dataset, "tableId": name});
+    let disposition = match (appends, replaces) {
+        (true, _) => "WRITE_APPEND",
+        (false, true) => "WRITE_TRUNCATE",
+        (false, false) => "WRITE_EMPTY",
+    };
     let mut copy = json!({
-        "sourceTable": reference(&shared.staging_dataset, &table.record.staging),
-        "destinationTable": reference(&table.dataset, &table.table),
+        "sourceTable": reference(&shared.staging_dataset, &from),
+        "destinationTable": reference(&table.dataset, &to),
         "createDisposition": "CREATE_NEVER",
-        "writeDisposition": if replaces { "WRITE_TRUNCATE" } else { "WRITE_EMPTY" },
+        "writeDisposition": disposition,
     });
     if let Some(key) = &table.recorded.kms_key_name {
         copy["destinationEncryptionConfiguration"] = json!({"kmsKeyName": key});

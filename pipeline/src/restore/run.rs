@@ -5,6 +5,7 @@
 
 use super::choose::PartitionRange;
 use super::destination::{prepare_destination, prove_destination, put_back};
+use super::rows::{self, held_in};
 use super::stage::TableStage;
 use super::staging::{drop_staging, stage};
 use super::table::Table;
@@ -38,7 +39,7 @@ pub(super) struct Proof {
 
 pub(super) async fn restore(plan: &Plan, options: &Options, watcher: &dyn Watcher) -> Ended {
     let clock = Instant::now();
-    let (shared, run, mut tables) = match Box::pin(set_up(plan, options, watcher)).await {
+    let (shared, run, mut tables) = match Box::pin(set_up(plan, options)).await {
         Ok(ready) => ready,
         Err(errors) => {
             let exits = errors.iter().map(|error| Exit::of_kind(error.kind())).collect();
@@ -93,11 +94,7 @@ pub(super) async fn restore(plan: &Plan, options: &Options, watcher: &dyn Watche
 
 type Ready = (Arc<Shared>, crate::journal::RunRecord, Vec<Table>);
 
-async fn set_up(
-    plan: &Plan,
-    options: &Options,
-    watcher: &dyn Watcher,
-) -> std::result::Result<Ready, Vec<Error>> {
+async fn set_up(plan: &Plan, options: &Options) -> std::result::Result<Ready, Vec<Error>> {
     let one = |error: Error| vec![error];
     let routes = routes(plan, options)?;
     let section = plan.bigquery.as_ref().ok_or_else(|| one(lacks("[bigquery] section")))?;
@@ -137,8 +134,9 @@ async fn set_up(
         }
     }
     if errors.is_empty() {
-        for table in &mut tables {
-            table.findings.warnings.iter().for_each(|line| watcher.say(line));
+        // Whatever progress is shown: what cannot be put back is named before anything is published.
+        for line in tables.iter().flat_map(|table| &table.findings.warnings) {
+            tracing::warn!("{line}");
         }
         return Ok((shared, run, tables));
     }
@@ -147,6 +145,7 @@ async fn set_up(
         let ended = RunStatus::Abandoned;
         let kept = shared.journal.set_run_status(&run.id, ended, Some(now_ms()), None).await;
         errors.extend(kept.err().map(from_journal));
+        errors.extend(open::forget_spools(options, &run.id).err());
     }
     Err(errors)
 }
@@ -168,13 +167,14 @@ fn routes(plan: &Plan, options: &Options) -> std::result::Result<Vec<Route>, Vec
     };
     let mistakes: Vec<Error> = routes
         .iter()
-        .filter_map(|route| match (&route.origin, route.layout) {
-            _ if !route.uses.backup => Some(refuse(route, "it is no backup route")),
-            (Origin::Table { system: System::BigQuery, .. }, Layout::Blocks) => None,
-            (Origin::Table { system: System::BigQuery, .. }, layout) => {
-                Some(refuse(route, &format!("type {} is not built yet", layout.word())))
-            }
-            _ => Some(refuse(route, "it names no table of bigquery")),
+        .flat_map(|route| match (&route.origin, route.layout) {
+            _ if !route.uses.backup => vec![refuse(route, "it is no backup route")],
+            (Origin::Table { system: System::BigQuery, .. }, Layout::Blocks) => Vec::new(),
+            (Origin::Table { system: System::BigQuery, .. }, layout) => match held_in(layout) {
+                Some(_) => rows::refuse(route, &options.asked),
+                None => vec![refuse(route, &format!("type {} holds no rows", layout.word()))],
+            },
+            _ => vec![refuse(route, "it names no table of bigquery")],
         })
         .collect();
     routes.sort_by_key(|route| route.priority);
@@ -219,6 +219,7 @@ async fn work(
         }
         put_back(shared, table).await.map_err(one)?;
         drop_staging(shared, table).await.map_err(one)?;
+        table.remove_spool().map_err(one)?;
         table.step(shared, TableStage::Complete).await.map_err(one)?;
     }
     shared.counters.enter(table.index, Phase::Done);
@@ -231,8 +232,13 @@ pub(super) fn definition(route: &Route, asked: &Asked) -> String {
     let range =
         range.map_or("all".to_owned(), |PartitionRange { from, to }| format!("{from}..{to}"));
     let as_of = asked.as_of_us.map_or("the last complete backup".to_owned(), |us| us.to_string());
+    // Runs of earlier versions know no such line.
+    let policies = match asked.accept_no_row_policies.join(", ") {
+        named if named.is_empty() => named,
+        named => format!("accept no row policies = {named}\n"),
+    };
     format!(
-        "{}replace = {}\nfill = {}\npartitions = {range}\nas of = {as_of}\nfrom scan = {}\naccept recreated = {}\n",
+        "{}replace = {}\nfill = {}\npartitions = {range}\nas of = {as_of}\nfrom scan = {}\naccept recreated = {}\n{policies}",
         route.definition(),
         asked.replace,
         asked.fill,

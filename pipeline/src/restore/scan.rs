@@ -72,6 +72,7 @@ pub(super) async fn rebuild(duplicate: &Duplicate, table: &str) -> Result<(Run, 
         watermark: None,
         table_partitions: manifests.iter().map(entry).collect(),
         held: Vec::new(),
+        census: None,
         check: String::new(),
     };
     Ok((run, manifests))

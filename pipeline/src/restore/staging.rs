@@ -37,6 +37,8 @@ pub(super) async fn stage(
             }
         }
         _ => {
+            table.count_rows(shared).await.map_err(one)?;
+            table.note(shared).await.map_err(one)?;
             let expected = table.expected(shared).await.map_err(one)?;
             let found = read_staging(shared, table).await.map_err(one)?;
             if found != Some(expected) {
@@ -60,7 +62,7 @@ pub(super) fn differs(what: &str, found: Digest, expected: Digest) -> String {
 }
 
 async fn make_staging(shared: &Arc<Shared>, table: &mut Table) -> Result<()> {
-    let (dataset, name) = (&shared.staging_dataset, &table.record.staging);
+    let dataset = &shared.staging_dataset;
     let location = &table.choice.location;
     let facts = shared.patiently(|| shared.bigquery.ensure_dataset(dataset, location)).await?;
     if !facts.location.eq_ignore_ascii_case(location) {
@@ -74,7 +76,9 @@ async fn make_staging(shared: &Arc<Shared>, table: &mut Table) -> Result<()> {
         );
     }
     let resource = target::staging(&table.recorded, &shared.run_id, now_ms());
-    shared.patiently(|| make(shared, dataset, name, &resource)).await?;
+    for name in &table.stagings() {
+        shared.patiently(|| make(shared, dataset, name, &resource)).await?;
+    }
     table.step(shared, TableStage::Staged).await
 }
 
@@ -96,10 +100,14 @@ pub(super) async fn make(
 
 /// What lanes need; `None` where the staging table is not there.
 async fn lane(shared: &Arc<Shared>, table: &Table) -> Result<Option<Lane>> {
-    let (dataset, name) = (&shared.staging_dataset, &table.record.staging);
-    if shared.patiently(|| shared.bigquery.table(dataset, name)).await?.is_none() {
-        return Ok(None);
+    let dataset = &shared.staging_dataset;
+    let names = table.stagings();
+    for name in &names {
+        if shared.patiently(|| shared.bigquery.table(dataset, name)).await?.is_none() {
+            return Ok(None);
+        }
     }
+    let name = &names[0];
     let options = ReadOptions { streams: 1, ..ReadOptions::default() };
     let session =
         shared.patiently(|| ReadBack::open(&shared.bigquery, dataset, name, &options)).await?;
@@ -109,16 +117,28 @@ async fn lane(shared: &Arc<Shared>, table: &Table) -> Result<Option<Lane>> {
         index: table.index,
         values: table.duplicate.values.clone(),
         keys: table.duplicate.keys.clone(),
-        write: WriteTable::new(&shared.bigquery, dataset, name),
+        write: WriteTable::new(&shared.bigquery, dataset, &table.record.staging),
+        by_arrival: table.choice.by_arrival,
         schema_message: arrow_rows::schema_message(&schema)?,
         schema,
         schema_hash: table.choice.schema_hash.clone(),
+        staging: table.record.attempt,
     }))
 }
 
-/// Reads the staging table, once its streaming buffer is empty; `None` where it is not there.
+/// Reads all staging tables; `None` where one is not there.
 async fn read_staging(shared: &Arc<Shared>, table: &Table) -> Result<Option<Digest>> {
-    let (dataset, name) = (&shared.staging_dataset, &table.record.staging);
+    let mut total = Digest::default();
+    for name in &table.stagings() {
+        let Some(found) = read_one(shared, name).await? else { return Ok(None) };
+        total += found;
+    }
+    Ok(Some(total))
+}
+
+/// Reads a staging table, once its streaming buffer is empty; `None` where it is not there.
+async fn read_one(shared: &Arc<Shared>, name: &str) -> Result<Option<Digest>> {
+    let dataset = &shared.staging_dataset;
     let (started, mut pause) = (Instant::now(), PAUSE_MIN);
     loop {
         match shared.patiently(|| shared.bigquery.table(dataset, name)).await? {
@@ -137,8 +157,11 @@ async fn read_staging(shared: &Arc<Shared>, table: &Table) -> Result<Option<Dige
     prove::digest(shared, dataset, name, None).await.map(Some)
 }
 
-/// Drops the staging table; whether it was there does not matter.
+/// Drops the staging tables; whether they were there does not matter.
 pub(super) async fn drop_staging(shared: &Shared, table: &Table) -> Result<()> {
-    let drop_it = || shared.bigquery.delete_table(&shared.staging_dataset, &table.record.staging);
-    shared.patiently(drop_it).await.map(drop)
+    for name in &table.stagings() {
+        let drop_it = || shared.bigquery.delete_table(&shared.staging_dataset, name);
+        shared.patiently(drop_it).await?;
+    }
+    Ok(())
 }

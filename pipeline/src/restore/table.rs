@@ -5,6 +5,7 @@
 use super::Shared;
 use super::choose::Taken;
 use super::duplicate::Duplicate;
+use super::rows::{CountedRows, RowSource, Spool};
 use super::stage::TableStage;
 use crate::journal::{RestoreRecord, StreamRecord};
 use crate::outcome::from_journal;
@@ -35,7 +36,7 @@ pub(super) struct Part {
 }
 
 /// What is restored.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Choice {
     pub(super) way: Way,
     /// Whether what the destination holds is replaced.
@@ -49,8 +50,32 @@ pub(super) struct Choice {
     /// The oldest state of the source among the parts, microseconds since 1970.
     pub(super) as_of_us: Option<i64>,
     pub(super) row_key: Option<String>,
+    /// Whether rows belong to the table partition of their arrival: then each has a staging table of its own.
+    #[serde(default)]
+    pub(super) by_arrival: bool,
     /// How blocks are cut into requests; another cut cannot continue a stream.
     pub(super) cut: u32,
+    /// The keys of a row route.
+    #[serde(default)]
+    pub(super) spool: Option<Spool>,
+    /// The table as it stood, where its record was lost.
+    #[serde(default)]
+    pub(super) recorded: Option<TableRecord>,
+}
+
+impl Choice {
+    /// The staging table of a table partition, under the name that all of this attempt begin with.
+    pub(super) fn staging_of(&self, staging: &str, partition: &str) -> String {
+        if self.by_arrival { format!("{staging}_{partition}") } else { staging.to_owned() }
+    }
+
+    /// All staging tables; at least one, so that there is a schema to be read.
+    pub(super) fn stagings(&self, staging: &str) -> Vec<String> {
+        let filled = self.parts.iter().filter(|part| self.by_arrival && part.rows > 0);
+        let names: Vec<String> =
+            filled.map(|part| self.staging_of(staging, &part.table_partition)).collect();
+        if names.is_empty() { vec![staging.to_owned()] } else { names }
+    }
 }
 
 /// What was found on the way.
@@ -69,6 +94,25 @@ pub(super) struct Findings {
     pub(super) published_ms: i64,
     /// What a person should know.
     pub(super) warnings: Vec<String>,
+    /// What became of the rows of a row route, by partition.
+    pub(super) counted: CountedRows,
+    /// What all partitions of a row route came to, once they are loaded.
+    pub(super) loaded: Option<LoadedRows>,
+}
+
+/// What the rows of a row route came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct LoadedRows {
+    /// Rows in staging.
+    pub(super) rows: u64,
+    /// Their digest, 32 hex digits.
+    pub(super) digest: String,
+    /// Bytes read from Redis.
+    pub(super) bytes: u64,
+    /// Rows that could not be decoded.
+    pub(super) rejects: u64,
+    /// Rows that were gone between the search and the read.
+    pub(super) vanished: u64,
 }
 
 /// One table on its way.
@@ -85,6 +129,8 @@ pub(super) struct Table {
     pub(super) duplicate: Duplicate,
     pub(super) recorded: TableRecord,
     pub(super) taken: Vec<Taken>,
+    /// Where the rows of a row route are; `None` for blocks.
+    pub(super) rows: Option<RowSource>,
     pub(super) choice: Choice,
     pub(super) findings: Findings,
     pub(super) record: RestoreRecord,
@@ -96,9 +142,15 @@ impl Table {
         format!("{}.{}", self.dataset, self.table)
     }
 
+    /// All staging tables of this attempt.
+    pub(super) fn stagings(&self) -> Vec<String> {
+        self.choice.stagings(&self.record.staging)
+    }
+
     /// Rows that are restored.
     pub(super) fn rows(&self) -> u64 {
-        self.choice.parts.iter().map(|part| part.rows).sum()
+        let expected = || self.choice.parts.iter().map(|part| part.rows).sum();
+        self.findings.loaded.as_ref().map_or_else(expected, |loaded| loaded.rows)
     }
 
     /// Moves on, with the findings so far.
@@ -118,6 +170,7 @@ impl Table {
         self.record.attempt += 1;
         self.record.staging = staging_name(&self.table, &shared.run_id, self.record.attempt);
         self.record.stage = TableStage::Planned;
+        (self.findings.counted, self.findings.loaded) = (CountedRows::default(), None);
         self.record.choice = to_json(&self.choice)?;
         self.record.findings = to_json(&self.findings)?;
         let filled = self.choice.parts.iter().filter(|part| part.rows > 0);
@@ -136,8 +189,10 @@ impl Table {
         for stream in self.streams(shared).await? {
             let part =
                 self.choice.parts.iter().find(|p| p.table_partition == stream.table_partition);
-            let digest =
-                part.and_then(|part| Digest::from_hex(stream.digest.as_deref()?, part.rows));
+            // How many rows a part of a spool has is known only when they were read.
+            let is_counted = self.rows.is_some();
+            let rows = part.map(|part| if is_counted { stream.acknowledged } else { part.rows });
+            let digest = rows.and_then(|rows| Digest::from_hex(stream.digest.as_deref()?, rows));
             expected += digest.ok_or_else(|| {
                 Error::new(
                     Kind::Internal,
@@ -158,6 +213,12 @@ pub(super) fn to_json<T: Serialize>(value: &T) -> Result<String> {
     serde_json::to_string(value).map_err(|error| {
         Error::new(Kind::Internal, "a record of the journal is no JSON").with_source(error)
     })
+}
+
+/// The staging tables of a restore in the journal, by the name of its own where the text is of another version.
+pub(super) fn recorded_stagings(record: &RestoreRecord) -> Vec<String> {
+    let choice: Option<Choice> = serde_json::from_str(&record.choice).ok();
+    choice.map_or_else(|| vec![record.staging.clone()], |choice| choice.stagings(&record.staging))
 }
 
 /// The name of a staging table: of the table, the run and the attempt, so that no two ever meet.

@@ -60,14 +60,6 @@ pub(super) fn refuse_kind(record: &TableRecord) -> Result<()> {
     if kind != "TABLE" {
         return refuse(format!("it was recorded as a {kind}, which holds no rows of its own"));
     }
-    let is_by_arrival = resource.get("timePartitioning").is_some_and(|partitioning| {
-        !partitioning.is_null() && partitioning["field"].as_str().is_none_or(str::is_empty)
-    });
-    if is_by_arrival {
-        return refuse(
-            "it is partitioned by the time rows arrive, which is not built yet".to_owned(),
-        );
-    }
     Ok(())
 }
 
@@ -75,6 +67,10 @@ pub(super) fn refuse_kind(record: &TableRecord) -> Result<()> {
 pub(super) fn staging(record: &TableRecord, run_id: &str, now_ms: i64) -> Value {
     let mut made = kept(&record.resource, &SHAPE);
     without_partition_expiry(&mut made);
+    if is_by_arrival(&record.resource) {
+        // Each holds one table partition, and its rows arrive when they are copied from here.
+        made.remove("timePartitioning");
+    }
     let expires = now_ms + STAGING_DAYS * DAY_MS;
     made.insert("expirationTime".into(), expires.to_string().into());
     made.insert("description".into(), format!("rekindle restores {} here", record.table).into());
@@ -133,18 +129,10 @@ pub(super) fn needs_filter(resource: &Value) -> bool {
         || is_true(&resource["timePartitioning"]["requirePartitionFilter"])
 }
 
-/// Names what was recorded and is not put back.
+/// Names what was recorded and is not put back; row access policies are named where they are guarded.
 pub(super) fn not_put_back(record: &TableRecord, now_ms: i64) -> Vec<String> {
     let resource = &record.resource;
     let mut named = Vec::new();
-    let policies = record.row_access_policies.as_ref().and_then(Value::as_array);
-    for policy in policies.into_iter().flatten() {
-        let id = policy.pointer("/rowAccessPolicyReference/policyId").and_then(Value::as_str);
-        named.push(format!(
-            "row access policy {} is to be made again with CREATE ROW ACCESS POLICY: until then every reader of the table sees its rows",
-            id.unwrap_or("(unnamed)")
-        ));
-    }
     for unread in &record.unreadable {
         named.push(format!("{unread} could not be read at backup, so it is not known"));
     }
@@ -198,6 +186,13 @@ pub(super) fn is_partitioned(resource: &Value) -> bool {
         .any(|field| resource.get(*field).is_some_and(|value| !value.is_null()))
 }
 
+/// Whether a row belongs to the table partition of the time it arrived.
+pub(super) fn is_by_arrival(resource: &Value) -> bool {
+    resource.get("timePartitioning").is_some_and(|partitioning| {
+        !partitioning.is_null() && partitioning["field"].as_str().is_none_or(str::is_empty)
+    })
+}
+
 /// The names of the columns, in order.
 pub(super) fn columns(resource: &Value) -> Vec<String> {
     let fields = resource.pointer("/schema/fields").and_then(Value::as_array);
@@ -229,6 +224,10 @@ mod tests {
         assert_eq!(made["expirationTime"], (7 * DAY_MS).to_string());
         assert!(made.get("requirePartitionFilter").is_none());
         assert_eq!(made["labels"]["rekindle_run"], "r1");
+        let mut arrival = record();
+        arrival.resource["timePartitioning"] = json!({"type": "DAY"});
+        assert!(staging(&arrival, "r1", 0).get("timePartitioning").is_none());
+        assert!(is_by_arrival(&arrival.resource) && !is_by_arrival(&record().resource));
     }
 
     #[test]
@@ -249,25 +248,20 @@ mod tests {
     #[test]
     fn what_is_not_put_back_is_named() {
         let mut record = record();
-        record.row_access_policies =
-            Some(json!([{"rowAccessPolicyReference": {"policyId": "only_mine"}}]));
         record.unreadable = vec!["iam_policy".into()];
         let named = not_put_back(&record, 100).join("\n");
-        for part in ["only_mine", "iam_policy", "in the past", "externalCatalogTableOptions"] {
+        for part in ["iam_policy", "in the past", "externalCatalogTableOptions"] {
             assert!(named.contains(part), "{part} is not in {named}");
         }
         assert!(put_back(&record, 100).get("expirationTime").is_none());
     }
 
     #[test]
-    fn only_tables_of_rows_with_a_partition_of_their_own_are_restored() {
+    fn only_tables_of_rows_are_restored() {
         assert!(refuse_kind(&record()).is_ok());
         let mut view = record();
         view.resource["type"] = json!("VIEW");
         assert!(refuse_kind(&view).is_err());
-        let mut arrival = record();
-        arrival.resource["timePartitioning"] = json!({"type": "DAY"});
-        assert!(refuse_kind(&arrival).is_err());
     }
 
     #[test]

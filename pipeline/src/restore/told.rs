@@ -59,7 +59,7 @@ pub(super) fn summary(
         written: total(|route| route.written),
         kept: total(|route| route.kept),
         expired: 0,
-        rejects: 0,
+        rejects: total(|route| route.rejects),
         dropped_keys: 0,
         rows_per_second: shared.counters.rows_now() as f64 / seconds.max(1e-9),
         peak_rss_bytes: peak_rss_bytes(),
@@ -76,12 +76,31 @@ pub(super) fn summary(
         routes,
         way: None,
         not_brought_back: None,
-        warnings: tables.iter().flat_map(|table| table.findings.warnings.clone()).collect(),
+        warnings: tables.iter().flat_map(warnings).collect(),
     }
+}
+
+fn warnings(table: &Table) -> Vec<String> {
+    let mut warnings = table.findings.warnings.clone();
+    let vanished = table.findings.loaded.as_ref().map_or(0, |loaded| loaded.vanished);
+    if vanished > 0 {
+        warnings.push(format!(
+            "{vanished} rows of {} were in redis when its keys were looked for and gone when they were read: expired, deleted or trimmed",
+            table.name()
+        ));
+    }
+    if table.findings.makes_destination && table.record.stage == TableStage::Complete {
+        let name = table.name();
+        warnings.push(format!(
+            "{name} was made anew, which a backup takes for a loss until it is told: rekindle backup bigquery --accept-loss {name}"
+        ));
+    }
+    warnings
 }
 
 fn route(shared: &Shared, table: &Table) -> RouteSummary {
     let counters = &shared.counters.routes[table.index];
+    let loaded = table.findings.loaded.as_ref();
     let mut digest = Digest::default();
     for part in &table.choice.parts {
         digest += Digest::from_hex(&part.digest, part.rows).unwrap_or_default();
@@ -91,16 +110,17 @@ fn route(shared: &Shared, table: &Table) -> RouteSummary {
     RouteSummary {
         name: table.route.clone(),
         rows: table.rows(),
-        bytes: table.taken.iter().map(|taken| taken.version.stored_bytes).sum(),
+        bytes: table.taken.iter().map(|taken| taken.version.stored_bytes).sum::<u64>()
+            + loaded.map_or(0, |loaded| loaded.bytes),
         partitions: table.choice.parts.len() as u64,
         written: table.findings.written,
         kept: table.findings.kept,
         expired: 0,
-        rejects: 0,
+        rejects: loaded.map_or(0, |loaded| loaded.rejects),
         dropped_keys: 0,
         seconds: (source + target) as f64 / 1e6,
         bottleneck: if source > target { "source" } else { "target" }.to_owned(),
-        digest: Some(digest.hex()),
+        digest: Some(loaded.map_or_else(|| digest.hex(), |loaded| loaded.digest.clone())),
     }
 }
 

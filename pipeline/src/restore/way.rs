@@ -2,22 +2,37 @@
 //!
 //! Invariant: a table that holds rows is changed only as a flag says by name.
 
-use super::choose::{Chosen, Taken};
+use super::choose::{Chosen, Taken, UNPARTITIONED};
 use super::duplicate::named;
 use super::open::Opening;
 use super::table::Way;
+use super::time_travel::LostTable;
 use super::{Shared, scan, target};
 use crate::lane::now_ms;
-use crate::summarize::rfc3339;
 use schemas::manifest::TableRecord;
 use serde_json::Value;
 use stages::connect::bigquery::JobStatement;
-use stages::load::bigquery::{ReadBack, ReadOptions};
 use stages::{Error, Kind, Result};
 use std::collections::BTreeMap;
 
-/// How far back BigQuery itself can go, unless the dataset says less.
-const TIME_TRAVEL_MS: i64 = 7 * 24 * 3_600_000;
+/// How the rows to restore are spread; rows of an application are not, whatever their table is.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Shape {
+    /// Every row belongs to a table partition that is chosen or left out as a whole.
+    is_partitioned: bool,
+    /// That table partition is the one of the row's arrival.
+    by_arrival: bool,
+}
+
+impl Shape {
+    /// The shape of a duplicate in blocks.
+    pub(super) fn of(recorded: &TableRecord) -> Self {
+        Self {
+            is_partitioned: target::is_partitioned(&recorded.resource),
+            by_arrival: target::is_by_arrival(&recorded.resource),
+        }
+    }
+}
 
 impl Opening<'_> {
     /// How the rows get into the destination, or why they must not.
@@ -25,7 +40,7 @@ impl Opening<'_> {
         &self,
         existing: Option<&Value>,
         location: &str,
-        is_partitioned: bool,
+        shape: Shape,
         chosen: &mut Chosen,
     ) -> Result<(Way, bool)> {
         let asked = &self.options.asked;
@@ -37,13 +52,19 @@ impl Opening<'_> {
                 .with_hint("rename or drop it, then run the same command again"));
         }
         let rows = existing.map_or(0, target::rows);
+        let Shape { is_partitioned, by_arrival } = shape;
+        if by_arrival && rows > 0 {
+            // They arrive without a table partition of their own, so nothing tells whether they are there already.
+            chosen.leave_out_unpartitioned();
+        }
         let refuse = |what: String| {
             Err(Error::new(Kind::Config, what).with_hint(
                 "add what it lacks with --fill, or give up what it holds with --replace",
             ))
         };
         if asked.fill {
-            if self.route.backup.row_key.is_some() {
+            // Rows that a statement inserts arrive today.
+            if self.route.backup.row_key.is_some() && !by_arrival {
                 return Ok((Way::Rows, false));
             }
             if is_partitioned {
@@ -73,6 +94,16 @@ impl Opening<'_> {
         if rows > 0 && !asked.replace {
             return refuse(format!("table {name} has {rows} rows"));
         }
+        if by_arrival && rows > 0 {
+            return Err(Error::new(
+                Kind::Config,
+                format!("table {name} has {rows} rows and is partitioned by the time its rows arrive: no single job can replace it"),
+            )
+            .with_hint("name what is to be replaced: --partitions FROM..TO --replace; or drop the table first"));
+        }
+        if by_arrival {
+            return Ok((Way::Partitions, false));
+        }
         Ok((Way::Whole, asked.replace && existing.is_some()))
     }
 
@@ -92,7 +123,14 @@ impl Opening<'_> {
         way: Way,
     ) -> Vec<String> {
         let name = self.name();
-        let mut lines = vec![self.time_travel(existing).await];
+        let lost = LostTable {
+            bigquery: &self.shared.bigquery,
+            dataset: self.dataset,
+            table: self.table,
+            is_there: existing.is_some(),
+            lost_at_ms: self.shared.lost_at_ms,
+        };
+        let mut lines = vec![lost.time_travel().await];
         if existing.is_none() || way == Way::Whole {
             let named = target::not_put_back(recorded, now_ms());
             lines.extend(named.into_iter().map(|what| format!("not put back on {name}: {what}")));
@@ -109,6 +147,19 @@ impl Opening<'_> {
                 named(&chosen.later)
             ));
         }
+        let unpartitioned =
+            chosen.taken.iter().find(|taken| taken.table_partition == UNPARTITIONED);
+        if let Some(taken) = unpartitioned.filter(|taken| taken.version.rows > 0) {
+            lines.push(format!(
+                "{} rows of {name} were in the streaming buffer at backup and had no table partition yet: they come into that of the day of the restore",
+                taken.version.rows
+            ));
+        }
+        if chosen.left_unpartitioned {
+            lines.push(format!(
+                "rows of {name} that were in the streaming buffer at backup are not restored, because the table has rows: whether they are among them cannot be told"
+            ));
+        }
         if way == Way::Partitions {
             lines.push(format!(
                 "table partitions of {name} are published one by one: each at once, all of them not"
@@ -118,38 +169,6 @@ impl Opening<'_> {
             lines.push(scan::GUARANTEES_GONE.to_owned());
         }
         lines
-    }
-
-    /// Says whether BigQuery itself still has what was lost, which loses nothing since the last backup.
-    async fn time_travel(&self, existing: Option<&Value>) -> String {
-        let name = self.name();
-        let now = now_ms();
-        let lost_at = self.shared.lost_at_ms.unwrap_or(now);
-        if now - lost_at > TIME_TRAVEL_MS {
-            return format!(
-                "{name} was lost more than 7 days ago: BigQuery's own time travel does not reach that far"
-            );
-        }
-        let advice = format!("bq cp '{name}@{}' {name}_recovered", lost_at - 1);
-        if existing.is_some() && self.shared.lost_at_ms.is_some() {
-            let options =
-                ReadOptions { at_ms: Some(lost_at - 1), streams: 1, ..ReadOptions::default() };
-            let found =
-                ReadBack::open(&self.shared.bigquery, self.dataset, self.table, &options).await;
-            return match found {
-                Ok(session) if !session.streams.is_empty() => format!(
-                    "BigQuery's own time travel still has rows of {name} from before {}, newer than this duplicate: {advice}",
-                    rfc3339(lost_at)
-                ),
-                _ => format!(
-                    "BigQuery's own time travel has no rows of {name} from before {}",
-                    rfc3339(lost_at)
-                ),
-            };
-        }
-        format!(
-            "BigQuery's own time travel may still have {name} (7 days, unless the dataset says less): {advice} with a time before the loss"
-        )
     }
 }
 

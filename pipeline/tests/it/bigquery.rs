@@ -3,6 +3,7 @@
 //! Invariant: what must be in Redis is written by hand here, or asked of the stand-in by a query.
 
 mod every_type;
+mod resumed;
 
 use crate::world::{Ran, wait_until};
 use fixtures::servers::{
@@ -47,6 +48,19 @@ impl Logs {
         });
         assert_eq!(code, 200, "{path}: {text}");
         serde_json::from_str(&text).unwrap_or(Value::Null)
+    }
+
+    /// Asks the stand-in for something.
+    #[track_caller]
+    fn get(&self, path: &str) -> Value {
+        let url = format!("{}/{path}", self.bigquery.rest_url());
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let (code, text) = runtime.block_on(async {
+            let reply = reqwest::get(url).await.unwrap();
+            (reply.status().as_u16(), reply.text().await.unwrap())
+        });
+        assert_eq!(code, 200, "{path}: {text}");
+        serde_json::from_str(&text).unwrap()
     }
 
     #[track_caller]
@@ -183,6 +197,36 @@ on_collision = "error"
     assert_eq!(logs.entries(), 15_016);
     assert_eq!(logs.redis(&["HGET", "log:1000002", "line"]), "none");
     assert_eq!(logs.redis(&["HGET", "log:5000", "ts"]), "2026-11-02T00:00:00Z");
+}
+
+#[test]
+fn a_large_day_that_is_sorted_by_its_time_is_cut_into_hours() {
+    let logs = Logs::new();
+    let fields = json!([{"name": "id", "type": "INTEGER"}, {"name": "ts", "type": "TIMESTAMP"},
+        {"name": "line", "type": "STRING"}]);
+    let by_day = json!({"timePartitioning": {"type": "DAY", "field": "ts"}, "clustering": {"fields": ["ts"]}});
+    logs.table("days", &fields, &by_day);
+    // GIVEN one day of 18 MB, on the hour and a microsecond before it, and rows of other days beside it
+    for chunk in 0..6_u64 {
+        let row = |n: u64| {
+            let (hour, id) = (n % 24, chunk * 3_000 + n);
+            let ts = match n % 3 {
+                0 => format!("2026-11-03T{hour:02}:00:00Z"),
+                1 => format!("2026-11-03T{hour:02}:59:59.999999Z"),
+                _ => format!("2026-11-{:02}T23:59:59.999999Z", 2 + n % 2 * 2),
+            };
+            json!({"id": id.to_string(), "ts": ts, "line": "x".repeat(1_500)})
+        };
+        logs.insert("days", (0..3_000).map(row).collect());
+    }
+    logs.plan(DAYS);
+    let plan = logs.run(&["plan", "--json"]).expect(0).summary();
+    // Three days and the rows without one would be four.
+    assert!(plan["routes"][0]["partitions"].as_u64() >= Some(6), "{plan}");
+    // WHEN it is rebuilt THEN every row came once
+    let summary = logs.rebuild(&[]).expect(0).summary();
+    assert_eq!((&summary["rows"], logs.entries()), (&json!(18_000), 18_000), "{summary}");
+    assert_eq!(summary["routes"][0]["partitions"], plan["routes"][0]["partitions"]);
 }
 
 #[test]

@@ -25,7 +25,7 @@ pub(crate) const DAY_PARTITIONED: &str = r#"{"timePartitioning": {"type": "DAY",
 pub(crate) struct Cloud {
     pub(crate) bigquery: BigQueryServer,
     pub(crate) redis: Redis,
-    folder: TempDir,
+    pub(crate) folder: TempDir,
     http: reqwest::Client,
     pub(crate) tokio: tokio::runtime::Runtime,
 }
@@ -40,14 +40,16 @@ impl Cloud {
             tokio: tokio::runtime::Runtime::new().unwrap(),
         };
         cloud.plan(more);
-        let dataset = json!({"datasetReference": {"datasetId": "d"}, "location": "us-central1"});
-        cloud.post("bigquery/v2/projects/p/datasets", &dataset);
+        for id in ["d", "staging"] {
+            let dataset = json!({"datasetReference": {"datasetId": id}, "location": "us-central1"});
+            cloud.post("bigquery/v2/projects/p/datasets", &dataset);
+        }
         cloud
     }
 
     pub(crate) fn plan(&self, more: &str) {
         let text = format!(
-            "[bigquery]\nproject = \"p\"\nlocation = \"us-central1\"\nendpoint = \"{}\"\ngrpc_endpoint = \"{}\"\n\
+            "[bigquery]\nproject = \"p\"\nlocation = \"us-central1\"\nstaging_dataset = \"staging\"\nendpoint = \"{}\"\ngrpc_endpoint = \"{}\"\n\
              [redis]\nurl = \"{}\"\n[redis.duplicate]\nurl = \"{}\"\n{more}",
             self.bigquery.rest_url(),
             self.bigquery.grpc_url(),
@@ -73,8 +75,12 @@ impl Cloud {
     }
 
     pub(crate) fn table(&self, more: &str) {
+        self.table_named("t", more);
+    }
+
+    pub(crate) fn table_named(&self, name: &str, more: &str) {
         let mut body: Value = serde_json::from_str(more).unwrap();
-        body["tableReference"] = json!({"tableId": "t"});
+        body["tableReference"] = json!({"tableId": name});
         body["schema"] = json!({"fields": [
             {"name": "id", "type": "INT64"}, {"name": "name", "type": "STRING", "description": "who"},
             {"name": "ts", "type": "TIMESTAMP"},
@@ -100,8 +106,16 @@ impl Cloud {
     pub(crate) fn sql(&self, sql: &str) -> Vec<String> {
         let body = json!({"query": sql, "useLegacySql": false, "location": "us-central1",
             "formatOptions": {"useInt64Timestamp": true}});
-        let reply = self.post("bigquery/v2/projects/p/queries", &body);
-        let rows = reply["rows"].as_array().cloned().unwrap_or_default();
+        let mut reply = self.post("bigquery/v2/projects/p/queries", &body);
+        let id = reply["jobReference"]["jobId"].as_str().unwrap_or_default().to_owned();
+        let mut rows = Vec::new();
+        loop {
+            rows.extend(reply["rows"].as_array().cloned().unwrap_or_default());
+            let Some(token) = reply["pageToken"].as_str() else { break };
+            reply = self.get(&format!(
+                "bigquery/v2/projects/p/queries/{id}?location=us-central1&formatOptions.useInt64Timestamp=true&pageToken={token}"
+            ));
+        }
         let cell = |cell: &Value| cell["v"].as_str().unwrap_or("NULL").to_owned();
         rows.iter()
             .map(|row| row["f"].as_array().unwrap().iter().map(cell).collect::<Vec<_>>().join("|"))
@@ -128,6 +142,60 @@ impl Cloud {
         }
     }
 
+    /// Streams rows `ids` of a day of November 2025, `00` for rows without a time, each with so many bytes of text.
+    pub(crate) fn stream(&self, day: u32, ids: std::ops::Range<u32>, bytes: usize) {
+        let row = |id: u32| {
+            let ts = (day > 0).then(|| {
+                format!("2025-11-{day:02}T{:02}:{:02}:{:02}Z", id / 3600, id / 60 % 60, id % 60)
+            });
+            json!({"json": {"id": id.to_string(), "name": format!("{id} {}", "x".repeat(bytes)), "ts": ts}})
+        };
+        let rows: Vec<Value> = ids.map(row).collect();
+        let path = "bigquery/v2/projects/p/datasets/d/tables/t/insertAll";
+        let reply = self.post(path, &json!({"rows": rows}));
+        assert!(reply.get("insertErrors").is_none(), "{reply}");
+    }
+
+    /// Whether what is streamed stays in the streaming buffer.
+    pub(crate) fn hold_buffer(&self, hold: bool) {
+        self.post("stand-in/streaming-buffer", &json!({"hold": hold}));
+    }
+
+    /// Appends rows to a table partition by its name, as a copy job does.
+    pub(crate) fn append_to(&self, table_partition: &str, ids: std::ops::Range<u32>) {
+        let rows: Vec<String> = ids.map(|id| format!("({id}, 'name {id}')")).collect();
+        self.sql(&format!("INSERT INTO d.source (id, name) VALUES {}", rows.join(", ")));
+        let table = |name: &str| json!({"projectId": "p", "datasetId": "d", "tableId": name});
+        let job = json!({"jobReference": {"location": "us-central1"}, "configuration": {"copy": {
+            "sourceTable": table("source"), "destinationTable": table(&format!("t${table_partition}")),
+            "writeDisposition": "WRITE_APPEND",
+        }}});
+        let mut job = self.post("bigquery/v2/projects/p/jobs", &job);
+        let id = job["jobReference"]["jobId"].as_str().unwrap().to_owned();
+        wait_until("a copy job", || {
+            job = self.get(&format!("bigquery/v2/projects/p/jobs/{id}?location=us-central1"));
+            job["status"]["state"] == "DONE"
+        });
+        assert!(job["status"].get("errorResult").is_none(), "{job}");
+        self.sql("DELETE FROM d.source WHERE TRUE");
+    }
+
+    pub(crate) fn get(&self, path: &str) -> Value {
+        self.call(self.http.get(format!("{}/{path}", self.bigquery.rest_url())))
+    }
+
+    /// What reads sent since the last time this was asked: blocks, rows and bytes on the wire.
+    pub(crate) fn sent(&self) -> (u64, u64, u64) {
+        let calls = self.get("stand-in/calls");
+        self.call(self.http.delete(format!("{}/stand-in/calls", self.bigquery.rest_url())));
+        let count = |what: &str| calls["ReadRows"][what].as_u64().unwrap_or(0);
+        (count("messages"), count("rows"), count("bytes_out"))
+    }
+
+    pub(crate) fn no_faults(&self) {
+        self.call(self.http.delete(format!("{}/stand-in/faults", self.bigquery.rest_url())));
+    }
+
     pub(crate) fn fault(&self, method: &str, kind: &str, after: u64, times: u64) {
         let fault = json!({"method": method, "kind": kind, "after": after, "times": times});
         self.post("stand-in/faults", &fault);
@@ -135,10 +203,7 @@ impl Cloud {
 
     /// Rows that reads sent since the last time this was asked.
     pub(crate) fn rows_read(&self) -> u64 {
-        let url = format!("{}/stand-in/calls", self.bigquery.rest_url());
-        let calls = self.call(self.http.get(&url));
-        self.call(self.http.delete(&url));
-        calls["ReadRows"]["rows"].as_u64().unwrap_or(0)
+        self.sent().1
     }
 
     pub(crate) fn command(&self, words: &[&str]) -> Command {
@@ -294,6 +359,5 @@ pub(crate) fn kill_midway(cloud: &Cloud, blocks: usize) {
     wait_until("a block", || count(cloud) > before + blocks - 1);
     child.kill().unwrap();
     child.wait().unwrap();
-    let url = format!("{}/stand-in/faults", cloud.bigquery.rest_url());
-    cloud.call(cloud.http.delete(url));
+    cloud.no_faults();
 }

@@ -34,6 +34,8 @@ pub(crate) struct Lost {
     pub(crate) client: Client,
     pub(crate) schema: SchemaRef,
     pub(crate) resource: Value,
+    /// Row access policies that the table had.
+    pub(crate) policies: Option<Value>,
     row_key: bool,
 }
 
@@ -42,6 +44,11 @@ pub(crate) struct Lost {
 pub(crate) struct Days {
     pub(crate) name: String,
     pub(crate) rows: RecordBatch,
+}
+
+/// Who may read the table.
+fn readers() -> Value {
+    json!([{"role": "roles/bigquery.dataViewer", "members": ["group:town@example.com"]}])
 }
 
 /// A table with every type, partitioned by day.
@@ -96,7 +103,8 @@ impl Lost {
             client.delete_table("logs", "builds").await.unwrap();
             (client, arrow_rows::read_schema(&session.schema).unwrap(), resource)
         });
-        Self { bigquery, redis, folder, runtime, client, schema, resource, row_key }
+        let policies = None;
+        Self { bigquery, redis, folder, runtime, client, schema, resource, policies, row_key }
     }
 
     /// Some days of rows, skewed, with rows without a day, nulls and identical rows.
@@ -154,7 +162,9 @@ impl Lost {
         if let Some(ms) = created_ms {
             resource["creationTime"] = json!(ms.to_string());
         }
-        let record = TableRecord::new("logs", "builds", &resource).unwrap();
+        let mut record = TableRecord::new("logs", "builds", &resource).unwrap();
+        record.iam_policy = Some(json!({ "bindings": readers() }));
+        record.row_access_policies.clone_from(&self.policies);
         let (text, hash) = record.to_json();
         let schema_hash = format!("{hash:032x}");
         let _: () = redis.set(keys.schema(&schema_hash), text).unwrap();
@@ -197,6 +207,7 @@ impl Lost {
             watermark: None,
             table_partitions: entries,
             held: Vec::new(),
+            census: None,
             check: String::new(),
         };
         let _: () = redis.set(keys.run(), run.to_json()).unwrap();
@@ -324,14 +335,17 @@ impl Lost {
     }
 
     fn command(&self, more: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_rekindle"));
+        let mut command = self.rekindle(&["restore", "bigquery", "--json", "--progress", "none"]);
         command
-            .args(["restore", "bigquery", "--json", "--progress", "none"])
             .args(if more.contains(&"--retry-for") { &[][..] } else { &["--retry-for", "20s"] })
-            .args(more)
-            .current_dir(self.folder.path())
-            .env_clear()
-            .stdin(Stdio::null());
+            .args(more);
+        command
+    }
+
+    /// The binary, ready to run in this folder.
+    pub(crate) fn rekindle(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rekindle"));
+        command.args(words).current_dir(self.folder.path()).env_clear().stdin(Stdio::null());
         command
     }
 
@@ -347,6 +361,8 @@ impl Lost {
             assert_eq!(found[field], self.resource[field], "{field}");
         }
         assert_eq!(found["timePartitioning"]["field"], "ts");
+        let policy = self.runtime.block_on(self.client.table_iam_policy("logs", "builds")).unwrap();
+        assert_eq!(policy["bindings"], readers());
         let staging = self.runtime.block_on(self.client.tables("staging")).unwrap();
         assert!(staging.is_empty(), "{staging:?}");
     }

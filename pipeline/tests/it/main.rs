@@ -3,7 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, helpers of tests too")]
 #![allow(clippy::print_stdout, reason = "seeds and figures of a failed test are shown with it")]
 
+mod app_faults;
+mod app_logs;
+mod app_rows;
 mod backup;
+mod backup_age;
+mod backup_bytes;
+mod backup_left;
+mod backup_units;
 mod bad_input;
 mod bad_systems;
 mod bigquery;
@@ -19,6 +26,9 @@ mod lost;
 mod lost_rows;
 mod mapping;
 mod restore;
+mod restore_arrival;
+mod restore_faults;
+mod restore_told;
 mod resume;
 mod ways;
 mod world;

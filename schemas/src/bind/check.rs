@@ -82,12 +82,7 @@ fn always_contains(column_type: &ColumnType) -> &'static [&'static str] {
 
 /// A hash holds at least one field, a string exactly one column, and no field name comes twice.
 pub(super) fn layout(route: &Route, specs: &[FieldSpec], mistakes: &mut Mistakes<'_>) {
-    let names: Vec<&str> = specs
-        .iter()
-        .map(|spec| match spec {
-            FieldSpec::Column { field, .. } | FieldSpec::Constant { field, .. } => field.as_str(),
-        })
-        .collect();
+    let names: Vec<&str> = specs.iter().map(field_name).collect();
     match route.layout {
         Layout::String if !matches!(specs, [FieldSpec::Column { .. }]) => mistakes.add(format!(
             "type string holds exactly one column, this route has {} fields ({}); list one in columns",
@@ -98,14 +93,44 @@ pub(super) fn layout(route: &Route, specs: &[FieldSpec], mistakes: &mut Mistakes
             mistakes.add("type hash needs at least one field; list one in columns".into());
         }
         Layout::Blocks => mistakes.add("type blocks carries whole rows, not fields".into()),
+        Layout::Stream => mistakes.add("type stream is not written, only read back".into()),
         Layout::String | Layout::Hash | Layout::Json => {}
     }
     if route.layout != Layout::String {
-        for (index, name) in names.iter().enumerate() {
-            if names[..index].contains(name) {
-                mistakes.add(format!("field {name} appears twice"));
+        field_names(specs, mistakes);
+    }
+}
+
+/// What `layout` asks of a layout that is read back row by row, and which those are.
+pub(super) fn layout_back(route: &Route, specs: &[FieldSpec], mistakes: &mut Mistakes<'_>) {
+    match route.layout {
+        Layout::Hash | Layout::Json => layout(route, specs, mistakes),
+        Layout::Stream => {
+            if specs.is_empty() {
+                mistakes.add("type stream needs at least one field; list one in columns".into());
             }
+            field_names(specs, mistakes);
         }
+        Layout::String | Layout::Blocks => mistakes.add(format!(
+            "type {} is not read back row by row; hash, json and stream are",
+            route.layout.word()
+        )),
+    }
+}
+
+/// No field name comes twice.
+fn field_names(specs: &[FieldSpec], mistakes: &mut Mistakes<'_>) {
+    let names: Vec<&str> = specs.iter().map(field_name).collect();
+    for (index, name) in names.iter().enumerate() {
+        if names[..index].contains(name) {
+            mistakes.add(format!("field {name} appears twice"));
+        }
+    }
+}
+
+fn field_name(spec: &FieldSpec) -> &str {
+    match spec {
+        FieldSpec::Column { field, .. } | FieldSpec::Constant { field, .. } => field,
     }
 }
 

@@ -1,5 +1,7 @@
 //! Binding rules, one refusal at a time, and what a good route resolves to.
 
+mod reverse;
+
 use super::*;
 use crate::key::KeyTemplate;
 use crate::plan::{Backup, Layout, NullPolicy, OnConflict, Origin, RejectsMax, System, Uses};

@@ -26,8 +26,24 @@ impl Filter {
         matches!(self, Self::Lower | Self::Date(_))
     }
 
+    /// Filters `out[start..]`, the canonical text of a value; `time_us` is the value in microseconds since 1970-01-01
+    /// UTC where it is a date or timestamp. Returns whether the value can be in a key; `out` is unspecified otherwise.
+    #[inline]
+    pub(crate) fn apply(&self, start: usize, time_us: Option<i64>, out: &mut Vec<u8>) -> bool {
+        match self {
+            Self::None => {}
+            Self::Lower => lower_tail(start, out),
+            Self::UrlEncode => url_encode_tail(start, out),
+            Self::Date(format) => {
+                out.truncate(start);
+                return time_us.is_some_and(|us| format.write(us, out));
+            }
+        }
+        true
+    }
+
     /// Turns a rendered text back into the column's canonical text as far as that is possible.
-    pub(super) fn undo(&self, rendered: &[u8]) -> Option<Vec<u8>> {
+    pub(crate) fn undo(&self, rendered: &[u8]) -> Option<Vec<u8>> {
         match self {
             Self::UrlEncode => url_decode(rendered),
             Self::None | Self::Lower | Self::Date(_) => Some(rendered.to_vec()),
@@ -88,7 +104,7 @@ impl DateFormat {
 
     /// Appends a time given in microseconds since 1970-01-01 UTC; returns whether its year has four digits
     /// (nothing is appended otherwise, and for the infinities).
-    pub(super) fn write(&self, us: i64, out: &mut Vec<u8>) -> bool {
+    fn write(&self, us: i64, out: &mut Vec<u8>) -> bool {
         let civil = Civil::from_days(us.div_euclid(crate::text::US_PER_DAY));
         if !(1..=9999).contains(&civil.year) {
             return false;
@@ -120,13 +136,24 @@ impl DateFormat {
     }
 }
 
+/// Lowercases `out[start..]`; canonical key text is valid UTF-8.
+fn lower_tail(start: usize, out: &mut Vec<u8>) {
+    if out[start..].is_ascii() {
+        out[start..].make_ascii_lowercase();
+        return;
+    }
+    let lower = String::from_utf8_lossy(&out[start..]).to_lowercase();
+    out.truncate(start);
+    out.extend_from_slice(lower.as_bytes());
+}
+
 /// RFC 3986 section 2.3.
 pub(super) fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
 }
 
 /// Percent-encodes `out[start..]` in place (RFC 3986 section 2.1, uppercase digits).
-pub(super) fn url_encode_tail(start: usize, out: &mut Vec<u8>) {
+fn url_encode_tail(start: usize, out: &mut Vec<u8>) {
     let reserved = out[start..].iter().filter(|byte| !is_unreserved(**byte)).count();
     if reserved == 0 {
         return;

@@ -26,7 +26,8 @@ pub(super) fn parse_prefix(text: &str) -> Result<KeyTemplate, String> {
     }
 }
 
-fn template(text: &str) -> Result<KeyTemplate, String> {
+/// Parses a template with or without placeholders.
+pub(super) fn template(text: &str) -> Result<KeyTemplate, String> {
     if text.is_empty() {
         return Err("a key template is empty".into());
     }

@@ -2,7 +2,7 @@
 //!
 //! Invariant: a rendered key is taken apart again by the template it was made with, or the row is refused.
 
-use super::{Filter, KeyTemplate, filter, find};
+use super::{Filter, KeyTemplate, find};
 use crate::table::TableSchema;
 use crate::text::{TextColumn, TypeMismatch, US_PER_DAY, values::Values};
 use arrow::record_batch::RecordBatch;
@@ -159,22 +159,14 @@ impl<'a> Part<'a> {
             return Err(KeyError::Null { column });
         }
         let start = out.len();
-        match self.filter {
-            Filter::None => self.column.write(row, out),
-            Filter::Lower => {
-                self.column.write(row, out);
-                lower_tail(start, out);
-            }
-            Filter::UrlEncode => {
-                self.column.write(row, out);
-                filter::url_encode_tail(start, out);
-            }
-            Filter::Date(format) => {
-                let is_written = time_us(&self.column, row).is_some_and(|us| format.write(us, out));
-                if !is_written {
-                    return Err(KeyError::DateOutOfRange { column });
-                }
-            }
+        let mut time = None;
+        if matches!(self.filter, Filter::Date(_)) {
+            time = time_us(&self.column, row);
+        } else {
+            self.column.write(row, out);
+        }
+        if !self.filter.apply(start, time, out) {
+            return Err(KeyError::DateOutOfRange { column });
         }
         let end = out.len();
         let literal = self.literal.as_bytes();
@@ -185,17 +177,6 @@ impl<'a> Part<'a> {
         }
         Ok(())
     }
-}
-
-/// Lowercases `out[start..]`; canonical key text is valid UTF-8.
-fn lower_tail(start: usize, out: &mut Vec<u8>) {
-    if out[start..].is_ascii() {
-        out[start..].make_ascii_lowercase();
-        return;
-    }
-    let lower = String::from_utf8_lossy(&out[start..]).to_lowercase();
-    out.truncate(start);
-    out.extend_from_slice(lower.as_bytes());
 }
 
 /// Microseconds since 1970-01-01 of a date or timestamp; `None` for other types and the infinities.

@@ -3,11 +3,13 @@
 //! Invariant: the value hash written down when a row is encoded equals the one computed from what Redis
 //! gives back, in whatever order it gives it.
 
+mod decode;
 mod expiry;
 mod row;
 #[cfg(test)]
 mod tests;
 
+pub use decode::{RowDecoder, RowFault};
 pub use expiry::ExpiryTimes;
 pub use row::{FieldSpan, HashFields, RowRefusal, RowValues};
 

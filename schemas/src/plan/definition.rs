@@ -54,6 +54,7 @@ impl Layout {
             Self::String => "string",
             Self::Json => "json",
             Self::Blocks => "blocks",
+            Self::Stream => "stream",
         }
     }
 }

@@ -253,6 +253,8 @@ pub enum Layout {
     Json,
     /// Many rows in one value, columnar and compressed; the key is a prefix.
     Blocks,
+    /// One entry of a stream per row; the key may be shared by all rows.
+    Stream,
 }
 
 /// One entry of `columns`.

@@ -59,15 +59,27 @@ pub(super) const ROW_FIELDS: [&str; 13] = [
     "newest_by",
     "rejects_max",
 ];
-const BACKUP_FIELDS: [&str; 3] = ["watermark", "keep_versions", "row_key"];
+const BLOCKS_FIELDS: [&str; 2] = ["watermark", "keep_versions"];
+/// What only a rebuild looks at; a stream is read back and never written.
+const REBUILD_FIELDS: [&str; 8] = [
+    "split_by",
+    "on_conflict",
+    "newest_by",
+    "on_collision",
+    "order_by",
+    "expire_at",
+    "ttl",
+    "ttl_from",
+];
 pub(super) const KEEP_VERSIONS_MAX: u64 = 1_000;
-pub(super) const LAYOUTS: [(&str, Layout); 4] = [
+pub(super) const LAYOUTS: [(&str, Layout); 5] = [
     ("hash", Layout::Hash),
     ("string", Layout::String),
     ("json", Layout::Json),
     ("blocks", Layout::Blocks),
+    ("stream", Layout::Stream),
 ];
-const LAYOUTS_REFUSED: [&str; 4] = ["stream", "set", "zset", "list"];
+const LAYOUTS_REFUSED: [&str; 3] = ["set", "zset", "list"];
 pub(super) const NAME_LENGTH_MAX: usize = 100;
 const PRIORITY_DEFAULT: u64 = 100;
 pub(super) const PRIORITY_MAX: u64 = 1_000_000;
@@ -89,7 +101,7 @@ pub(super) fn route(section: &Section<'_>, names: &mut HashSet<String>) -> Optio
         choice(section, "on_conflict", &CONFLICTS, &["newest"]).unwrap_or(OnConflict::Replace);
     choice(section, "on_drift", &[("fail", ())], &["warn"]);
     let uses = uses(section, layout);
-    let backup = backup(section, layout, origin.as_ref());
+    let backup = backup(section, layout, origin.as_ref(), uses);
     let rejects_max =
         section.entry("rejects_max").map_or(Some(RejectsMax::Rows(0)), |e| rejects(&e));
     let columns = columns(section, layout);
@@ -152,6 +164,7 @@ fn name(text: &Text<'_>, names: &mut HashSet<String>) -> Option<String> {
 fn key(text: &Text<'_>, layout: Option<Layout>) -> Option<KeyTemplate> {
     let parse = match layout {
         Some(Layout::Blocks) => KeyTemplate::parse_prefix,
+        Some(Layout::Stream) => KeyTemplate::parse_shared,
         _ => KeyTemplate::parse,
     };
     parse(&text.value)
@@ -161,9 +174,10 @@ fn key(text: &Text<'_>, layout: Option<Layout>) -> Option<KeyTemplate> {
 
 /// Reads `use`; what a layout is for by default, and what it cannot be for.
 fn uses(section: &Section<'_>, layout: Option<Layout>) -> Option<Uses> {
-    let is_blocks = layout? == Layout::Blocks;
+    let layout = layout?;
     let Some(entry) = section.entry("use") else {
-        return Some(Uses { rebuild: !is_blocks, backup: is_blocks });
+        let is_backup = matches!(layout, Layout::Blocks | Layout::Stream);
+        return Some(Uses { rebuild: !is_backup, backup: is_backup });
     };
     let words = entry.elements("an array such as [\"rebuild\"]")?;
     if words.is_empty() {
@@ -172,12 +186,15 @@ fn uses(section: &Section<'_>, layout: Option<Layout>) -> Option<Uses> {
     let mut uses = Uses { rebuild: false, backup: false };
     for text in words.iter().filter_map(Entry::text) {
         match text.choose(&[("rebuild", false), ("backup", true)], &[]) {
-            Some(true) if !is_blocks => {
-                text.mistake("\"backup\" of a row-by-row layout is not built yet");
+            Some(true) if layout == Layout::String => {
+                text.mistake("\"backup\" of type \"string\" is not built yet");
             }
             Some(true) => uses.backup = true,
-            Some(false) if is_blocks => {
+            Some(false) if layout == Layout::Blocks => {
                 text.mistake("blocks are a backup; they are not rebuilt");
+            }
+            Some(false) if layout == Layout::Stream => {
+                text.mistake("\"rebuild\" of a stream is not built yet");
             }
             Some(false) => uses.rebuild = true,
             None => {}
@@ -186,11 +203,12 @@ fn uses(section: &Section<'_>, layout: Option<Layout>) -> Option<Uses> {
     Some(uses)
 }
 
-/// Reads what only backup routes have, and notes what blocks cannot have.
+/// Reads what only backup routes have, and notes what a layout cannot have.
 fn backup(
     section: &Section<'_>,
     layout: Option<Layout>,
     origin: Option<&Origin>,
+    uses: Option<Uses>,
 ) -> Option<Backup> {
     let defaults = Backup::default();
     let keep_versions = section
@@ -204,20 +222,41 @@ fn backup(
         keep_versions: u32::try_from(keep_versions?).ok()?,
         row_key: section.string("row_key"),
     };
-    if layout? != Layout::Blocks {
-        for field in BACKUP_FIELDS.into_iter().filter(|field| section.has(field)) {
-            section.mistake(field, "goes with type \"blocks\" only");
-        }
-        return Some(backup);
+    let layout = layout?;
+    if layout == Layout::Blocks {
+        refuse(section, &ROW_FIELDS, "goes with row-by-row types only; blocks carry whole rows");
+    } else {
+        refuse(section, &BLOCKS_FIELDS, "goes with type \"blocks\" only");
     }
-    for field in ROW_FIELDS.into_iter().filter(|field| section.has(field)) {
-        section.mistake(field, "goes with row-by-row types only; blocks carry whole rows");
+    if layout == Layout::Stream {
+        refuse(
+            section,
+            &REBUILD_FIELDS,
+            "does not go with type \"stream\", which is never written",
+        );
+    }
+    let is_backup = layout == Layout::Blocks || uses.is_some_and(|uses| uses.backup);
+    if !is_backup {
+        refuse(section, &["row_key"], "goes with use = [\"backup\"] only");
+        return Some(backup);
     }
     match origin {
         Some(Origin::Table { system: System::BigQuery, .. }) | None => {}
-        Some(_) => section.mistake("type", "\"blocks\" duplicates a \"bigquery:\" table"),
+        Some(_) if layout == Layout::Blocks => {
+            section.mistake("type", "\"blocks\" duplicates a \"bigquery:\" table");
+        }
+        Some(_) if section.has("use") => {
+            section.mistake("use", "\"backup\" goes with a \"bigquery:\" table only");
+        }
+        Some(_) => section.mistake("type", "\"stream\" goes with a \"bigquery:\" table only"),
     }
     Some(backup)
+}
+
+fn refuse(section: &Section<'_>, fields: &[&str], why: &str) {
+    for field in fields.iter().filter(|field| section.has(field)) {
+        section.mistake(field, why);
+    }
 }
 
 fn as_text(section: &Section<'_>) -> Vec<String> {

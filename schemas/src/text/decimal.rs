@@ -14,13 +14,13 @@ const DIGITS_MAX: usize = 5 * CHUNK_DIGITS;
 
 /// Appends a NUMERIC: the value is counted in 10^-9.
 #[inline]
-pub(super) fn write_decimal128(value: i128, out: &mut Vec<u8>) {
+pub(crate) fn write_decimal128(value: i128, out: &mut Vec<u8>) {
     let magnitude = value.unsigned_abs();
     write(value < 0, [low(magnitude), low(magnitude >> 64), 0, 0], SCALE_128, out);
 }
 
 /// Appends a BIGNUMERIC: the value is counted in 10^-38.
-pub(super) fn write_decimal256(value: i256, out: &mut Vec<u8>) {
+pub(crate) fn write_decimal256(value: i256, out: &mut Vec<u8>) {
     let is_negative = value < i256::ZERO;
     // The smallest value wraps to itself, whose bits are those of its magnitude.
     let (least, most) =

@@ -4,6 +4,7 @@
 //! read from the table that the run's own job wrote.
 
 mod cut;
+mod pieces;
 mod server;
 mod session;
 mod shape;
@@ -11,7 +12,7 @@ mod staging;
 mod stream;
 
 pub use server::BigQueryServer;
-pub use shape::{Partitioning, Shape, describe};
+pub use shape::{Partitioning, Shape, describe, table_schema};
 
 use crate::error::Result;
 use crate::extract::{BatchStream, Columns, Estimate, Session, Snapshot, Source};
@@ -77,6 +78,13 @@ impl Source for BigQuerySource {
             let staged = staging::stage(&self.server, &self.bound.route.name, sql, run_id).await?;
             // A second caller would have found the same table.
             self.staged.get_or_init(|| staged);
+        }
+        Ok(())
+    }
+
+    async fn discard(&self) -> Result<()> {
+        if let Some(staged) = self.staged.get() {
+            self.server.bigquery().delete_table(&staged.dataset, &staged.table).await?;
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 pub mod bigquery;
 pub mod postgres;
 pub mod redis_keys;
+pub mod redis_rows;
 pub mod redis_values;
 pub mod table_rows;
 
@@ -108,6 +109,10 @@ pub trait Source: Send + Sync {
     fn no_catch_up(&self) -> Option<&'static str>;
     /// Makes what the run of this id reads, before it is cut; asked again, it finds what is there.
     async fn prepare(&self, _run_id: &str) -> Result<()> {
+        Ok(())
+    }
+    /// Removes what [`Self::prepare`] made, once the run is done and proven and nothing reads it again.
+    async fn discard(&self) -> Result<()> {
         Ok(())
     }
     /// What a read would take, where the system tells beforehand.

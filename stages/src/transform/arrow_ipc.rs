@@ -16,16 +16,21 @@ use std::sync::Arc;
 
 /// Decodes a schema message and the one record batch message that follows; columns are found by name.
 pub fn decode(bytes: &Bytes, schema: &TableSchema) -> Result<RecordBatch> {
+    // Bytes that were damaged on their way are worth another try.
     let broken = |error: ArrowError| {
-        Error::new(Kind::Data, "broken arrow data in a batch").with_source(error)
+        Error::new(Kind::Unavailable, "bigquery sent rows that cannot be decoded")
+            .with_source(error)
+            .with_hint("run the same command again: it resumes")
     };
     let mut buffer = Buffer::from(bytes.clone());
     let mut decoder = StreamDecoder::new();
     let Some(rows) = decoder.decode(&mut buffer).map_err(broken)? else {
-        return Err(Error::new(Kind::Data, "broken arrow data: a batch ends before its rows"));
+        let message = "bigquery sent rows that end too early";
+        return Err(Error::new(Kind::Unavailable, message));
     };
     if !buffer.is_empty() {
-        return Err(Error::new(Kind::Data, "broken arrow data: something follows the rows"));
+        let message = "bigquery sent rows that something follows";
+        return Err(Error::new(Kind::Unavailable, message));
     }
     let mut columns: Vec<ArrayRef> = Vec::with_capacity(schema.columns.len());
     let mut fields = Vec::with_capacity(schema.columns.len());

@@ -49,5 +49,7 @@ fn without_end(serialized: &Bytes) -> Bytes {
 
 /// Bytes that were damaged on their way are worth another try.
 fn broken(error: ArrowError) -> Error {
-    Error::new(Kind::Unavailable, "bigquery sent rows that cannot be decoded").with_source(error)
+    Error::new(Kind::Unavailable, "bigquery sent rows that cannot be decoded")
+        .with_source(error)
+        .with_hint("run the same command again")
 }

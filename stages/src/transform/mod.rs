@@ -7,6 +7,7 @@ pub mod copy_binary;
 mod decoder;
 pub mod keys;
 pub mod redis_command;
+pub mod redis_rows;
 mod single_rows;
 
 pub use decoder::Decoder;

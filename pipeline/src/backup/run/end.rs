@@ -3,6 +3,7 @@
 //! Invariant: a backup that held a table partition against the source is complete, and still ends with exit code 4.
 
 use super::super::report::{BackupSummary, TableSummary};
+use super::super::rows::RowTable;
 use super::super::table::Table;
 use super::super::{COMMAND, Ended, Options};
 use super::{Findings, Run};
@@ -35,7 +36,7 @@ impl Run {
         if options.cancel.is_cancelled() {
             exits.push(Exit::Interrupted);
         }
-        let is_complete = findings.complete.len() == self.tables.len();
+        let is_complete = findings.complete.len() == self.tables.len() + self.row_tables.len();
         let status = match (is_complete, exits.is_empty()) {
             (true, true) => RunEnd::Done,
             _ if exits.contains(&Exit::Interrupted) => RunEnd::Interrupted,
@@ -80,8 +81,9 @@ impl Run {
             .values()
             .fold(Counts::default(), |sum, counts| sum.checked_add(*counts).unwrap_or(sum));
         let runs = self.tables.iter().map(|table| table.standing.run.as_ref());
+        let runs = runs.chain(self.row_tables.iter().map(|table| table.run.as_ref()));
         let as_of_us: Option<i64> =
-            runs.map(|run| run.map(manifest::Run::data_as_of_us)).min().flatten();
+            runs.map(|run| run.and_then(manifest::Run::complete_us)).min().flatten();
         let age = as_of_us.map(|us| (ended_ms as f64 - us as f64 / 1000.0).max(0.0) / 1000.0);
         let rpo = self.plan.bigquery_objective.rpo.as_secs_f64();
         let run = Summary {
@@ -117,18 +119,45 @@ impl Run {
                 detects: "every new block was read back before it was published".to_owned(),
             },
             priorities: Vec::new(),
-            routes: self.tables.iter().map(|table| route_summary(table, findings)).collect(),
+            routes: self
+                .tables
+                .iter()
+                .map(|table| route_summary(table, findings))
+                .chain(self.row_tables.iter().map(|table| counted(&table.route.name)))
+                .collect(),
             way: None,
             not_brought_back: None,
             warnings: self.warnings.clone(),
         };
         let is_complete = |table: &Table| findings.complete.contains(&table.route.name);
         let tables = self.tables.iter().map(|table| TableSummary::of(table, is_complete(table)));
+        let is_counted = |table: &RowTable| findings.complete.contains(&table.route.name);
+        let counted =
+            self.row_tables.iter().map(|table| TableSummary::of_rows(table, is_counted(table)));
+        let tables = tables.chain(counted);
         BackupSummary {
             run,
             duplicate: self.duplicate.address().to_owned(),
             tables: tables.collect(),
         }
+    }
+}
+
+/// A row route copies nothing; its numbers are those of its census.
+fn counted(name: &str) -> RouteSummary {
+    RouteSummary {
+        name: name.to_owned(),
+        rows: 0,
+        bytes: 0,
+        partitions: 0,
+        written: 0,
+        kept: 0,
+        expired: 0,
+        rejects: 0,
+        dropped_keys: 0,
+        seconds: 0.0,
+        bottleneck: "source".to_owned(),
+        digest: None,
     }
 }
 

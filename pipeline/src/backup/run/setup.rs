@@ -2,19 +2,17 @@
 //!
 //! Invariant: the first block is written only after every control here was passed.
 
-use super::super::copy::remove_generation;
+use super::super::rows::{self, RowTable};
 use super::super::table::{Common, Table};
 use super::super::{COMMAND, Options, source};
-use super::{Run, table_of};
-use crate::checkpoint::{Status, commit_interval};
+use super::{Run, left_behind, table_of};
+use crate::checkpoint::commit_interval;
 use crate::cpu::CpuPool;
-use crate::journal::{CommitHandle, Committer, Journal, NewRoute, NewRun, RunRecord, RunStatus};
-use crate::lane::now_ms;
+use crate::journal::{CommitHandle, Committer, Journal, RunRecord, RunStatus};
 use crate::outcome::from_journal;
 use crate::progress::Counters;
 use crate::rebuild::{COMMIT_COST_GUESS, CRASH_EVERY, patiently};
 use crate::wiring;
-use schemas::manifest::{Keys, Manifest};
 use schemas::{Bounds, Plan, Route};
 use stages::load::Sentinel;
 use stages::load::redis::duplicate::Duplicate;
@@ -41,17 +39,29 @@ impl Run {
         let duplicate = Arc::new(duplicate);
         let state = patiently(retry_for, cancel, || duplicate.state()).await.map_err(one)?;
         warnings.extend(fit(plan, &duplicate, &state).map_err(one)?);
+        let of_rows = routes.iter().any(rows::is_row_route);
+        let of_rows = of_rows.then(|| rows::row_server(plan)).transpose().map_err(one)?;
+        if let Some(server) = &of_rows {
+            let found = patiently(retry_for, cancel, || server.state()).await.map_err(one)?;
+            warnings.extend(rows::fit(plan, server.address(), &found, &routes).map_err(one)?);
+        }
         if let Some(run_id) = &options.take_over {
             duplicate.release(run_id).await.map_err(one)?;
         }
         let previous =
             journal.latest_run(COMMAND).await.map_err(|error| one(from_journal(error)))?;
-        let record = open_run(&journal, plan, &routes).await.map_err(one)?;
+        let opening = left_behind::open_run(&journal, plan, &routes, &duplicate, options.fresh);
+        let record = opening.await.map_err(one)?;
         let note = format!("pid={}", std::process::id());
         if let Sentinel::Foreign(note) = duplicate.claim(&record.id, &note).await.map_err(one)? {
             return Err(one(foreign(duplicate.address(), &note)));
         }
-        clean(&journal, &record, &duplicate, &routes).await.map_err(one)?;
+        let cleaning = left_behind::clean(&journal, plan, &duplicate, options.fresh);
+        warnings.extend(cleaning.await.map_err(one)?);
+        for route in &routes {
+            let voided = journal.void_partitions(&record.id, &route.name).await;
+            voided.map_err(|error| one(from_journal(error)))?;
+        }
         let names: Vec<String> = routes.iter().map(|route| route.name.clone()).collect();
         let rto = options.deadline.unwrap_or(plan.bigquery_objective.rto);
         let mut run = Self {
@@ -65,6 +75,8 @@ impl Run {
             bigquery,
             duplicate,
             tables: Vec::new(),
+            row_tables: Vec::new(),
+            of_rows,
             plan: plan.clone(),
             warnings,
         };
@@ -107,16 +119,18 @@ impl Run {
             };
             let known = self.known(&route.name).await.map_err(|error| vec![error])?;
             let accept = options.accept_loss.contains(&table_of(route));
+            if rows::is_row_route(route) {
+                match self.inspect_rows(route, accept).await {
+                    Ok(table) => self.row_tables.push(table),
+                    Err(error) => errors.push(error),
+                }
+                continue;
+            }
             match Table::inspect(&common, route, accept, known).await {
                 Ok(mut table) => {
                     let is_recorded = table.standing.run.is_some() || !table.findings.is_empty();
                     if !is_recorded && self.was_complete(&route.name).await.map_err(|e| vec![e])? {
-                        let message = format!(
-                            "the duplicate of {}: the record of the last complete backup is missing",
-                            table.full_name()
-                        );
-                        let hint = "this backup writes a new one; see that nothing else removes these keys";
-                        table.findings.push(Error::new(Kind::Difference, message).with_hint(hint));
+                        table.findings.push(record_is_missing(&table.full_name()));
                     }
                     self.tables.push(table);
                 }
@@ -124,6 +138,16 @@ impl Run {
             }
         }
         if errors.is_empty() { Ok(()) } else { Err(errors) }
+    }
+
+    async fn inspect_rows(&self, route: &Route, accept_loss: bool) -> Result<RowTable> {
+        let mut table =
+            RowTable::inspect(&self.bigquery, &self.duplicate, route, accept_loss).await?;
+        let is_recorded = table.run.is_some() || !table.findings.is_empty();
+        if !is_recorded && self.was_complete(&route.name).await? {
+            table.findings.push(record_is_missing(&table.full_name()));
+        }
+        Ok(table)
     }
 
     /// Whether the backup before this one completed a route, so that there must be a record of it.
@@ -175,6 +199,13 @@ impl Run {
     }
 }
 
+fn record_is_missing(table: &str) -> Error {
+    let message =
+        format!("the duplicate of {table}: the record of the last complete backup is missing");
+    Error::new(Kind::Difference, message)
+        .with_hint("this backup writes a new one; see that nothing else removes these keys")
+}
+
 fn commits(journal: &Journal, record: &RunRecord) -> CommitHandle {
     let interval = commit_interval(COMMIT_COST_GUESS, CRASH_EVERY);
     Committer::start(journal.clone(), record.id.clone(), interval, Arc::new(|_| Ok(()))).0
@@ -194,7 +225,9 @@ fn chosen(plan: &Plan, options: &Options) -> std::result::Result<Vec<Route>, Vec
     let is_chosen = |route: &&Route| {
         route.uses.backup && (options.routes.is_empty() || options.routes.contains(&route.name))
     };
-    let routes: Vec<Route> = plan.routes.iter().filter(is_chosen).cloned().collect();
+    let mut routes: Vec<Route> = plan.routes.iter().filter(is_chosen).cloned().collect();
+    // Counters are kept in this order, tables of blocks first.
+    routes.sort_by_key(rows::is_row_route);
     if routes.is_empty() {
         let hint = "add a [[route]] with type = \"blocks\" and a \"bigquery:\" table";
         return Err(usage("the plan has no backup route".to_owned(), hint));
@@ -239,79 +272,4 @@ fn foreign(address: &str, note: &str) -> Error {
     Error::new(Kind::Fenced, message).with_hint(format!(
         "wait for it, resume it from its own --state, or if it is dead: rekindle backup bigquery --take-over {run}"
     ))
-}
-
-/// Takes up the unfinished backup of the same routes, or begins a new one.
-async fn open_run(journal: &Journal, plan: &Plan, routes: &[Route]) -> Result<RunRecord> {
-    if let Some(mut run) = journal.unfinished_run(COMMAND).await.map_err(from_journal)? {
-        let records = journal.routes(&run.id).await.map_err(from_journal)?;
-        let is_same = |route: &Route| records.iter().any(|record| record.name == route.name);
-        if routes.iter().all(is_same) {
-            journal.note_attempt(&run.id).await.map_err(from_journal)?;
-            run.attempts += 1;
-            let status = RunStatus::Running;
-            journal.set_run_status(&run.id, status, None, None).await.map_err(from_journal)?;
-            return Ok(run);
-        }
-    }
-    let started_ms = now_ms();
-    let run = NewRun {
-        command: COMMAND.to_owned(),
-        plan_fingerprint: plan.fingerprint(),
-        binary_version: env!("CARGO_PKG_VERSION").to_owned(),
-        lost_at_ms: started_ms,
-        lost_at_given: false,
-        started_ms,
-        target_was_empty: false,
-    };
-    let records = routes
-        .iter()
-        .map(|route| NewRoute {
-            name: route.name.clone(),
-            definition: route.definition(),
-            schema_lines: Vec::new(),
-            relations: "null".to_owned(),
-        })
-        .collect();
-    journal.create_run(run, records).await.map_err(from_journal)
-}
-
-/// Removes the blocks of generations that were begun and never published, then lets the run be cut anew.
-async fn clean(
-    journal: &Journal,
-    run: &RunRecord,
-    duplicate: &Duplicate,
-    routes: &[Route],
-) -> Result<()> {
-    let records = journal.partitions(&run.id).await.map_err(from_journal)?;
-    for record in records.iter().filter(|record| record.status != Status::Done && record.epoch > 0)
-    {
-        let Bounds::TablePartition { table_partition, generation_base } = &record.partition.bounds
-        else {
-            continue;
-        };
-        let Some(route) = routes.iter().find(|route| route.name == record.partition.route) else {
-            continue;
-        };
-        let keys = Keys::new(route.key.text());
-        let text = duplicate.get(&keys.manifest(table_partition)).await?;
-        let manifest = text.as_deref().and_then(|text| Manifest::parse(text, table_partition).ok());
-        let is_published = |generation: u64| {
-            let mut versions = manifest.iter().flat_map(|manifest| &manifest.versions);
-            versions.any(|version| version.generation == generation)
-        };
-        for generation in (1..=record.epoch).map(|epoch| generation_base + epoch) {
-            if is_published(generation) {
-                continue;
-            }
-            let removed = remove_generation(duplicate, &keys, table_partition, generation).await?;
-            if removed > 0 {
-                tracing::info!(removed, generation, %table_partition, "removed what an unfinished backup left");
-            }
-        }
-    }
-    for route in routes {
-        journal.void_partitions(&run.id, &route.name).await.map_err(from_journal)?;
-    }
-    Ok(())
 }

@@ -4,18 +4,26 @@
 
 use super::{PartitionError, RunStanding, StatusReport};
 use crate::cli::figures::{clock_of_seconds, count, seconds, things};
+use crate::restore::standing::{JobStanding, StreamCounts, TableStanding};
 use std::fmt::Write as _;
 
 /// Errors shown; the rest is counted.
 const ERRORS_MAX: usize = 10;
 
 pub(super) fn render(report: &StatusReport) -> String {
-    let Some(run) = &report.run else {
+    let mut runs: Vec<&RunStanding> = report.run.iter().chain(&report.restore).collect();
+    // The newest last: its next command is what to type.
+    runs.sort_by(|a, b| a.started_at.cmp(&b.started_at));
+    if runs.is_empty() {
         return format!(
             "no run yet in {}; start one: rekindle rebuild redis\n",
             report.state.display()
         );
-    };
+    }
+    runs.into_iter().map(of_run).collect::<Vec<_>>().join("\n")
+}
+
+fn of_run(run: &RunStanding) -> String {
     let mut text = String::new();
     let mut line = |label: &str, value: String| {
         writeln!(text, "{label:<11} {value}").expect("writing to a string cannot fail");
@@ -38,7 +46,16 @@ pub(super) fn render(report: &StatusReport) -> String {
     if let Some(age) = run.checkpoint_age_seconds {
         line("checkpoint", format!("written {} ago", seconds(age)));
     }
-    line("rows", format!("{} committed, {}", count(run.rows), things(run.rejects, "reject")));
+    if run.tables.is_empty() {
+        line("rows", format!("{} committed, {}", count(run.rows), things(run.rejects, "reject")));
+    }
+    for table in &run.tables {
+        line("table", of_table(table));
+        line("streams", of_streams(table));
+        for JobStanding { purpose, attempt, job_id, status } in &table.jobs {
+            line("job", format!("{purpose}: {status}, attempt {attempt}, {job_id}"));
+        }
+    }
     for route in &run.routes {
         let mut value = format!(
             "{}: {}/{} partitions done, {}",
@@ -65,6 +82,25 @@ pub(super) fn render(report: &StatusReport) -> String {
         line("next", format!("to resume it: rekindle {}", run.command));
     }
     text
+}
+
+fn of_table(table: &TableStanding) -> String {
+    let rows = table.rows.map_or_else(|| "unknown".to_owned(), count);
+    format!(
+        "{}: {}; {} of {rows} rows acknowledged, {} written; staging table {}",
+        table.route,
+        table.stage,
+        count(table.acknowledged),
+        table.written.map_or_else(|| "unknown".to_owned(), count),
+        table.staging
+    )
+}
+
+fn of_streams(table: &TableStanding) -> String {
+    let StreamCounts { planned, open, finalized, committing, committed } = &table.streams;
+    format!(
+        "{planned} planned, {open} open, {finalized} finalized, {committing} committing, {committed} committed"
+    )
 }
 
 fn status(run: &RunStanding) -> String {

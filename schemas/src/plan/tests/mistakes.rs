@@ -124,7 +124,6 @@ fn what_is_not_built_is_refused_by_name() {
     for (lines, expected) in [
         ("on_conflict = \"newest\"", "on_conflict: \"newest\" is not built yet"),
         ("on_drift = \"warn\"", "on_drift: \"warn\" is not built yet"),
-        ("use = [\"backup\"]", "use[0]: \"backup\" of a row-by-row layout is not built yet"),
         (
             "columns = [{ field = \"a\", column = \"b\", path = \"$.c\" }]",
             "columns[0]: field \"path\" is not built yet",
@@ -132,7 +131,7 @@ fn what_is_not_built_is_refused_by_name() {
     ] {
         assert_eq!(route_mistakes(lines), [format!("route \"builds\": {expected}")]);
     }
-    for layout in ["stream", "set", "zset", "list"] {
+    for layout in ["set", "zset", "list"] {
         let text = MINIMAL.replace("\"hash\"", &format!("\"{layout}\""));
         assert_eq!(
             mistakes(&text),
@@ -183,6 +182,58 @@ fn what_bigquery_and_blocks_need_and_exclude_is_checked() {
         route_mistakes("watermark = \"a\""),
         ["route \"builds\": watermark: goes with type \"blocks\" only"]
     );
+}
+
+#[test]
+fn what_a_backup_of_rows_needs_and_excludes_is_checked() {
+    let bigquery = MINIMAL.replace("alloydb:builds", "bigquery:logs.builds");
+    let plan = format!("{bigquery}[bigquery]\nproject = \"p\"\n");
+    let with = |layout: &str, key: &str, lines: &str| {
+        let route = format!("key = \"{key}\"\ntype = \"{layout}\"\n{lines}\n");
+        plan.replace("key = \"build:{id}\"\ntype = \"hash\"\n", &route)
+    };
+    for (layout, key, lines, uses) in [
+        ("hash", "b:{id}", "", (true, false)),
+        ("hash", "b:{id}", "use = [\"backup\"]\nrow_key = \"id\"", (false, true)),
+        ("json", "b:{id}", "use = [\"rebuild\", \"backup\"]", (true, true)),
+        ("stream", "b", "", (false, true)),
+        ("stream", "b:{id}", "use = [\"backup\"]\npriority = 1", (false, true)),
+    ] {
+        let plan = parse(&with(layout, key, lines)).expect(lines);
+        let found = plan.routes[0].uses;
+        assert_eq!((found.rebuild, found.backup), uses, "{layout} {lines}");
+    }
+    for (layout, key, lines, expected) in [
+        (
+            "string",
+            "b:{id}",
+            "use = [\"backup\"]",
+            "use[0]: \"backup\" of type \"string\" is not built yet",
+        ),
+        ("stream", "b", "use = [\"rebuild\"]", "use[0]: \"rebuild\" of a stream is not built yet"),
+        ("hash", "b:{id}", "row_key = \"id\"", "row_key: goes with use = [\"backup\"] only"),
+        (
+            "hash",
+            "b:{id}",
+            "use = [\"backup\"]\nkeep_versions = 3",
+            "keep_versions: goes with type \"blocks\" only",
+        ),
+        (
+            "stream",
+            "b",
+            "on_conflict = \"keep\"",
+            "on_conflict: does not go with type \"stream\", which is never written",
+        ),
+    ] {
+        let found = mistakes(&with(layout, key, lines));
+        assert!(found.ends_with(&format!("route \"builds\": {expected}")), "{found}");
+    }
+    assert_eq!(
+        route_mistakes("use = [\"backup\"]"),
+        ["route \"builds\": use: \"backup\" goes with a \"bigquery:\" table only"]
+    );
+    let stream = MINIMAL.replace("\"hash\"", "\"stream\"");
+    assert!(mistakes(&stream).ends_with("type: \"stream\" goes with a \"bigquery:\" table only"));
 }
 
 #[test]

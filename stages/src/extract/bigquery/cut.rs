@@ -4,6 +4,7 @@
 //! are open, nulls have a filter of their own. So a cut never grows stale, and rows still in the streaming buffer are
 //! read where their column puts them.
 
+use super::pieces;
 use super::shape::{Partitioning, Read};
 use super::{BigQueryServer, Shape};
 use crate::connect::bigquery::JobStatement;
@@ -13,7 +14,7 @@ use serde_json::Value;
 
 /// A partition is cut no smaller than this: a session costs about a second.
 const PARTITION_BYTES_MIN: u64 = 4 * 1024 * 1024;
-/// And no larger, so that redoing one is bounded; a single table partition may be.
+/// And no larger, so that redoing one is bounded; a table partition that is not sorted by its column may be.
 const PARTITION_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 
 /// A filter that selects every row, in the form that a table which asks for a filter takes.
@@ -25,11 +26,11 @@ pub(super) fn everything(partitioning: Option<&Partitioning>) -> Bounds {
 
 /// One table partition of the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct TablePartition {
+pub(super) struct TablePartition {
     /// `YYYY[MM[DD[HH]]]`, or the start of an integer range.
-    id: String,
-    rows: u64,
-    bytes: u64,
+    pub(super) id: String,
+    pub(super) rows: u64,
+    pub(super) bytes: u64,
 }
 
 pub(super) async fn partitions(
@@ -116,6 +117,7 @@ fn by_partition(
         .filter_map(|partition| {
             Some((Start::of(&partition.id, &partitioning.type_name)?, partition))
         })
+        .flat_map(|(start, partition)| pieces::cut(partitioning, start, partition, size))
         .collect();
     ranges.sort_by_key(|(start, _)| start.order);
     let mut groups: Vec<Group> = Vec::new();
@@ -155,15 +157,15 @@ fn by_partition(
 
 /// Where a table partition begins: as a literal, and as a number that orders.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Start {
-    literal: String,
-    order: i64,
+pub(super) struct Start {
+    pub(super) literal: String,
+    pub(super) order: i64,
 }
 
 impl Start {
     /// Reads a partition id; `None` for `__NULL__`, `__UNPARTITIONED__` and what is not understood, whose rows then
     /// fall into the range around them.
-    fn of(id: &str, type_name: &str) -> Option<Self> {
+    pub(super) fn of(id: &str, type_name: &str) -> Option<Self> {
         if type_name == "INT64" {
             let order = id.parse().ok()?;
             return Some(Self { literal: id.to_owned(), order });
@@ -201,7 +203,7 @@ fn quoted(name: &str) -> String {
 }
 
 /// Days since 1970-01-01: `days_from_civil` of Howard Hinnant, <https://howardhinnant.github.io/date_algorithms.html>.
-fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
+pub(super) fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
     let era = year.div_euclid(400);
     let year_of_era = year.rem_euclid(400);
@@ -216,8 +218,12 @@ mod tests {
     const MB: u64 = 1024 * 1024;
 
     fn cut(type_name: &str, ids: &[(&str, u64)], wanted: usize) -> Vec<String> {
-        let partitioning =
-            Partitioning { column: "ts".into(), type_name: type_name.into(), is_nullable: true };
+        let partitioning = Partitioning {
+            column: "ts".into(),
+            type_name: type_name.into(),
+            is_nullable: true,
+            is_sorted: false,
+        };
         let found = ids
             .iter()
             .map(|(id, bytes)| TablePartition { id: (*id).into(), rows: 1, bytes: *bytes })

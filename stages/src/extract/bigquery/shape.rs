@@ -26,6 +26,9 @@ pub struct Partitioning {
     pub type_name: String,
     /// Whether the column can be null.
     pub is_nullable: bool,
+    /// Whether BigQuery sorts the rows of a table partition by the column, so that a condition on it scans only what
+    /// it selects.
+    pub is_sorted: bool,
 }
 
 /// What a route reads, as BigQuery describes it.
@@ -173,6 +176,8 @@ fn partitioning(table: &Value, fields: &[Value]) -> Option<Partitioning> {
             column: column.to_owned(),
             type_name: type_name.to_owned(),
             is_nullable: field.is_none_or(|field| field["mode"].as_str() != Some("REQUIRED")),
+            is_sorted: text("/clustering/fields/0")
+                .is_some_and(|first| first.eq_ignore_ascii_case(column)),
         }
     };
     if let Some(column) = text("/rangePartitioning/field") {
@@ -221,6 +226,35 @@ impl Shape {
     }
 }
 
+/// Returns every column of a table resource in order, and the names of those that are REQUIRED; every refusal at once.
+pub fn table_schema(
+    name: &str,
+    resource: &Value,
+) -> std::result::Result<(TableSchema, Vec<String>), Vec<String>> {
+    let (mut columns, mut required, mut mistakes) = (Vec::new(), Vec::new(), Vec::new());
+    for field in fields_of(resource) {
+        let name = field["name"].as_str().unwrap_or_default().to_owned();
+        if field["mode"].as_str() == Some("REQUIRED") {
+            required.push(name.clone());
+        }
+        match ColumnType::of_bigquery(&field) {
+            Ok(column_type) => {
+                let source_type = source_type(&field);
+                columns.push(Column { name, column_type, source_type, as_text: false });
+            }
+            Err(refused) => {
+                mistakes.push(format!("column {name} has type {refused}, which cannot be carried"));
+            }
+        }
+    }
+    if mistakes.is_empty() {
+        let table = name.to_owned();
+        Ok((TableSchema { table, columns, unique_keys: Vec::new() }, required))
+    } else {
+        Err(mistakes)
+    }
+}
+
 /// A field's type as `GoogleSQL` writes it.
 pub(super) fn source_type(field: &Value) -> String {
     let text = |name: &str| field.get(name).and_then(Value::as_str).unwrap_or_default();
@@ -259,6 +293,10 @@ mod tests {
         let of = |table: Value| partitioning(&table, &fields);
         let by_ts = of(json!({"timePartitioning": {"type": "DAY", "field": "ts"}})).unwrap();
         assert_eq!((by_ts.type_name.as_str(), by_ts.is_nullable), ("TIMESTAMP", false));
+        assert!(!by_ts.is_sorted);
+        let sorted = of(json!({"timePartitioning": {"type": "DAY", "field": "ts"},
+            "clustering": {"fields": ["ts", "n"]}}));
+        assert!(sorted.unwrap().is_sorted);
         let by_n = of(json!({"rangePartitioning": {"field": "n", "range": {}}})).unwrap();
         assert_eq!((by_n.type_name.as_str(), by_n.is_nullable), ("INT64", true));
         let by_ingestion = of(json!({"timePartitioning": {"type": "DAY"}})).unwrap();

@@ -40,6 +40,12 @@ impl WriteTable {
         Self { bigquery: bigquery.clone(), path: bigquery.table_path(dataset, table) }
     }
 
+    /// Names the table whose name is this one's and `suffix`.
+    #[must_use]
+    pub fn suffixed(&self, suffix: &str) -> Self {
+        Self { bigquery: self.bigquery.clone(), path: format!("{}{suffix}", self.path) }
+    }
+
     /// Makes a PENDING stream and returns its name. One whose name got lost is never committed and vanishes.
     pub async fn create_stream(&self) -> Result<String> {
         let what = "cannot make a write stream of bigquery";
@@ -79,14 +85,16 @@ impl WriteTable {
         }
     }
 
-    /// Commits finalized streams, all or none.
+    /// Commits finalized streams of one table, all or none; their names say of which.
     pub async fn commit(&self, streams: &[String]) -> Result<CommitAnswer> {
         let what = "cannot commit write streams of bigquery";
+        let named = streams.first().and_then(|name| name.split_once("/streams/"));
+        let parent = named.map_or(self.path.as_str(), |(table, _)| table);
         let message = storage::BatchCommitWriteStreamsRequest {
-            parent: self.path.clone(),
+            parent: parent.to_owned(),
             write_streams: streams.to_vec(),
         };
-        let request = self.bigquery.request(message, &[("parent", &self.path)]).await?;
+        let request = self.bigquery.request(message, &[("parent", parent)]).await?;
         match self.bigquery.write_client().batch_commit_write_streams(request).await {
             Ok(answer) => Ok(commit_answer(&answer.into_inner())),
             // Some services answer a repeated commit with the call's status instead of stream errors.

@@ -21,7 +21,7 @@ fn failed(error: RedisError, doing: &str, address: &str) -> Error {
 }
 
 /// Reads INFO and DBSIZE.
-pub(super) async fn state(connection: &mut Connection, address: &str) -> Result<TargetState> {
+pub(crate) async fn state(connection: &mut Connection, address: &str) -> Result<TargetState> {
     let (info, entries): (String, u64) = redis::pipe()
         .cmd("INFO")
         .cmd("DBSIZE")

@@ -3,10 +3,10 @@
 //! Invariant: a batch counts as written only when every reply to it was read on a connection to a server
 //! that carries this run's sentinel.
 
-mod control;
+pub(crate) mod control;
 pub mod duplicate;
 mod pipe;
-mod reply;
+pub(crate) mod reply;
 mod way;
 
 use crate::batch::Encoded;

@@ -135,8 +135,9 @@ impl<'a> BatchEncoder<'a> {
                 self.value.clear();
                 self.values.json(row, &mut self.value)
             }
-            Layout::Blocks => {
-                return Err(Error::new(Kind::Internal, "blocks are not written row by row"));
+            layout @ (Layout::Blocks | Layout::Stream) => {
+                let message = format!("type {} is not written row by row", layout.word());
+                return Err(Error::new(Kind::Internal, message));
             }
         };
         if let Err(refusal) = value {

@@ -1,0 +1,36 @@
+//! Publishes a manifest, and removes the blocks of generations that nothing publishes.
+//!
+//! Invariant: a generation is removed only after the manifest that no longer lists it as a version was stored.
+
+use schemas::manifest::{Keys, Manifest};
+use stages::Result;
+use stages::load::redis::duplicate::Duplicate;
+
+/// Makes a manifest the published one, then removes the generations it retires.
+pub async fn publish(
+    duplicate: &Duplicate,
+    keys: &Keys,
+    mut manifest: Manifest,
+) -> Result<Manifest> {
+    let key = keys.manifest(&manifest.table_partition);
+    duplicate.set(&key, &manifest.to_json()).await?;
+    if manifest.retired.is_empty() {
+        return Ok(manifest);
+    }
+    for (generation, _) in &manifest.retired {
+        remove_generation(duplicate, keys, &manifest.table_partition, *generation).await?;
+    }
+    manifest.retired.clear();
+    duplicate.set(&key, &manifest.to_json()).await?;
+    Ok(manifest)
+}
+
+/// Removes the blocks of one generation; returns how many there were.
+pub async fn remove_generation(
+    duplicate: &Duplicate,
+    keys: &Keys,
+    table_partition: &str,
+    generation: u64,
+) -> Result<u64> {
+    duplicate.unlink_run(0, |ordinal| keys.block(table_partition, generation, ordinal)).await
+}
