@@ -27,7 +27,7 @@ pub(crate) fn count(days: &[Days]) -> u64 {
 #[test]
 fn a_lost_table_comes_back_with_every_type_and_all_that_belongs_to_it() {
     let is_soak = std::env::var("REKINDLE_SOAK").is_ok_and(|value| value == "1");
-    let (lost, days) = lost(if is_soak { 400_000 } else { 4_000 }, false);
+    let (lost, days) = lost(if is_soak { 100_000 } else { 4_000 }, false);
     let ran = lost.restore(&[]).expect(0);
     let summary = ran.summary();
     lost.assert_restored();
