@@ -2,6 +2,7 @@
 //!
 //! Invariant: pure; a key that nothing explains is unknown, never counted for what it resembles.
 
+use crate::backup::rows::keys_of;
 use schemas::manifest::Keys;
 use schemas::plan::{OWN_KEYS, Unrouted};
 use schemas::{Plan, Route};
@@ -28,9 +29,8 @@ pub(super) enum Named {
 pub(super) struct Explainer<'a> {
     routes: &'a [Route],
     unrouted: &'a [Unrouted],
-    /// Prefixes of duplicates, with the number of their route.
+    /// Keys of duplicates, or of what is recorded of rows, with the number of their route.
     duplicates: Vec<(usize, Keys)>,
-    has_duplicate: bool,
 }
 
 impl<'a> Explainer<'a> {
@@ -40,10 +40,10 @@ impl<'a> Explainer<'a> {
             .routes
             .iter()
             .enumerate()
-            .filter(|(_, route)| has_duplicate && is_blocks(route))
-            .map(|(index, route)| (index, Keys::new(route.key.text())))
+            .filter(|(_, route)| has_duplicate && route.uses.backup)
+            .map(|(index, route)| (index, keys_of(route)))
             .collect();
-        Self { routes: &plan.routes, unrouted: &plan.unrouted, duplicates, has_duplicate }
+        Self { routes: &plan.routes, unrouted: &plan.unrouted, duplicates }
     }
 
     /// Returns what a key is by its name.
@@ -63,9 +63,8 @@ impl<'a> Explainer<'a> {
         if let Some((index, _)) = longest {
             return Named::Unrouted(index);
         }
-        let is_here =
-            |route: &Route| !is_blocks(route) && (route.uses.rebuild || self.has_duplicate);
-        let fits = |route: &Route| is_here(route) && route.key.parse_key(key).is_some();
+        // Rows are in this database, also those that only a restore reads.
+        let fits = |route: &Route| !is_blocks(route) && route.key.parse_key(key).is_some();
         let fitting: Vec<usize> =
             (0..self.routes.len()).filter(|index| fits(&self.routes[*index])).collect();
         if fitting.is_empty() { Named::Unknown } else { Named::Routes(fitting) }
@@ -133,6 +132,12 @@ name = "logs"
 table = "bigquery:logs.build_logs"
 key = "dup:logs"
 type = "blocks"
+[[route]]
+name = "lines"
+table = "bigquery:logs.lines"
+key = "line:{id}"
+type = "hash"
+use = ["backup"]
 [[unrouted]]
 prefix = "session:"
 owner = "web"
@@ -160,6 +165,9 @@ comes_back = "by hand"
             ("dup:logs:m:20260101", Named::Duplicate(2)),
             ("dup:logs:s:00ff", Named::Duplicate(2)),
             ("dup:logs:run", Named::Duplicate(2)),
+            ("line:7", Named::Routes(vec![3])),
+            ("rekindle:rows:lines:run", Named::Duplicate(3)),
+            ("rekindle:rows:others:run", Named::Unknown),
             ("dup:logs:x", Named::Unknown),
             ("dup:logs", Named::Unknown),
             ("session:7", Named::Unrouted(0)),

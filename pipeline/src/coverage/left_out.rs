@@ -81,6 +81,12 @@ pub fn not_brought_back(plan: &Plan, asked: &[String], state: &Path) -> NotBroug
             comes_back: "rekindle backup bigquery".to_owned(),
         }
     }));
+    let rows_alone = |route: &&schemas::Route| !route.uses.rebuild && !is_blocks(route);
+    declared.extend(plan.routes.iter().filter(rows_alone).map(|route| Declared {
+        prefix: route.key.leading_literal().to_owned(),
+        owner: format!("route {}", route.name),
+        comes_back: "by the application, which writes these rows".to_owned(),
+    }));
     let is_left_out = |name: &String| !asked.is_empty() && !asked.contains(name);
     let rebuilds = plan.routes.iter().filter(|route| route.uses.rebuild);
     let routes = rebuilds.map(|route| route.name.clone()).filter(is_left_out).collect();
