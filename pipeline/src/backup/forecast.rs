@@ -35,7 +35,7 @@ pub struct Forecast {
     /// What a person should know.
     pub notes: Vec<String>,
     #[serde(skip)]
-    is_row_route: bool,
+    pub(crate) is_row_route: bool,
 }
 
 /// Looks at both sides of the backup routes that are named, or of all.

@@ -203,7 +203,7 @@ async fn plan(shared: &Shared, flags: &PlanFlags, signals: &Signals) -> Exit {
             Err(errors) => return tell_errors(&errors, None, shared.json),
         }
     }
-    if flags.sample.is_some() && !backups.is_empty() {
+    if flags.sample.is_some() && backups.iter().any(|backup| !backup.is_row_route) {
         failure::say("note: a duplicate holds many rows per value; its routes are not sampled\n");
     }
     let whole = WholePlan { rebuild, backups, restores, samples };

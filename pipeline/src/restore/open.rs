@@ -310,7 +310,14 @@ impl Opening<'_> {
             spool: None,
             recorded: None,
         };
-        let record = RestoreRecord {
+        let mut table = self.table(recorded, chosen.taken, choice, findings, self.record());
+        table.begin(self.shared).await?;
+        Ok(table)
+    }
+
+    /// The record of a table that nothing was done for yet.
+    pub(super) fn record(&self) -> RestoreRecord {
+        RestoreRecord {
             run_id: self.shared.run_id.clone(),
             route: self.route.name.clone(),
             choice: String::new(),
@@ -318,10 +325,7 @@ impl Opening<'_> {
             staging: String::new(),
             attempt: 0,
             findings: String::new(),
-        };
-        let mut table = self.table(recorded, chosen.taken, choice, findings, record);
-        table.begin(self.shared).await?;
-        Ok(table)
+        }
     }
 
     pub(super) fn table(

@@ -8,7 +8,7 @@ mod open;
 mod read;
 
 pub(super) use fill::fill;
-pub(super) use open::{open_rows, refuse};
+pub(super) use open::{GUARANTEES_GONE, open_rows, refuse};
 
 use super::Shared;
 use super::table::Table;

@@ -7,7 +7,8 @@ use super::duplicate::named;
 use super::open::Opening;
 use super::table::Way;
 use super::time_travel::LostTable;
-use super::{Shared, scan, target};
+use super::{Shared, rows, scan, target};
+use crate::backup::rows::is_row_route;
 use crate::lane::now_ms;
 use schemas::manifest::TableRecord;
 use serde_json::Value;
@@ -147,9 +148,12 @@ impl Opening<'_> {
                 named(&chosen.later)
             ));
         }
-        let unpartitioned =
-            chosen.taken.iter().find(|taken| taken.table_partition == UNPARTITIONED);
-        if let Some(taken) = unpartitioned.filter(|taken| taken.version.rows > 0) {
+        // In a table partitioned by ranges, rows outside of all of them have that name.
+        let by_arrival = target::is_by_arrival(&recorded.resource);
+        let is_unpartitioned = |taken: &&Taken| {
+            by_arrival && taken.table_partition == UNPARTITIONED && taken.version.rows > 0
+        };
+        if let Some(taken) = chosen.taken.iter().find(is_unpartitioned) {
             lines.push(format!(
                 "{} rows of {name} were in the streaming buffer at backup and had no table partition yet: they come into that of the day of the restore",
                 taken.version.rows
@@ -166,7 +170,9 @@ impl Opening<'_> {
             ));
         }
         if self.options.asked.from_scan {
-            lines.push(scan::GUARANTEES_GONE.to_owned());
+            let is_rows = is_row_route(self.route);
+            let gone = if is_rows { rows::GUARANTEES_GONE } else { scan::GUARANTEES_GONE };
+            lines.push(gone.to_owned());
         }
         lines
     }

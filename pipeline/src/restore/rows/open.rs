@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// Said where there was no record to go by.
-const GUARANTEES_GONE: &str = "the recorded table is lost: rows are read as the table that stands has its columns; policies and what else was recorded are not put back, and whether redis lacks rows, or keys were not unique, cannot be known";
+pub(in super::super) const GUARANTEES_GONE: &str = "the recorded table is lost: rows are read as the table that stands has its columns; policies and what else was recorded are not put back, and whether redis lacks rows, or keys were not unique, cannot be known";
 
 /// What of the flags a row route cannot be asked.
 pub(in super::super) fn refuse(route: &Route, asked: &Asked) -> Vec<Error> {
@@ -96,10 +96,6 @@ impl Opening<'_> {
             self.way(existing.as_ref(), &location, Shape::default(), &mut nothing).await?;
         let policies = self.guard(&recorded.table, existing.as_ref(), way).await?;
         let mut warnings = self.warnings(existing.as_ref(), &nothing, &recorded.table, way).await;
-        if self.options.asked.from_scan {
-            warnings.pop();
-            warnings.push(GUARANTEES_GONE.to_owned());
-        }
         warnings.extend(policies);
         warnings.extend(said_by(recorded.census.as_ref()));
         let (spool, said) = self.spool(&source).await?;
@@ -140,18 +136,6 @@ impl Opening<'_> {
         Err(Error::new(Kind::Config, message).with_hint(
             "name a row_key in the route, or give up what the table holds with --replace",
         ))
-    }
-
-    fn record(&self) -> RestoreRecord {
-        RestoreRecord {
-            run_id: self.shared.run_id.clone(),
-            route: self.route.name.clone(),
-            choice: String::new(),
-            stage: TableStage::Planned,
-            staging: String::new(),
-            attempt: 0,
-            findings: String::new(),
-        }
     }
 
     /// Takes up what an earlier attempt chose; where its spool is gone or altered, the table starts over.
@@ -222,8 +206,7 @@ impl Opening<'_> {
 
     /// Rows in Redis do not tell when they arrived in the table, so they would get another table partition.
     fn refuse_by_arrival(&self, recorded: &TableRecord) -> Result<()> {
-        let partitioning = &recorded.resource["timePartitioning"];
-        if !partitioning.is_object() || partitioning["field"].is_string() {
+        if !target::is_by_arrival(&recorded.resource) {
             return Ok(());
         }
         let message = format!(

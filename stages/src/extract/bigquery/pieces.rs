@@ -6,6 +6,7 @@
 
 use super::cut::{Start, TablePartition, days_from_civil};
 use super::shape::Partitioning;
+use schemas::text::Civil;
 
 const HOUR_US: i64 = 3_600_000_000;
 const DAY_US: i64 = 24 * HOUR_US;
@@ -65,27 +66,13 @@ fn end_us(id: &str) -> Option<i64> {
 }
 
 fn literal(type_name: &str, us: i64) -> String {
-    let (year, month, day) = civil_from_days(us.div_euclid(DAY_US));
+    let Civil { year, month, day } = Civil::from_days(us.div_euclid(DAY_US));
     let hour = us.rem_euclid(DAY_US) / HOUR_US;
     match type_name {
         "DATE" => format!("DATE '{year:04}-{month:02}-{day:02}'"),
         "DATETIME" => format!("DATETIME '{year:04}-{month:02}-{day:02} {hour:02}:00:00'"),
         _ => format!("TIMESTAMP '{year:04}-{month:02}-{day:02} {hour:02}:00:00+00'"),
     }
-}
-
-/// Year, month and day: `civil_from_days` of Howard Hinnant, <https://howardhinnant.github.io/date_algorithms.html>.
-fn civil_from_days(days: i64) -> (i64, i64, i64) {
-    let days = days + 719_468;
-    let era = days.div_euclid(146_097);
-    let day_of_era = days.rem_euclid(146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
 }
 
 #[cfg(test)]
@@ -148,8 +135,8 @@ mod tests {
     #[test]
     fn days_are_counted_there_and_back() {
         for days in [-719_468, -1, 0, 59, 60, 20_512, 2_932_896] {
-            let (year, month, day) = civil_from_days(days);
-            assert_eq!(days_from_civil(year, month, day), days);
+            let Civil { year, month, day } = Civil::from_days(days);
+            assert_eq!(days_from_civil(year, i64::from(month), i64::from(day)), days);
         }
     }
 }
