@@ -8,6 +8,7 @@ mod open;
 mod read;
 
 pub(super) use fill::fill;
+pub(crate) use read::ends;
 pub(super) use open::{GUARANTEES_GONE, open_rows, refuse};
 
 use super::Shared;
