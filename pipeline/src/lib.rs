@@ -30,4 +30,5 @@ pub(crate) mod spool;
 pub mod stop;
 pub mod summarize;
 pub mod summary;
+pub mod verify;
 pub mod wiring;

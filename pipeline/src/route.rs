@@ -24,6 +24,8 @@ pub struct RouteRun {
     pub source: Arc<dyn Source>,
     /// How its rows are encoded.
     pub transform: MakeTransform,
+    /// How raw batches of a partition are decoded, for who takes single rows out of them.
+    pub decoder_of: fn(&Bounds) -> Decoder,
     /// The route reduced to its key, for the collision and deletion passes.
     pub key_only: Arc<KeyOnly>,
     /// How batches that hold the key columns only are decoded.
@@ -43,6 +45,7 @@ impl RouteRun {
         bound: Arc<BoundRoute>,
         source: Arc<dyn Source>,
         transform: MakeTransform,
+        decoder_of: fn(&Bounds) -> Decoder,
         key_decoder: Decoder,
     ) -> Self {
         let key_only = Arc::new(bound.key_only());
@@ -51,6 +54,7 @@ impl RouteRun {
             bound,
             source,
             transform,
+            decoder_of,
             key_only,
             key_decoder,
             has_own_keys: true,

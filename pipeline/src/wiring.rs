@@ -32,12 +32,18 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Makes the sink of the plan; nothing is connected yet. `way` matters only where a route writes hashes.
 pub fn make_sink(plan: &Plan, way: WayChoice) -> Result<Arc<RedisSink>> {
+    let endpoint = redis_endpoint(plan)?;
+    let has_hashes = plan.routes.iter().any(|route| route.layout == Layout::Hash);
+    let way = has_hashes.then_some(way);
+    Ok(Arc::new(RedisSink::new(endpoint, way)?))
+}
+
+/// Names the Redis of the plan; nothing is connected yet.
+pub fn redis_endpoint(plan: &Plan) -> Result<redis::Endpoint> {
     let Some(url) = &plan.redis else {
         return Err(Error::new(Kind::Config, "the plan has no [redis] url"));
     };
-    let has_hashes = plan.routes.iter().any(|route| route.layout == Layout::Hash);
-    let way = has_hashes.then_some(way);
-    Ok(Arc::new(RedisSink::new(redis::Endpoint::parse(&url.0, CONNECT_TIMEOUT)?, way)?))
+    redis::Endpoint::parse(&url.0, CONNECT_TIMEOUT)
 }
 
 /// Makes the runnable routes of described ones.
@@ -56,7 +62,7 @@ pub fn run_routes(
             let commands = RedisCommands::new(Arc::clone(&encoded), decoder, style, sink.way());
             Arc::new(commands) as Arc<dyn Transform>
         });
-        routes.push(RouteRun::new(index, bound, source, transform, key_decoder));
+        routes.push(RouteRun::new(index, bound, source, transform, decoder_of, key_decoder));
     }
     mark_shared_keys(&mut routes);
     Ok(routes)

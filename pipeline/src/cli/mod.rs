@@ -13,6 +13,7 @@ mod restore;
 mod signals;
 mod status;
 mod summary_text;
+mod verify;
 mod watch;
 mod way;
 
@@ -119,11 +120,10 @@ async fn dispatch(cli: &Cli, bars: MultiProgress, signals: &Signals) -> Exit {
         Command::Restore { target: restore::Target::Bigquery(flags) } => {
             Box::pin(restore::restore(shared, flags, bars, signals)).await
         }
-        Command::Verify(_)
-        | Command::Bench(_)
-        | Command::Drill(_)
-        | Command::Report(_)
-        | Command::Demo(_) => Exit::Usage,
+        Command::Verify { target } => Box::pin(verify::verify(shared, target, bars, signals)).await,
+        Command::Bench(_) | Command::Drill(_) | Command::Report(_) | Command::Demo(_) => {
+            Exit::Usage
+        }
     }
 }
 

@@ -8,8 +8,8 @@ mod open;
 mod read;
 
 pub(super) use fill::fill;
-pub(crate) use read::ends;
 pub(super) use open::{GUARANTEES_GONE, open_rows, refuse};
+pub(crate) use read::ends;
 
 use super::Shared;
 use super::table::Table;

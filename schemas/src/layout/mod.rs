@@ -6,12 +6,14 @@
 mod decode;
 mod expiry;
 mod row;
+mod stored;
 #[cfg(test)]
 mod tests;
 
 pub use decode::{RowDecoder, RowFault};
 pub use expiry::ExpiryTimes;
 pub use row::{FieldSpan, HashFields, RowRefusal, RowValues};
+pub use stored::StoredHash;
 
 use crate::bind::BoundRoute;
 use xxhash_rust::xxh3::xxh3_64;

@@ -2,6 +2,7 @@
 
 pub mod bigquery;
 pub mod postgres;
+pub mod redis_entries;
 pub mod redis_keys;
 pub mod redis_rows;
 pub mod redis_values;
@@ -127,6 +128,11 @@ pub trait Source: Send + Sync {
     async fn partitions(&self, wanted: usize, first: usize) -> Result<Vec<Partition>>;
     /// Partitions that re-read every row a snapshot with this `xmin` may not have seen.
     fn catch_up(&self, since_xid: u64, first: usize) -> Vec<Partition>;
+    /// A partition that holds every row that renders to one of these keys, perhaps more; `None` where such rows cannot
+    /// be found without reading everything.
+    fn rows_of(&self, _keys: &[&[u8]]) -> Option<Partition> {
+        None
+    }
     /// Starts a session under the run's current snapshot, or under its own where none can be shared.
     async fn open(&self) -> Result<Box<dyn Session>>;
 }

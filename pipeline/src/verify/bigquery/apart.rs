@@ -24,7 +24,7 @@ pub(super) struct Marked {
 }
 
 /// A side.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Side {
     /// The duplicate, or the rows in Redis.
     Redis,
@@ -133,10 +133,7 @@ impl Spread {
     }
 
     /// Compares the buckets one by one and hands every row that one side has alone to `each`.
-    pub(super) fn left_over(
-        self,
-        each: &mut dyn FnMut(Side, &Marked) -> Result<()>,
-    ) -> Result<()> {
+    pub(super) fn left_over(self, each: &mut dyn FnMut(Side, &Marked) -> Result<()>) -> Result<()> {
         let (redis, bigquery) = (self.redis.finish()?, self.bigquery.finish()?);
         for (redis, bigquery) in redis.iter().zip(&bigquery) {
             let (redis, bigquery) = (sorted(redis)?, sorted(bigquery)?);

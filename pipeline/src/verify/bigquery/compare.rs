@@ -26,8 +26,7 @@ pub(super) struct Seen {
 
 impl Seen {
     fn is_same(self, other: Self) -> bool {
-        self.rows == other.rows
-            && self.sum.zip(other.sum).is_none_or(|(this, that)| this == that)
+        self.rows == other.rows && self.sum.zip(other.sum).is_none_or(|(this, that)| this == that)
     }
 }
 
@@ -39,7 +38,12 @@ impl From<Digest> for Seen {
 
 impl Unit<'_> {
     /// Compares what the copy holds with BigQuery.
-    pub(super) async fn compare(&self, part: &mut Part, newest: &Version, copy: Seen) -> Result<()> {
+    pub(super) async fn compare(
+        &self,
+        part: &mut Part,
+        newest: &Version,
+        copy: Seen,
+    ) -> Result<()> {
         let fate = self.table.fates.get(self.id);
         if self.table.source.is_none() {
             // Said once, of the table as a whole.
@@ -122,7 +126,10 @@ impl Unit<'_> {
             }
             Err(reason) => self.inconclusive(
                 part,
-                format!("it changed after it was copied at {}, and {reason}", rfc3339(at_us / 1_000)),
+                format!(
+                    "it changed after it was copied at {}, and {reason}",
+                    rfc3339(at_us / 1_000)
+                ),
             ),
         }
         if let Some(Fate::Hold(loss)) = self.table.fates.get(self.id) {
@@ -163,7 +170,8 @@ impl Unit<'_> {
             self.restore()
         ));
         if part.damage_count > 0 {
-            part.reason = Some("which rows differ can be told when its blocks are whole".to_owned());
+            part.reason =
+                Some("which rows differ can be told when its blocks are whole".to_owned());
         } else if self.depth == Depth::Full {
             part.rows = Some(self.apart(newest, at_us, columns, "then").await?);
         } else {

@@ -190,8 +190,7 @@ impl Looked {
     /// Reads every recorded table that a version names.
     async fn read_records(&mut self, shared: &Shared) -> Result<()> {
         let versions = self.standing.manifests.values().flat_map(|manifest| &manifest.versions);
-        let mut hashes: Vec<String> =
-            versions.map(|version| version.schema_hash.clone()).collect();
+        let mut hashes: Vec<String> = versions.map(|version| version.schema_hash.clone()).collect();
         hashes.extend(self.standing.run.iter().map(|run| run.schema_hash.clone()));
         hashes.sort_unstable();
         hashes.dedup();
@@ -199,8 +198,9 @@ impl Looked {
             let key = self.keys.schema(&hash);
             let record = match shared.duplicate.get(&key).await? {
                 None => Err(format!("key {key} is missing: the recorded table")),
-                Some(text) => TableRecord::parse(&text, &hash)
-                    .map_err(|error| format!("key {key}: {error}")),
+                Some(text) => {
+                    TableRecord::parse(&text, &hash).map_err(|error| format!("key {key}: {error}"))
+                }
             };
             let record = record.map_err(|problem| self.damage.push(problem)).ok();
             self.records.insert(hash, record);
@@ -234,6 +234,5 @@ impl Looked {
 /// Whether the streaming buffer may hold rows: their table partitions do not show it.
 fn has_buffer(source: &SourceTable) -> bool {
     let is_listed = || source.partitions.iter().any(|found| found.id == UNPARTITIONED);
-    source.has_buffer
-        || (matches!(source.partitioning, Partitioning::Time { .. }) && is_listed())
+    source.has_buffer || (matches!(source.partitioning, Partitioning::Time { .. }) && is_listed())
 }

@@ -34,10 +34,11 @@ pub(super) fn by_column(row_key: Option<String>) -> Look<Vec<Marked>> {
         let keys = column(rows, row_key)?;
         let mut key_hasher = BatchHasher::new(&keys).map_err(no_hash)?;
         let options = FormatOptions::default().with_null("NULL");
-        let texts = ArrayFormatter::try_new(keys.column(0).as_ref(), &options).map_err(|error| {
-            let message = format!("column {row_key} (row_key) cannot be shown");
-            Error::new(Kind::Schema, message).with_source(error)
-        })?;
+        let texts =
+            ArrayFormatter::try_new(keys.column(0).as_ref(), &options).map_err(|error| {
+                let message = format!("column {row_key} (row_key) cannot be shown");
+                Error::new(Kind::Schema, message).with_source(error)
+            })?;
         let mut marked = Vec::with_capacity(rows.num_rows());
         for row in 0..rows.num_rows() {
             let mut name = Vec::new();

@@ -110,7 +110,9 @@ async fn work(
 ) -> std::result::Result<Option<Report>, Vec<Error>> {
     let routes = chosen(plan, &options.verify.routes)?;
     let shown = match options.repair {
-        Repair::Yes => Some(repair::Shown::read(&options.verify.state).map_err(|error| vec![error])?),
+        Repair::Yes => {
+            Some(repair::Shown::read(&options.verify.state).map_err(|error| vec![error])?)
+        }
         Repair::No | Repair::DryRun => None,
     };
     let mut report = look(plan, options, &routes, clock, errors).await?;
@@ -170,8 +172,7 @@ async fn look(
     shared.findings.finish().map_err(|error| vec![error])?;
     let unmet = routes.len() - tables.len();
     let verdicts = tables.iter().map(|table| table.verdict);
-    let verdict =
-        Verdict::of_all(verdicts.chain((unmet > 0).then_some(Verdict::Inconclusive)));
+    let verdict = Verdict::of_all(verdicts.chain((unmet > 0).then_some(Verdict::Inconclusive)));
     Ok(Report {
         command: "verify bigquery",
         verdict,
@@ -218,9 +219,8 @@ async fn connect(plan: &Plan, options: &Options) -> Result<(Shared, Vec<String>)
 /// Returns the backup routes that were asked for.
 fn chosen(plan: &Plan, names: &[String]) -> std::result::Result<Vec<Route>, Vec<Error>> {
     let refused = |message: String, hint: &str| Error::new(Kind::Config, message).with_hint(hint);
-    let is_backup = |name: &String| {
-        plan.routes.iter().any(|route| route.name == *name && route.uses.backup)
-    };
+    let is_backup =
+        |name: &String| plan.routes.iter().any(|route| route.name == *name && route.uses.backup);
     let unknown: Vec<Error> = names
         .iter()
         .filter(|name| !is_backup(name))
@@ -232,9 +232,8 @@ fn chosen(plan: &Plan, names: &[String]) -> std::result::Result<Vec<Route>, Vec<
     if !unknown.is_empty() {
         return Err(unknown);
     }
-    let is_wanted = |route: &&Route| {
-        route.uses.backup && (names.is_empty() || names.contains(&route.name))
-    };
+    let is_wanted =
+        |route: &&Route| route.uses.backup && (names.is_empty() || names.contains(&route.name));
     let routes: Vec<Route> = plan.routes.iter().filter(is_wanted).cloned().collect();
     if routes.is_empty() {
         let hint = "add a [[route]] with type = \"blocks\" and a \"bigquery:\" table";

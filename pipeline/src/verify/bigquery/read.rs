@@ -151,10 +151,9 @@ impl Blocks {
                     format!("block {}: {error}", blocks.key(ordinal)),
                 )
                 .with_hint("use the newer rekindle that wrote this duplicate")),
-                Err(Failure::Altered(what)) => Ok(Err(Bad {
-                    key: blocks.key(ordinal),
-                    what: format!("is altered: {what}"),
-                })),
+                Err(Failure::Altered(what)) => {
+                    Ok(Err(Bad { key: blocks.key(ordinal), what: format!("is altered: {what}") }))
+                }
             }
         });
         work.await
@@ -169,7 +168,8 @@ impl Blocks {
             other => Failure::Altered(other.to_string()),
         };
         let entry = self.version.blocks.get(ordinal as usize);
-        let entry = entry.ok_or_else(|| Failure::Altered("its manifest has no such block".into()))?;
+        let entry =
+            entry.ok_or_else(|| Failure::Altered("its manifest has no such block".into()))?;
         let (header, body) = block::open(value).map_err(altered)?;
         if let Some(what) = self.misplaced(&header, ordinal, entry) {
             return Err(Failure::Altered(format!("{what} is not what its manifest says")));

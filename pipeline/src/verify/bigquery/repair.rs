@@ -104,14 +104,17 @@ pub(super) fn told(tables: &[TableReport], wanted: &Shown, dry_run: bool) -> Rep
                 }
                 State::Damaged if part.is_repairable => "the last dry run has not shown it",
                 State::Damaged => "bigquery has no rows to copy it from",
-                State::Different | State::Lost => "which side is right has to be decided by a person",
+                State::Different | State::Lost => {
+                    "which side is right has to be decided by a person"
+                }
                 State::Missing => "a backup copies it",
                 _ => continue,
             };
             let hint = part.hint.clone().unwrap_or_default();
             told.left.push(format!("{name}: {why}; {hint}"));
         }
-        let has_rows = table.rows.as_ref().is_some_and(|rows| rows.rows.is_some() || rows.rejects > 0);
+        let has_rows =
+            table.rows.as_ref().is_some_and(|rows| rows.rows.is_some() || rows.rejects > 0);
         if has_rows {
             told.left.push(format!(
                 "route {}: its rows are the application's; rekindle rebuild redis, where the route rebuilds, or the application writes them again",

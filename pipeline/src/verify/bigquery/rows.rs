@@ -23,10 +23,10 @@ use pages::Found;
 use schemas::plan::Layout;
 use schemas::{BoundRoute, Plan, ReverseRoute, Route};
 use serde_json::json;
+use stages::Result;
 use stages::extract::bigquery::table_schema;
 use stages::extract::redis_rows::{Held, RedisRows};
 use stages::extract::table_rows::Reading;
-use stages::Result;
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -195,7 +195,13 @@ impl Comparison<'_> {
     }
 
     /// Says what stayed different, and what of Redis cannot be read back.
-    fn tell(&self, report: &mut TableReport, pass: &Pass, apart: Apart, settled: u64) -> Result<()> {
+    fn tell(
+        &self,
+        report: &mut TableReport,
+        pass: &Pass,
+        apart: Apart,
+        settled: u64,
+    ) -> Result<()> {
         let name = &self.route.name;
         if apart.missing_in_redis.rows > 0 || apart.different.rows > 0 {
             let what = format!("route {name}: {}", apart.text());
@@ -210,7 +216,11 @@ impl Comparison<'_> {
         }
         if pass.found.rejects > 0 {
             let what = format!("{} rows of redis cannot be read back", pass.found.rejects);
-            report.problem(Verdict::Fail, what, "mend the rows in redis, or the route; then: rekindle verify bigquery");
+            report.problem(
+                Verdict::Fail,
+                what,
+                "mend the rows in redis, or the route; then: rekindle verify bigquery",
+            );
         }
         for (key, reason) in &pass.found.reject_examples {
             self.shared.findings.note(&json!({
@@ -221,7 +231,8 @@ impl Comparison<'_> {
         if let Some(rows) = &mut report.rows {
             rows.rejects = pass.found.rejects;
             let examples = pass.found.reject_examples.iter().take(EXAMPLES_MAX);
-            rows.reject_examples = examples.map(|(key, reason)| format!("{key}: {reason}")).collect();
+            rows.reject_examples =
+                examples.map(|(key, reason)| format!("{key}: {reason}")).collect();
             rows.settled = settled;
             rows.rows = (!apart.is_empty()).then_some(apart);
         }

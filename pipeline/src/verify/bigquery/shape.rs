@@ -38,9 +38,9 @@ fn fields(resource: &Value) -> &[Value] {
 }
 
 fn named<'a>(fields: &'a [Value], name: &str) -> Option<&'a Value> {
-    fields.iter().find(|field| {
-        field["name"].as_str().is_some_and(|found| found.eq_ignore_ascii_case(name))
-    })
+    fields
+        .iter()
+        .find(|field| field["name"].as_str().is_some_and(|found| found.eq_ignore_ascii_case(name)))
 }
 
 /// Whether two columns hold the same: a column may have become nullable meanwhile, its rows have not.
@@ -51,9 +51,10 @@ fn is_same(before: &Value, now: &Value) -> bool {
         && (before["mode"] == "REPEATED") == (now["mode"] == "REPEATED")
         && before["rangeElementType"] == now["rangeElementType"]
         && before_members.len() == now_members.len()
-        && before_members.iter().zip(&now_members).all(|(before, now)| {
-            before["name"] == now["name"] && is_same(before, now)
-        })
+        && before_members
+            .iter()
+            .zip(&now_members)
+            .all(|(before, now)| before["name"] == now["name"] && is_same(before, now))
 }
 
 /// The type under one of its names.
@@ -90,10 +91,10 @@ mod tests {
 
     #[test]
     fn a_member_that_came_later_makes_its_column_another_one() {
-        let nested = |fields: Value| table(json!([{"name": "r", "type": "RECORD", "fields": fields}]));
+        let nested =
+            |fields: Value| table(json!([{"name": "r", "type": "RECORD", "fields": fields}]));
         let before = nested(json!([{"name": "a", "type": "STRING"}]));
-        let now =
-            nested(json!([{"name": "a", "type": "STRING"}, {"name": "b", "type": "STRING"}]));
+        let now = nested(json!([{"name": "a", "type": "STRING"}, {"name": "b", "type": "STRING"}]));
         assert!(columns_of(&before, &now).unwrap_err().contains("column r"));
         assert_eq!(columns_of(&before, &before), Ok(Columns::All));
     }

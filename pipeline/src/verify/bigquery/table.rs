@@ -77,8 +77,13 @@ fn of_the_whole(looked: &Looked, report: &mut TableReport) {
         Some(run) => {
             report.data_as_of = Some(rfc3339(run.data_as_of_us() / 1_000));
             if run.table != name {
-                let what = format!("the record of the last complete backup is of table {}", run.table);
-                report.problem(Verdict::Fail, what, "give every table a key of its own, then: rekindle plan");
+                let what =
+                    format!("the record of the last complete backup is of table {}", run.table);
+                report.problem(
+                    Verdict::Fail,
+                    what,
+                    "give every table a key of its own, then: rekindle plan",
+                );
             }
         }
         None if looked.damage.is_empty() => {
@@ -93,7 +98,9 @@ fn of_the_whole(looked: &Looked, report: &mut TableReport) {
         report.problem(Verdict::Fail, format!("table {name} is missing in bigquery"), restore);
     }
     if looked.is_made_anew {
-        report.notes.push(format!("table {name} was made anew after it was copied; its rows are compared as they are now"));
+        report.notes.push(format!(
+            "table {name} was made anew after it was copied; its rows are compared as they are now"
+        ));
     }
     if looked.has_windows {
         report.notes.push("rows that came after the newest window are not compared; the next backup makes a window of them".to_owned());
@@ -113,7 +120,12 @@ fn choose(shared: &Shared, looked: &Looked, units: &[String]) -> BTreeSet<String
                 taken += rows(id);
                 goes_on
             };
-            shuffled(units, shared.seed).into_iter().enumerate().take_while(is_enough).map(|(_, id)| id).collect()
+            shuffled(units, shared.seed)
+                .into_iter()
+                .enumerate()
+                .take_while(is_enough)
+                .map(|(_, id)| id)
+                .collect()
         }
     }
 }
@@ -127,7 +139,10 @@ fn shuffled(names: &[String], seed: u64) -> Vec<String> {
 
 fn detects(tier: Tier, compared: usize, all: usize) -> String {
     match tier {
-        Tier::Count => "missing rows and blocks, and blocks of another length; no value was compared".to_owned(),
+        Tier::Count => {
+            "missing rows and blocks, and blocks of another length; no value was compared"
+                .to_owned()
+        }
         Tier::Full => "every difference".to_owned(),
         Tier::Sample(_) if compared == all => "every difference of rows".to_owned(),
         Tier::Sample(_) => format!(
@@ -172,7 +187,10 @@ async fn spot(
         };
         report.blocks_read += ordinals.len() as u64;
         let bad = blocks.read(shared, ordinals, &read::digest(), &mut |_| Ok(())).await?;
-        for bad in bad.iter().filter(|bad| !is_told(report, &id, &bad.key)) {
+        for bad in bad {
+            if is_told(report, &id, &bad.key) {
+                continue;
+            }
             let what = format!("block {} {}", bad.key, bad.what);
             shared.findings.note(&json!({
                 "table": report.table, "table_partition": id, "what": "damaged", "key": bad.key, "problem": what,
@@ -210,7 +228,9 @@ async fn unexplained(shared: &Shared, looked: &Looked, report: &mut TableReport)
             if seen.contains(&key) {
                 continue;
             }
-            shared.findings.note(&json!({"table": report.table, "what": "unexplained", "key": key}))?;
+            shared
+                .findings
+                .note(&json!({"table": report.table, "what": "unexplained", "key": key}))?;
             report.unexplained += 1;
             if report.unexplained_examples.len() < EXAMPLES_MAX {
                 report.unexplained_examples.push(key.clone());

@@ -11,8 +11,8 @@ use super::report::{Part, State};
 use schemas::Digest;
 use schemas::manifest::{Manifest, Version};
 use serde_json::json;
-use stages::load::redis::duplicate::Duplicate;
 use stages::Result;
+use stages::load::redis::duplicate::Duplicate;
 use std::sync::Arc;
 
 /// How much of a table partition is compared.
@@ -82,7 +82,12 @@ impl Unit<'_> {
     }
 
     /// Checks the blocks of all versions; returns what the newest one holds.
-    async fn blocks(&self, newest: &Arc<Version>, part: &mut Part, read: &mut Read) -> Result<Seen> {
+    async fn blocks(
+        &self,
+        newest: &Arc<Version>,
+        part: &mut Part,
+        read: &mut Read,
+    ) -> Result<Seen> {
         let recorded = newest.digest().map(|digest| digest.sum);
         let mut seen = Seen { rows: newest.rows, sum: recorded };
         for version in self.manifest.iter().flat_map(|manifest| &manifest.versions) {
@@ -108,11 +113,11 @@ impl Unit<'_> {
         let version = &blocks.version;
         let mut digest = Digest::default();
         let ordinals = 0..u32::try_from(version.blocks.len()).unwrap_or(u32::MAX);
-        let bad = blocks.read(self.shared, ordinals, &read::digest(), &mut |block| {
+        let mut add = |block: Digest| {
             digest += block;
             Ok(())
-        });
-        let bad = bad.await?;
+        };
+        let bad = blocks.read(self.shared, ordinals, &read::digest(), &mut add).await?;
         for bad in &bad {
             self.found_damage(part, format!("block {} {}", bad.key, bad.what), &bad.key);
         }
@@ -186,8 +191,7 @@ impl Unit<'_> {
             part.state = State::Missing;
             part.reason =
                 Some(format!("{rows} rows were there at the last backup and were not copied"));
-            part.hint =
-                Some(format!("rekindle backup bigquery --route {}", self.table.route.name));
+            part.hint = Some(format!("rekindle backup bigquery --route {}", self.table.route.name));
         }
         Ok(())
     }
@@ -219,7 +223,10 @@ impl Unit<'_> {
 
     pub(super) fn hint_lost(&self) -> String {
         let name = self.table.full_name();
-        format!("if that was meant: rekindle backup bigquery --accept-loss {name}; if not: {}", self.restore())
+        format!(
+            "if that was meant: rekindle backup bigquery --accept-loss {name}; if not: {}",
+            self.restore()
+        )
     }
 
     /// The restore that would bring the rows of the copy back.
@@ -236,7 +243,11 @@ impl Unit<'_> {
     /// Whether its rows may be in other table partitions now, or those of others here.
     pub(super) fn may_have_moved(&self) -> bool {
         self.table.has_buffer
-            && self.table.source.as_ref().is_some_and(|source| source.partitioning.is_by_ingestion())
+            && self
+                .table
+                .source
+                .as_ref()
+                .is_some_and(|source| source.partitioning.is_by_ingestion())
     }
 
     fn found_damage(&self, part: &mut Part, what: String, key: &str) {

@@ -3,6 +3,7 @@
 //! Invariant: every read of a run happens in a repeatable-read, read-only transaction whose snapshot is
 //! known; no snapshot is held longer than `snapshot_max`.
 
+mod by_key;
 mod cut;
 mod list;
 mod read;
@@ -64,6 +65,10 @@ impl Source for PostgresSource {
 
     fn catch_up(&self, since_xid: u64, first: usize) -> Vec<Partition> {
         cut::catch_up(&self.bound.route.name, &self.shape, since_xid, first)
+    }
+
+    fn rows_of(&self, keys: &[&[u8]]) -> Option<Partition> {
+        by_key::partition(&self.bound, keys)
     }
 
     async fn open(&self) -> Result<Box<dyn Session>> {

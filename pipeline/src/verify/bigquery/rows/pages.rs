@@ -54,7 +54,8 @@ pub(super) async fn read(
 ) -> Result<Found> {
     let schema = arrow_schema(comparison, way).await?;
     let (sender, mut marks) = mpsc::channel(WAITING);
-    let lanes = stream::iter(cuts).map(|cut| {
+    let every_lane = sender.clone();
+    let lanes = stream::iter(cuts).map(move |cut| {
         let lane = Lane {
             comparison,
             way,
@@ -62,17 +63,17 @@ pub(super) async fn read(
             path,
             reader: comparison.rows.reader(),
             rows: ROWS_FIRST,
-            sender: sender.clone(),
+            sender: every_lane.clone(),
         };
         lane.run(cut)
     });
-    let reading = async {
+    // The channel ends with its last sender.
+    drop(sender);
+    let reading = async move {
         let mut lanes = lanes.buffer_unordered(comparison.shared.lanes);
         while let Some(done) = lanes.next().await {
             done?;
         }
-        drop(lanes);
-        drop(sender);
         Ok::<_, Error>(())
     };
     let taking = async {
@@ -98,7 +99,8 @@ async fn arrow_schema(comparison: &Comparison<'_>, way: &Way) -> Result<SchemaRe
     let session = stages::extract::table_rows::open(&shared.bigquery, &reading).await?;
     let schema = stages::transform::arrow_message::schema(&session.schema)?;
     let places = way.reverse.schema().columns.iter().map(|column| {
-        let same = |field: &arrow::datatypes::FieldRef| field.name().eq_ignore_ascii_case(&column.name);
+        let same =
+            |field: &arrow::datatypes::FieldRef| field.name().eq_ignore_ascii_case(&column.name);
         schema.fields().iter().position(same).ok_or_else(|| {
             Error::new(Kind::Schema, format!("bigquery sent rows without column {}", column.name))
         })
@@ -215,15 +217,17 @@ impl Lane<'_> {
         let (look, held) = (Arc::clone(&self.way.look), self.comparison.table.held);
         let work = self.comparison.shared.cpu.submit(move || {
             let decoded = decode(&reverse, &schema, held, &page)?;
-            let rejects = decoded.rejects.into_iter().map(|reject| {
-                (String::from_utf8_lossy(&reject.key).into_owned(), reject.reason)
-            });
+            let rejects = decoded
+                .rejects
+                .into_iter()
+                .map(|reject| (String::from_utf8_lossy(&reject.key).into_owned(), reject.reason));
             Ok(Marks { rejects: rejects.collect(), rows: look(&decoded.rows)? })
         });
         let marks = work.await?;
         // Whoever took them has left with an error of its own.
-        self.sender.send(marks).await.map_err(|_| {
-            Error::new(Kind::Cancelled, "the rows of redis are not wanted any more")
-        })
+        self.sender
+            .send(marks)
+            .await
+            .map_err(|_| Error::new(Kind::Cancelled, "the rows of redis are not wanted any more"))
     }
 }
