@@ -3,10 +3,11 @@
 //! Invariant: what is neither the same nor merely newer is named with its state and the next command to type; the
 //! verdict of a table is that of its worst part.
 
+mod text;
+
 use super::super::{EXAMPLES_MAX, Verdict};
 use super::apart::Apart;
 use serde::Serialize;
-use std::fmt::Write as _;
 
 /// What became of one table partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -39,20 +40,6 @@ impl State {
             Self::Same | Self::Changed | Self::New | Self::Expired => Verdict::Pass,
             Self::Inconclusive => Verdict::Inconclusive,
             Self::Lost | Self::Missing | Self::Different | Self::Damaged => Verdict::Fail,
-        }
-    }
-
-    fn word(self) -> &'static str {
-        match self {
-            Self::Same => "the same",
-            Self::Changed => "changed since",
-            Self::New => "new since",
-            Self::Expired => "expired",
-            Self::Inconclusive => "inconclusive",
-            Self::Lost => "lost in bigquery",
-            Self::Missing => "missing in redis",
-            Self::Different => "different",
-            Self::Damaged => "damaged in redis",
         }
     }
 }
@@ -139,48 +126,6 @@ impl Part {
         if self.damage.len() < EXAMPLES_MAX {
             self.damage.push(what);
         }
-    }
-
-    fn line(&self) -> String {
-        let mut line = format!("    {:<12} {}", self.table_partition, self.state.word());
-        // Writing to a string cannot fail.
-        let mut add = |text: String| write!(line, "; {text}").unwrap_or_default();
-        if self.damage_count > 0 {
-            add(format!("{} in redis: {}", self.damage_count, self.damage.join("; ")));
-        }
-        if let (Some(copy), Some(now)) = (self.rows_in_duplicate, self.rows_in_bigquery) {
-            add(format!("{copy} rows in the duplicate, {now} in bigquery"));
-        }
-        if let Some(rows) = &self.rows {
-            add(rows.text());
-        }
-        if let Some(since) = &self.since {
-            add(format!("since the backup: {}", since.text()));
-        }
-        if let Some(reason) = &self.reason {
-            add(reason.clone());
-        }
-        line
-    }
-}
-
-impl Apart {
-    /// Says it in words.
-    pub(super) fn text(&self) -> String {
-        let sorts = [
-            (&self.missing_in_bigquery, "missing in bigquery"),
-            (&self.missing_in_redis, "missing in redis"),
-            (&self.different, "different"),
-        ];
-        let sorts = sorts.into_iter().filter(|(named, _)| named.rows > 0).map(|(named, word)| {
-            let examples = match named.examples.as_slice() {
-                [] => String::new(),
-                examples => format!(" ({})", examples.join(", ")),
-            };
-            format!("{} rows {word}{examples}", named.rows)
-        });
-        let text: Vec<String> = sorts.collect();
-        if text.is_empty() { "no row differs".to_owned() } else { text.join(", ") }
     }
 }
 
@@ -299,73 +244,6 @@ impl TableReport {
         let problems = self.problems.iter().map(|problem| problem.verdict);
         self.verdict = Verdict::of_all(parts.chain(problems).chain([Verdict::Pass]));
     }
-
-    fn render(&self) -> String {
-        let mut text = format!(
-            "  {} (route {}): {}\n    {} table partitions, {} compared on both sides, {} blocks read, {} rows compared; detects {}\n",
-            self.table,
-            self.route,
-            self.verdict.word(),
-            self.table_partitions,
-            self.compared,
-            self.blocks_read,
-            self.rows_compared,
-            self.detects
-        );
-        let mut line = |line: &str| {
-            text.push_str(line);
-            text.push('\n');
-        };
-        if let Some(as_of) = &self.data_as_of {
-            line(&format!("    the duplicate holds data as of {as_of}"));
-        }
-        for problem in &self.problems {
-            line(&format!("    {}: {}", problem.verdict.word(), problem.what));
-            line(&format!("      hint: {}", problem.hint));
-        }
-        for part in &self.parts {
-            line(&part.line());
-            if let Some(hint) = &part.hint {
-                line(&format!("      hint: {hint}"));
-            }
-        }
-        if let Some(rows) = &self.rows {
-            line(&rows.line());
-        }
-        if self.unexplained > 0 {
-            let examples = self.unexplained_examples.join(", ");
-            line(&format!("    {} keys that no manifest explains: {examples}", self.unexplained));
-        }
-        for note in &self.notes {
-            line(&format!("    note: {note}"));
-        }
-        text
-    }
-}
-
-impl RowsReport {
-    fn line(&self) -> String {
-        let mut line = format!(
-            "    {} rows in bigquery, {} in redis",
-            self.rows_in_bigquery, self.rows_in_redis
-        );
-        // Writing to a string cannot fail.
-        let mut add = |text: String| write!(line, "; {text}").unwrap_or_default();
-        if let Some(rows) = &self.rows {
-            add(rows.text());
-        }
-        if self.settled > 0 {
-            add(format!("{} differed at first and not any more", self.settled));
-        }
-        if self.rejects > 0 {
-            let examples = self.reject_examples.join("; ");
-            add(format!("{} rows of redis cannot be read back ({examples})", self.rejects));
-        }
-        if self.unfit_keys > 0 {
-            add(format!("{} keys do not fit the template", self.unfit_keys));
-        }
-        line
-    }
 }
 
 /// The whole.
@@ -399,43 +277,4 @@ pub(super) struct RepairReport {
     pub(super) copied_again: Vec<String>,
     /// What is not repaired, and why.
     pub(super) left: Vec<String>,
-}
-
-impl Report {
-    /// Renders it for people.
-    pub(super) fn render(&self) -> String {
-        let mut text = format!(
-            "verify bigquery: {}\n  tier        {}\n  duplicate   {}\n  as of       {}, in {:.1} s\n",
-            self.verdict.word(),
-            self.tier,
-            self.duplicate,
-            self.as_of,
-            self.seconds
-        );
-        for table in &self.tables {
-            text.push_str(&table.render());
-        }
-        let mut line = |line: String| {
-            text.push_str(&line);
-            text.push('\n');
-        };
-        if let Some(repair) = &self.repair {
-            let word = if repair.dry_run { "would copy again" } else { "copied again" };
-            line(format!("  repair      {word}: {}", named(&repair.copied_again)));
-            for left in &repair.left {
-                line(format!("  not mended  {left}"));
-            }
-        }
-        for warning in &self.warnings {
-            line(format!("  warning     {warning}"));
-        }
-        if self.verdict != Verdict::Pass {
-            line(format!("  findings    {}", self.findings));
-        }
-        text
-    }
-}
-
-fn named(what: &[String]) -> String {
-    if what.is_empty() { "nothing".to_owned() } else { what.join(", ") }
 }
