@@ -30,5 +30,6 @@ mod restore_arrival;
 mod restore_faults;
 mod restore_told;
 mod resume;
+mod verify;
 mod ways;
 mod world;
