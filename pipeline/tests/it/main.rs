@@ -34,5 +34,6 @@ mod verified;
 mod verify_bigquery;
 mod verify_bigquery_repair;
 mod verify_bigquery_rows;
+mod verify;
 mod ways;
 mod world;
