@@ -9,6 +9,7 @@ mod row;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use decode::json_member;
 pub use decode::{RowDecoder, RowFault};
 pub use expiry::ExpiryTimes;
 pub use row::{FieldSpan, HashFields, RowRefusal, RowValues};
