@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 /// Passes after which a route that does not come near enough is left where it is: each takes as long as its source
 /// makes it take, and more of them change nothing.
-pub const PASSES_MAX: usize = 8;
+pub const PASSES_MAX: usize = 5;
 
 /// How far behind its source a route was when its last pass ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -96,24 +96,30 @@ impl CutOver {
 
     /// Swaps the databases, unless they were swapped: asked again after a lost answer, it does nothing twice.
     pub async fn swap(&self, run_id: &str) -> Result<()> {
-        match self.marked(run_id).await? {
-            Marked::Serving => return Ok(()),
-            Marked::Build => {}
-            Marked::Nowhere => {
-                let message = format!(
-                    "database {} of redis at {} lost the mark of this run; nothing is swapped",
-                    self.build, self.address
-                );
-                return Err(Error::new(Kind::TargetChanged, message));
-            }
-        }
-        let mut connection = self.connect(&self.serving_pool, self.serving).await?;
-        redis::cmd("SWAPDB")
+        // In one step: a request that was given up may still be carried out, and must find that it came too late.
+        const SCRIPT: &str = "local note = redis.call('GET', KEYS[1]) \
+            if not note or string.sub(note, 1, string.len(ARGV[1])) ~= ARGV[1] then return 0 end \
+            redis.call('SWAPDB', ARGV[2], ARGV[3]) return 1";
+        let mut connection = self.connect(&self.build_pool, self.build).await?;
+        let swapped: i64 = redis::cmd("EVAL")
+            .arg(SCRIPT)
+            .arg(1)
+            .arg(SENTINEL_KEY)
+            .arg(run_id)
             .arg(self.serving)
             .arg(self.build)
             .query_async(&mut connection)
             .await
-            .map_err(|error| self.failed(error, "cannot swap the databases of"))
+            .map_err(|error| self.failed(error, "cannot swap the databases of"))?;
+        if swapped == 1 || self.marked(run_id).await? == Marked::Serving {
+            return Ok(());
+        }
+        let message = format!(
+            "database {} of redis at {} lost the mark of this run; nothing is swapped",
+            self.build, self.address
+        );
+        Err(Error::new(Kind::TargetChanged, message)
+            .with_hint("run the same command again: it builds anew"))
     }
 
     /// Removes the mark of a run from the database that serves.

@@ -78,7 +78,9 @@ async fn attempt(
 ) -> Result<Option<Vec<usize>>> {
     let cannot = |error| failed(error, "cannot remove keys of", address);
     let mut watch = redis::cmd("WATCH");
-    entries.iter().for_each(|entry| drop(watch.arg(&entry.key[..])));
+    for entry in entries {
+        watch.arg(&entry.key[..]);
+    }
     let () = watch.query_async(connection).await.map_err(cannot)?;
     let keys = entries.iter().map(|entry| &entry.key[..]);
     let (_, found) = stored_entries(connection, address, route, keys).await?;
@@ -94,7 +96,9 @@ async fn attempt(
     }
     let mut transaction = redis::pipe();
     let delete = transaction.atomic().cmd("DEL");
-    old.iter().for_each(|at| drop(delete.arg(&entries[*at].key[..])));
+    for at in &old {
+        delete.arg(&entries[*at].key[..]);
+    }
     let outcome: Value = transaction.query_async(connection).await.map_err(cannot)?;
     Ok((outcome != Value::Nil).then_some(old))
 }
