@@ -208,6 +208,8 @@ fn log_route(layout: Layout) -> Route {
         null: NullPolicy::Omit,
         on_collision: None,
         on_conflict: OnConflict::Replace,
+        version_by: None,
+        catch_up: None,
         priority: 100,
         newest_by: None,
         rejects_max: RejectsMax::Rows(0),

@@ -64,6 +64,8 @@ fn bound(layout: Layout, has_expiry: bool) -> Arc<BoundRoute> {
         null: NullPolicy::Omit,
         on_collision: None,
         on_conflict: OnConflict::Replace,
+        version_by: None,
+        catch_up: None,
         priority: 100,
         newest_by: None,
         rejects_max: RejectsMax::Rows(0),

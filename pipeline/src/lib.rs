@@ -8,12 +8,14 @@ pub mod checkpoint;
 pub mod cli;
 pub mod coverage;
 pub mod cpu;
+pub mod cut_over;
 pub mod engine;
 pub mod init;
 pub mod journal;
 pub mod keys;
 pub mod lane;
 pub mod ledger;
+pub mod live;
 pub mod outcome;
 
 pub mod plan;

@@ -16,12 +16,13 @@ use crate::rebuild::{COMMIT_COST_GUESS, CRASH_EVERY, Options, patiently, selecte
 use crate::route::RouteRun;
 use crate::summarize::rss_bytes;
 use crate::wiring::{self, Described, Facts, Sources};
-use schemas::{Bounds, Plan};
+use schemas::{Bounds, Plan, Route, duration};
 use serde::Serialize;
 use stages::Error;
 use stages::extract::{BATCH_BYTES, Estimate};
 use stages::load::Sink;
 use stages::load::redis::RedisSink;
+use stages::load::redis::cut_over::CutOver;
 use std::sync::Arc;
 
 /// Resident memory that a run adds to what `plan` itself uses: journal, TLS, allocator slack. Measured on
@@ -136,7 +137,7 @@ pub async fn plan_rebuild(plan: &Plan, options: &Options) -> Result<PlanReport, 
     let (retry_for, cancel) = (options.retry_for, &options.cancel);
     let connect = || wiring::connect_sources(plan, &chosen, options.lanes);
     let sources = patiently(retry_for, cancel, connect).await.map_err(one)?;
-    let sink = wiring::make_sink(plan, options.way).map_err(one)?;
+    let sink = wiring::make_sink_in(plan, options.way, options.cut_over).map_err(one)?;
     let state = patiently(retry_for, cancel, || sink.state()).await.map_err(one)?;
     let described = wiring::describe_routes(&sources, &chosen).await?;
     let mut notes = Vec::new();
@@ -148,6 +149,10 @@ pub async fn plan_rebuild(plan: &Plan, options: &Options) -> Result<PlanReport, 
             "the target evicts when it is full ({}); a run stops with exit 5 as soon as it does",
             state.eviction
         ));
+    }
+    if let Some(build) = options.cut_over {
+        let databases = wiring::make_cut_over(plan, build).map_err(one)?;
+        notes.extend(cut_over_notes(&databases, state.entries));
     }
     let (mut routes, batch_bytes) =
         route_reports(&sources, &sink, described, options.lanes, &mut notes).await.map_err(one)?;
@@ -190,6 +195,22 @@ pub async fn plan_rebuild(plan: &Plan, options: &Options) -> Result<PlanReport, 
         rows_estimate,
         notes,
     })
+}
+
+/// What a cut-over does, and what it does not bring.
+fn cut_over_notes(databases: &CutOver, entries: u64) -> Vec<String> {
+    let (serving, build) = (databases.serving, databases.build);
+    let mut notes = vec![format!(
+        "it is built in database {build}, read back there, and then swapped with {serving} by SWAPDB; both are in memory until \
+         one is emptied. Keys written to {serving} meanwhile, and those of no route, are then in {build} only. The way back: {}",
+        databases.way_back()
+    )];
+    if entries > 0 {
+        notes.push(format!(
+            "database {build} holds {entries} keys: a run refuses it unless they are its own"
+        ));
+    }
+    notes
 }
 
 async fn route_reports(
@@ -262,7 +283,7 @@ fn report(
         bytes_read: estimate.and_then(|estimate| estimate.bytes_read),
         bytes_billed: estimate.map(|estimate| estimate.bytes_billed),
         uniqueness,
-        on_conflict: route.on_conflict.word().to_owned(),
+        on_conflict: on_conflict(route),
         expiry: route
             .expiry
             .as_ref()
@@ -280,4 +301,15 @@ fn report(
             .map(|column| format!("{} {}", column.name, column.source_type))
             .collect(),
     }
+}
+
+fn on_conflict(route: &Route) -> String {
+    let mut told = route.on_conflict.word().to_owned();
+    if let Some(column) = &route.version_by {
+        told = format!("{told} by {column}");
+    }
+    if let Some(lag) = route.catch_up {
+        told = format!("{told}, caught up to {} before the end", duration::format(lag));
+    }
+    told
 }

@@ -76,6 +76,8 @@ impl RouteRun {
         let is_new = is_first && !matches!(bounds, Bounds::ChangedSince { .. });
         match self.bound.route.on_conflict {
             OnConflict::Keep => Style::Keep,
+            // Also into a target found empty: an application may write to it at any time.
+            OnConflict::Newest => Style::Newest,
             OnConflict::Replace
                 if is_new
                     && self.has_own_keys

@@ -19,6 +19,7 @@ use schemas::plan::{Layout, OnCollision};
 use schemas::{BoundRoute, Bounds, Plan};
 use stages::connect::redis;
 use stages::extract::{Estimate, Source};
+use stages::load::redis::cut_over::CutOver;
 use stages::load::redis::{RedisSink, WayChoice};
 use stages::transform::copy_binary::Lead;
 use stages::transform::redis_command::RedisCommands;
@@ -32,10 +33,23 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Makes the sink of the plan; nothing is connected yet. `way` matters only where a route writes hashes.
 pub fn make_sink(plan: &Plan, way: WayChoice) -> Result<Arc<RedisSink>> {
-    let endpoint = redis_endpoint(plan)?;
+    make_sink_in(plan, way, None)
+}
+
+/// Makes the same sink on another database of its server, where one is named.
+pub fn make_sink_in(plan: &Plan, way: WayChoice, database: Option<u32>) -> Result<Arc<RedisSink>> {
+    let mut endpoint = redis_endpoint(plan)?;
+    if let Some(database) = database {
+        endpoint = endpoint.with_database(database);
+    }
     let has_hashes = plan.routes.iter().any(|route| route.layout == Layout::Hash);
     let way = has_hashes.then_some(way);
     Ok(Arc::new(RedisSink::new(endpoint, way)?))
+}
+
+/// Makes the cut-over from a database that is built to the one of the plan; nothing is connected yet.
+pub fn make_cut_over(plan: &Plan, build: u32) -> Result<CutOver> {
+    CutOver::new(&redis_endpoint(plan)?, build)
 }
 
 /// Names the Redis of the plan; nothing is connected yet.
@@ -56,6 +70,12 @@ pub fn run_routes(
     for (index, described) in described.into_iter().enumerate() {
         let bound = Arc::clone(described.bound());
         let (source, decoder_of, key_decoder) = source_of(sources, described)?;
+        if let (Some(_), Some(reason)) = (bound.route.catch_up, source.no_catch_up()) {
+            let name = &bound.route.name;
+            let message = format!("route {name}: catch_up cannot be kept, because {reason}");
+            return Err(Error::new(Kind::Config, message)
+                .with_hint("leave catch_up out; the summary then tells the stale window"));
+        }
         let (encoded, sink) = (Arc::clone(&bound), Arc::clone(sink));
         let transform = Box::new(move |bounds: &Bounds, style| {
             let decoder = decoder_of(bounds);

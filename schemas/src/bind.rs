@@ -13,6 +13,7 @@ pub use reverse::ReverseRoute;
 use crate::key::{BoundKey, nearest_name};
 use crate::plan::{Expiry, FieldSpec, OnCollision, Route};
 use crate::table::TableSchema;
+use crate::version::BoundVersion;
 
 /// A mistake found when a route meets its table. The message names route and column.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -55,6 +56,8 @@ pub struct BoundRoute {
     pub fields: Vec<BoundField>,
     /// Index of the expiry column and what is added to its time, in milliseconds.
     pub expiry: Option<(usize, i64)>,
+    /// What `on_conflict = "newest"` compares.
+    pub version: Option<BoundVersion>,
     /// Columns that the row digest covers (key columns and field columns, each once), in name order.
     pub digest_columns: Vec<usize>,
     /// Whether a unique key of the table lies inside the losslessly rendered key columns.
@@ -99,6 +102,7 @@ impl BoundRoute {
         if let Some((index, _)) = expiry {
             check::expiry(&schema.columns[index], &mut mistakes);
         }
+        let version = check::version(route, &schema, &fields, &mut mistakes);
         match BoundKey::new(&route.key, &schema) {
             Ok(key) if mistakes.found.is_empty() => Ok(Self {
                 digest_columns: digest_columns(&schema, &key, &fields),
@@ -108,6 +112,7 @@ impl BoundRoute {
                 key,
                 fields,
                 expiry,
+                version,
             }),
             // A column that the key lacks was reported above.
             _ => Err(mistakes.found),
@@ -131,7 +136,7 @@ impl BoundRoute {
     }
 }
 
-/// Returns the source columns that a route reads (key, fields, expiry), each once, in source order.
+/// Returns the source columns that a route reads (key, fields, expiry, version), each once, in source order.
 ///
 /// Every column that the route names is checked, `split_by`, `newest_by`, `order_by` and `as_text` too.
 pub fn columns_needed(
@@ -149,7 +154,8 @@ pub fn columns_needed(
             FieldSpec::Column { column, .. } => Some(column.as_str()),
             FieldSpec::Constant { .. } => None,
         }))
-        .chain(route.expiry.as_ref().map(Expiry::column));
+        .chain(route.expiry.as_ref().map(Expiry::column))
+        .chain(route.version_by.as_deref());
     for column in read {
         if let Some(index) = mistakes.position(column, all_columns.iter().map(String::as_str)) {
             is_needed[index] = true;

@@ -57,7 +57,7 @@ pub struct Encoded {
     pub payload: Bytes,
     /// How the replies group; empty means one row and one reply per entry.
     pub units: Vec<Unit>,
-    /// Whether a null or zero reply means that the key existed and was left alone (`on_conflict = "keep"`).
+    /// Whether a null or zero reply means that the key existed and was left alone (`keep`, `newest`).
     pub may_keep: bool,
     /// Rows decoded.
     pub rows_read: u64,
@@ -69,6 +69,8 @@ pub struct Encoded {
     pub keys: Bytes,
     /// One per key, in payload order.
     pub entries: Vec<Entry>,
+    /// The version of each entry, as [`schemas::version::VersionKind::rank`] takes it; empty where the route has none.
+    pub versions: Vec<i64>,
     /// Rows that could not be carried.
     pub rejected: Option<Rejected>,
     /// Digest of every row decoded, rejected and expired ones included.

@@ -207,6 +207,9 @@ pub struct RunFlags {
     /// How hashes are written: auto, command (HSET) or restore (RESTORE); auto tries both at the start
     #[arg(long, value_name = "HOW", value_enum, default_value_t = Way::Auto, hide_possible_values = true)]
     pub way: Way,
+    /// Build in the empty database DB of the same server, and swap it with the one of the plan when it is proven
+    #[arg(long, value_name = "DB", conflicts_with_all = ["no_verify", "take_over"])]
+    pub cut_over: Option<u32>,
 }
 
 /// Flags of every command.

@@ -8,6 +8,7 @@ mod check;
 mod failure;
 pub(crate) mod figures;
 mod init;
+mod live_text;
 mod loading;
 mod restore;
 mod signals;
@@ -146,6 +147,7 @@ fn options(shared: &Shared, flags: &RunFlags, signals: &Signals) -> Options {
         retry_for: flags.retry_for,
         take_over: None,
         way: flags.way.choice(),
+        cut_over: flags.cut_over,
         cancel: signals.cancel.clone(),
     }
 }

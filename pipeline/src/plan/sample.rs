@@ -101,6 +101,7 @@ async fn one_route(
     let layout = sampler.bound().route.layout.word();
     notes.push(match (layout, style) {
         ("hash", Style::Keep) => "EVALSHA runs a script that writes the hash only where there is no key".to_owned(),
+        (_, Style::Newest) => "EVALSHA runs a script that leaves the key alone where its version is newer; the words behind the key are its kind, field and digits, and the expiry".to_owned(),
         ("hash", _) => "a run may send the same hash by RESTORE, where a trial at its start finds that faster, and up to 64 rows in one transaction".to_owned(),
         _ => "a run sends up to 64 rows in one MSET".to_owned(),
     });

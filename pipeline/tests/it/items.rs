@@ -56,7 +56,7 @@ pub(crate) enum Reply {
 }
 
 impl Reply {
-    fn text(self) -> Option<String> {
+    pub(crate) fn text(self) -> Option<String> {
         match self {
             Self::Text(text) => text,
             other => panic!("{other:?} is no text"),
@@ -75,15 +75,20 @@ impl Reply {
 pub(crate) struct Wire(BufReader<TcpStream>);
 
 impl Wire {
-    fn open(world: &World) -> Self {
-        Self(BufReader::new(TcpStream::connect(("127.0.0.1", world.redis.port())).unwrap()))
+    pub(crate) fn open(world: &World) -> Self {
+        Self::to(world.redis.port())
     }
 
-    fn ask(&mut self, words: &[&str]) -> Reply {
+    /// A connection to the server on this port.
+    pub(crate) fn to(port: u16) -> Self {
+        Self(BufReader::new(TcpStream::connect(("127.0.0.1", port)).unwrap()))
+    }
+
+    pub(crate) fn ask(&mut self, words: &[&str]) -> Reply {
         self.pipeline(&[words.iter().map(|word| (*word).to_owned()).collect()]).remove(0)
     }
 
-    fn pipeline(&mut self, commands: &[Vec<String>]) -> Vec<Reply> {
+    pub(crate) fn pipeline(&mut self, commands: &[Vec<String>]) -> Vec<Reply> {
         let mut text = String::new();
         for command in commands {
             write!(text, "*{}\r\n", command.len()).unwrap();
@@ -114,7 +119,7 @@ impl Wire {
         }
     }
 
-    fn dbsize(&mut self) -> u64 {
+    pub(crate) fn dbsize(&mut self) -> u64 {
         match self.ask(&["DBSIZE"]) {
             Reply::Number(size) => u64::try_from(size).unwrap(),
             other => panic!("{other:?}"),
@@ -122,7 +127,7 @@ impl Wire {
     }
 
     /// Every key with its value: the fields of a hash, or the members of a JSON object without nulls.
-    fn everything(&mut self) -> HashMap<String, Fields> {
+    pub(crate) fn everything(&mut self) -> HashMap<String, Fields> {
         let mut keys = Vec::new();
         let mut cursor = "0".to_owned();
         loop {

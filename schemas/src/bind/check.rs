@@ -2,11 +2,12 @@
 //!
 //! Invariant: each rule adds one message that names the column and what to write instead.
 
-use super::Mistakes;
+use super::{BoundField, FieldValue, Mistakes};
 use crate::key::Filter;
 use crate::plan::{FieldSpec, Layout, Route};
 use crate::table::{Column, TableSchema};
 use crate::type_map::ColumnType;
+use crate::version::{BoundVersion, VersionKind};
 
 /// Key columns must have a type whose text identifies the value and can be taken apart again.
 pub(super) fn key(route: &Route, schema: &TableSchema, mistakes: &mut Mistakes<'_>) {
@@ -143,4 +144,29 @@ pub(super) fn expiry(column: &Column, mistakes: &mut Mistakes<'_>) {
             column.column_type.name()
         ));
     }
+}
+
+/// The version has an exact order, and the value carries it, so that what is stored can be compared.
+pub(super) fn version(
+    route: &Route,
+    schema: &TableSchema,
+    fields: &[BoundField],
+    mistakes: &mut Mistakes<'_>,
+) -> Option<BoundVersion> {
+    let column = mistakes.index_of(schema, route.version_by.as_deref()?)?;
+    let Column { name, column_type, .. } = &schema.columns[column];
+    let kind = VersionKind::of(column_type);
+    if kind.is_none() {
+        mistakes.add(format!(
+            "version_by column {name} has type {}; it must be an integer, a date, a timestamp or a timestamptz",
+            column_type.name()
+        ));
+    }
+    let field = fields.iter().position(|field| field.value == FieldValue::Column(column));
+    if field.is_none() {
+        mistakes.add(format!(
+            "version_by column {name} is not in the value, so what is stored cannot be compared; add it to columns"
+        ));
+    }
+    Some(BoundVersion { column, field: field?, kind: kind? })
 }

@@ -10,6 +10,7 @@ mod stored;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use decode::json_member;
 pub use decode::{RowDecoder, RowFault};
 pub use expiry::ExpiryTimes;
 pub use row::{FieldSpan, HashFields, RowRefusal, RowValues};

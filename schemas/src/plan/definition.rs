@@ -26,7 +26,7 @@ impl Plan {
 impl Route {
     /// Returns everything that affects what this route writes, one `field = value` line each, in a fixed order.
     ///
-    /// `priority`, `newest_by` and `rejects_max` are left out: they may change between the attempts of a run.
+    /// `priority`, `newest_by`, `catch_up` and `rejects_max` are left out: they may change between the attempts of a run.
     pub fn definition(&self) -> String {
         let lines = [
             ("name", quoted(&self.name)),
@@ -40,7 +40,7 @@ impl Route {
             ("expiry", expiry(self.expiry.as_ref())),
             ("null", self.null.word().to_owned()),
             ("on_collision", on_collision(self.on_collision.as_ref())),
-            ("on_conflict", self.on_conflict.word().to_owned()),
+            ("on_conflict", on_conflict(self)),
         ];
         lines.map(|(field, value)| format!("{field} = {value}\n")).concat()
     }
@@ -76,6 +76,7 @@ impl OnConflict {
         match self {
             Self::Replace => "replace",
             Self::Keep => "keep",
+            Self::Newest => "newest",
         }
     }
 }
@@ -143,5 +144,13 @@ fn on_collision(on_collision: Option<&OnCollision>) -> String {
         None => "none".to_owned(),
         Some(OnCollision::Error) => "error".to_owned(),
         Some(OnCollision::Last { order_by }) => format!("last by {}", quoted(order_by)),
+    }
+}
+
+fn on_conflict(route: &Route) -> String {
+    let word = route.on_conflict.word();
+    match &route.version_by {
+        Some(column) => format!("{word} by {}", quoted(column)),
+        None => word.to_owned(),
     }
 }

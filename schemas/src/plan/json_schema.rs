@@ -3,10 +3,9 @@
 //! Invariant: which fields there are comes from the lists that the parser itself asks; a plan that parses is valid. What
 //! spans fields or needs a system is checked by the parser alone: a plan that is valid may still have mistakes.
 
+use super::newest::CONFLICTS;
 use super::raw::Fields;
-use super::route::{
-    CONFLICTS, KEEP_VERSIONS_MAX, LAYOUTS, NAME_LENGTH_MAX, NULLS, PRIORITY_MAX, ROW_FIELDS,
-};
+use super::route::{KEEP_VERSIONS_MAX, LAYOUTS, NAME_LENGTH_MAX, NULLS, PRIORITY_MAX, ROW_FIELDS};
 use super::{columns, origin, route, unrouted, validate};
 use serde_json::{Map, Value, json};
 
@@ -167,13 +166,21 @@ fn one_route() -> Value {
     let absent = |field: &str| json!({"not": {"required": [field]}});
     let is_type =
         |word: &str| json!({"properties": {"type": {"const": word}}, "required": ["type"]});
+    let newest = json!({
+        "required": ["on_conflict", "version_by"],
+        "properties": {"on_conflict": {"not": {"enum": ["replace", "keep"]}}},
+    });
     let rules = json!({
         "oneOf": [
             {"required": ["table"], "allOf": [absent("query"), absent("from")]},
             {"required": ["query", "from"], "allOf": [absent("table")]},
         ],
         "dependentRequired": {"ttl": ["ttl_from"], "ttl_from": ["ttl"], "order_by": ["on_collision"]},
-        "dependentSchemas": {"expire_at": {"allOf": [absent("ttl"), absent("ttl_from")]}},
+        "dependentSchemas": {
+            "expire_at": {"allOf": [absent("ttl"), absent("ttl_from")]},
+            "version_by": newest,
+            "catch_up": newest,
+        },
         "allOf": [
             {
                 "if": {"properties": {"on_collision": {"const": "last"}}, "required": ["on_collision"]},
@@ -182,6 +189,10 @@ fn one_route() -> Value {
             {
                 "if": {"properties": {"on_collision": {"const": "error"}}, "required": ["on_collision"]},
                 "then": absent("order_by"),
+            },
+            {
+                "if": {"properties": {"on_conflict": {"const": "newest"}}, "required": ["on_conflict"]},
+                "then": {"required": ["version_by"]},
             },
             {"if": is_type("string"), "then": {"properties": {"columns": {"maxItems": 1}}}},
             {"if": is_type("blocks"), "then": {"allOf": ROW_FIELDS.map(absent)}},
@@ -218,6 +229,8 @@ fn route_field(name: &str) -> Value {
         "on_collision" => words("Two rows, one key.", &["error", "last"]),
         "order_by" => text("Column that decides which row is last."),
         "on_conflict" => words("The key exists; replace by default.", &names(&CONFLICTS)),
+        "version_by" => text("Column that tells the newer of two rows; with newest."),
+        "catch_up" => duration("How far behind the source a run may end; with newest."),
         "use" => with(
             list("Which commands take the route.", &words("", &["rebuild", "backup"])),
             json!({"minItems": 1}),

@@ -8,6 +8,7 @@ mod columns;
 mod definition;
 mod json_schema;
 mod mistake;
+mod newest;
 mod origin;
 mod raw;
 mod route;
@@ -129,6 +130,10 @@ pub struct Route {
     pub on_collision: Option<OnCollision>,
     /// The key exists already; default `Replace`.
     pub on_conflict: OnConflict,
+    /// Column whose values tell the newer of two rows; with `Newest` only.
+    pub version_by: Option<String>,
+    /// How far behind the source the route may be when the run ends; with `Newest` only.
+    pub catch_up: Option<Duration>,
     /// Lower first; default 100.
     pub priority: u32,
     /// Column that orders partitions newest first.
@@ -332,6 +337,8 @@ pub enum OnConflict {
     Replace,
     /// The existing key is left alone.
     Keep,
+    /// The existing key is left alone where it holds a newer version by `version_by`.
+    Newest,
 }
 
 /// `rejects_max`.

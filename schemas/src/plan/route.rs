@@ -3,11 +3,11 @@
 //! Invariant: every field is checked even when another one is wrong.
 
 use super::columns::columns;
+use super::newest::newest;
 use super::origin::{origin, statement};
 use super::raw::{Entry, Fields, Section, Text};
 use super::{
-    Backup, Expiry, Layout, NullPolicy, OnCollision, OnConflict, Origin, RejectsMax, Route, System,
-    Uses,
+    Backup, Expiry, Layout, NullPolicy, OnCollision, Origin, RejectsMax, Route, System, Uses,
 };
 use crate::key::KeyTemplate;
 use std::collections::HashSet;
@@ -32,6 +32,8 @@ pub(super) const FIELDS: Fields = Fields {
         "on_collision",
         "order_by",
         "on_conflict",
+        "version_by",
+        "catch_up",
         "use",
         "priority",
         "newest_by",
@@ -41,10 +43,10 @@ pub(super) const FIELDS: Fields = Fields {
         "keep_versions",
         "row_key",
     ],
-    refused: &["version_by", "member", "score", "catch_up", "rejects_keep"],
+    refused: &["member", "score", "rejects_keep"],
 };
 /// What a route of many rows per value cannot have: its rows go whole, and its keys are its own.
-pub(super) const ROW_FIELDS: [&str; 13] = [
+pub(super) const ROW_FIELDS: [&str; 15] = [
     "split_by",
     "where",
     "columns",
@@ -56,14 +58,18 @@ pub(super) const ROW_FIELDS: [&str; 13] = [
     "on_collision",
     "order_by",
     "on_conflict",
+    "version_by",
+    "catch_up",
     "newest_by",
     "rejects_max",
 ];
 const BLOCKS_FIELDS: [&str; 2] = ["watermark", "keep_versions"];
 /// What only a rebuild looks at; a stream is read back and never written.
-const REBUILD_FIELDS: [&str; 8] = [
+const REBUILD_FIELDS: [&str; 10] = [
     "split_by",
     "on_conflict",
+    "version_by",
+    "catch_up",
     "newest_by",
     "on_collision",
     "order_by",
@@ -97,8 +103,7 @@ pub(super) fn route(section: &Section<'_>, names: &mut HashSet<String>) -> Optio
         section.entry("priority").map_or(Some(PRIORITY_DEFAULT), |e| e.count(PRIORITY_MAX));
     let filter = section.text("where").and_then(|text| statement(&text));
     let null = choice(section, "null", &NULLS, &[]).unwrap_or(NullPolicy::Omit);
-    let on_conflict =
-        choice(section, "on_conflict", &CONFLICTS, &["newest"]).unwrap_or(OnConflict::Replace);
+    let (on_conflict, catch_up) = newest(section, layout, origin.as_ref());
     choice(section, "on_drift", &[("fail", ())], &["warn"]);
     let uses = uses(section, layout);
     let backup = backup(section, layout, origin.as_ref(), uses);
@@ -122,6 +127,8 @@ pub(super) fn route(section: &Section<'_>, names: &mut HashSet<String>) -> Optio
         null,
         on_collision,
         on_conflict,
+        version_by: section.string("version_by"),
+        catch_up,
         priority: u32::try_from(priority?).ok()?,
         rejects_max: rejects_max?,
         uses: uses?,
@@ -131,10 +138,7 @@ pub(super) fn route(section: &Section<'_>, names: &mut HashSet<String>) -> Optio
 
 pub(super) const NULLS: [(&str, NullPolicy); 3] =
     [("omit", NullPolicy::Omit), ("empty", NullPolicy::Empty), ("error", NullPolicy::Error)];
-pub(super) const CONFLICTS: [(&str, OnConflict); 2] =
-    [("replace", OnConflict::Replace), ("keep", OnConflict::Keep)];
-
-fn choice<T: Copy>(
+pub(super) fn choice<T: Copy>(
     section: &Section<'_>,
     field: &str,
     built: &[(&str, T)],
@@ -253,7 +257,7 @@ fn backup(
     Some(backup)
 }
 
-fn refuse(section: &Section<'_>, fields: &[&str], why: &str) {
+pub(super) fn refuse(section: &Section<'_>, fields: &[&str], why: &str) {
     for field in fields.iter().filter(|field| section.has(field)) {
         section.mistake(field, why);
     }

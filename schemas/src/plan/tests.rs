@@ -71,6 +71,8 @@ fn a_minimal_plan_gets_the_defaults() {
             null: NullPolicy::Omit,
             on_collision: None,
             on_conflict: OnConflict::Replace,
+            version_by: None,
+            catch_up: None,
             priority: 100,
             newest_by: None,
             rejects_max: RejectsMax::Rows(0),
@@ -163,6 +165,8 @@ fn a_full_plan_parses() {
             null: NullPolicy::Empty,
             on_collision: Some(OnCollision::Last { order_by: "updated_at".into() }),
             on_conflict: OnConflict::Keep,
+            version_by: None,
+            catch_up: None,
             priority: 1,
             newest_by: Some("finished_at".into()),
             rejects_max: RejectsMax::Percent(0.1),
@@ -319,6 +323,10 @@ fn the_fingerprint_changes_with_what_is_written_only() {
     ] {
         assert_ne!(fingerprint(&FULL.replace(from, to)), same, "{from}");
     }
+    let newest = |more: &str| fingerprint(&format!("{MINIMAL}on_conflict = \"newest\"\n{more}"));
+    let by_a = newest("version_by = \"a\"\n");
+    assert_eq!(newest("version_by = \"a\"\ncatch_up = \"30s\"\n"), by_a);
+    assert_ne!(newest("version_by = \"b\"\n"), by_a);
     let (head, routes) = FULL.split_once("[[route]]").unwrap();
     let (first, second) = routes.split_once("[[route]]").unwrap();
     assert_eq!(fingerprint(&format!("{head}[[route]]{second}[[route]]{first}")), same);

@@ -30,6 +30,8 @@ const COMMANDS: [&[&str]; 17] = [
     &["DBSIZE"],
     &["TIME"],
 ];
+/// What routes that compare versions need besides.
+pub(super) const NEWEST: &[&[&str]] = &[&["WATCH", KEY], &["UNWATCH"]];
 const KEY: &str = "\0key";
 /// The mark a run leaves.
 const SENTINEL: &str = stages::load::redis::SENTINEL_KEY;
@@ -47,11 +49,12 @@ enum Reply {
 pub(super) async fn controls(
     stream: &mut dyn Stream,
     prefixes: &[&str],
+    more: &[&[&str]],
     timeout: Duration,
 ) -> (Control, Control) {
     let asked = tokio::time::timeout(timeout, async {
         let role = role(stream).await?;
-        Ok::<_, io::Error>((role, access(stream, prefixes).await?))
+        Ok::<_, io::Error>((role, access(stream, prefixes, more).await?))
     });
     let lost = match asked.await {
         Ok(Ok(controls)) => return controls,
@@ -105,7 +108,44 @@ pub(super) async fn way(stream: &mut dyn Stream, timeout: Duration) -> Control {
     }
 }
 
-async fn access(stream: &mut dyn Stream, prefixes: &[&str]) -> io::Result<Control> {
+/// Tells whether `--cut-over` may be used, as far as rights decide it.
+pub(super) async fn cut_over(stream: &mut dyn Stream, timeout: Duration) -> Control {
+    const NAME: &str = "redis cut-over";
+    const MAY: &str = "--cut-over DB may build in an empty database beside this one and swap them";
+    let asked = tokio::time::timeout(timeout, async {
+        let Reply::Text(user) = ask(stream, &["ACL", "WHOAMI"]).await? else {
+            return Ok(Control::ok(
+                NAME,
+                "the server does not tell; a run with --cut-over tries it first",
+            ));
+        };
+        let words = ["ACL", "DRYRUN", &user, "SWAPDB", "0", "1"];
+        Ok::<_, io::Error>(match ask(stream, &words).await? {
+            Reply::Text(answer) if answer == "OK" => Control::ok(NAME, MAY),
+            Reply::Text(_) => Control::ok(
+                NAME,
+                format!(
+                    "not to be had: user {user} may not run SWAPDB; a rebuild without it does not need it"
+                ),
+            ),
+            Reply::Refused(why) => Control::ok(
+                NAME,
+                format!("the server does not tell ({why}); a run with --cut-over tries it first"),
+            ),
+        })
+    });
+    match asked.await {
+        Ok(Ok(control)) => control,
+        Ok(Err(error)) => Control::unknown(NAME, error.to_string()),
+        Err(_) => Control::unknown(NAME, format!("no answer within {} s", timeout.as_secs())),
+    }
+}
+
+async fn access(
+    stream: &mut dyn Stream,
+    prefixes: &[&str],
+    more: &[&[&str]],
+) -> io::Result<Control> {
     const NAME: &str = "redis access";
     let user = match ask(stream, &["ACL", "WHOAMI"]).await? {
         Reply::Text(user) => user,
@@ -121,7 +161,7 @@ async fn access(stream: &mut dyn Stream, prefixes: &[&str]) -> io::Result<Contro
     keys.sort();
     keys.dedup();
     let mut denied = Vec::new();
-    for command in COMMANDS {
+    for command in COMMANDS.iter().chain(more) {
         let is_keyed = command.contains(&KEY);
         let subjects = if is_keyed { keys.as_slice() } else { &keys[..1] };
         for key in subjects {
@@ -205,7 +245,7 @@ mod tests {
     async fn asked(replies: &[&str]) -> (Control, Control) {
         let (mut near, mut far) = tokio::io::duplex(1 << 20);
         far.write_all(replies.concat().as_bytes()).await.unwrap();
-        controls(&mut near, &["build:"], Duration::from_millis(200)).await
+        controls(&mut near, &["build:"], NEWEST, Duration::from_millis(200)).await
     }
 
     #[tokio::test]
@@ -241,6 +281,24 @@ mod tests {
             let (mut near, mut far) = tokio::io::duplex(1 << 20);
             far.write_all(replies.concat().as_bytes()).await.unwrap();
             let control = way(&mut near, Duration::from_millis(200)).await;
+            assert!(
+                control.verdict == Verdict::Ok && control.detail.starts_with(told),
+                "{control:?}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn whether_a_cut_over_may_be_had_is_told_by_the_rights() {
+        for (replies, told) in [
+            (vec!["$3\r\napp\r\n", "+OK\r\n"], "--cut-over DB may build"),
+            (vec!["$3\r\napp\r\n", "+User app has no permissions\r\n"], "not to be had: user app"),
+            (vec!["$3\r\napp\r\n", "-ERR Command 'swapdb' not found\r\n"], "the server does not"),
+            (vec!["-ERR unknown command\r\n"], "the server does not"),
+        ] {
+            let (mut near, mut far) = tokio::io::duplex(1 << 20);
+            far.write_all(replies.concat().as_bytes()).await.unwrap();
+            let control = cut_over(&mut near, Duration::from_millis(200)).await;
             assert!(
                 control.verdict == Verdict::Ok && control.detail.starts_with(told),
                 "{control:?}"

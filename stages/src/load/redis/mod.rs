@@ -4,7 +4,9 @@
 //! that carries this run's sentinel.
 
 pub(crate) mod control;
+pub mod cut_over;
 pub mod duplicate;
+mod newest;
 mod pipe;
 pub(crate) mod reply;
 mod way;
@@ -12,8 +14,8 @@ mod way;
 use crate::batch::Encoded;
 use crate::connect::redis::{Endpoint, from_pool};
 use crate::error::{Error, Kind, Result};
-use crate::load::{Difference, Sentinel, Sink, TargetState, Written};
-use crate::transform::redis_command::{KEEP_HASH_SCRIPT, Way};
+use crate::load::{Difference, Sentinel, Sink, Standing, TargetState, Versioned, Written};
+use crate::transform::redis_command::{KEEP_HASH_SCRIPT, NEWEST_SCRIPT, Way};
 use async_trait::async_trait;
 use bytes::Bytes;
 use deadpool_redis::{Connection, Pool};
@@ -88,7 +90,12 @@ impl RedisSink {
 
     /// A server that takes no such payload (it was replaced by an older one, say) gets commands from the next
     /// attempt on.
-    fn fall_back(&self, error: Error) -> Error {
+    fn fall_back(&self, error: Error, is_forgotten: bool) -> Error {
+        if is_forgotten {
+            let message =
+                format!("redis at {} was made to forget its scripts", self.endpoint.address);
+            return Error::new(Kind::Unavailable, message).with_source(error);
+        }
         let said = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
         let is_refused = ["DUMP payload", "Bad data format"].iter().any(|text| said.contains(text));
         if !is_refused {
@@ -116,8 +123,9 @@ impl RedisSink {
             return Ok(pipe.clone());
         }
         self.check_claim().await?;
-        let load = redis::cmd("SCRIPT").arg("LOAD").arg(KEEP_HASH_SCRIPT).get_packed_command();
-        let pipe = Pipe::open(&self.endpoint, &[load]).await?;
+        let load = [KEEP_HASH_SCRIPT, NEWEST_SCRIPT]
+            .map(|script| redis::cmd("SCRIPT").arg("LOAD").arg(script).get_packed_command());
+        let pipe = Pipe::open(&self.endpoint, &load).await?;
         *slot = Some(pipe.clone());
         Ok(pipe)
     }
@@ -144,6 +152,11 @@ impl RedisSink {
     }
 }
 
+/// Whether a script was gone (`SCRIPT FLUSH`).
+fn is_noscript(error: &Error) -> bool {
+    std::error::Error::source(error).is_some_and(|said| said.to_string().starts_with("NOSCRIPT"))
+}
+
 /// The refusal when another run's mark is found.
 pub fn foreign(address: &str, note: &str) -> Error {
     let run = control::run_of(note).unwrap_or_else(|| "unknown".into());
@@ -167,11 +180,12 @@ impl Sink for RedisSink {
         let rows = batch.entries.len() as u64;
         let outcome =
             pipe.send(batch.payload.clone(), batch.units.clone(), rows, batch.may_keep).await;
-        if outcome.as_ref().is_err_and(|error| error.kind() == Kind::Timeout) {
-            // A connection that does not answer is not used again.
+        let is_forgotten = outcome.as_ref().is_err_and(is_noscript);
+        if is_forgotten || outcome.as_ref().is_err_and(|error| error.kind() == Kind::Timeout) {
+            // A connection that does not answer is not used again; a new one loads the scripts again.
             *self.pipes[lane % self.pipes.len()].lock().await = None;
         }
-        let written = outcome.map_err(|error| self.fall_back(error))?;
+        let written = outcome.map_err(|error| self.fall_back(error, is_forgotten))?;
         if written.written + written.kept != rows {
             return Err(Error::new(
                 Kind::Internal,
@@ -234,6 +248,25 @@ impl Sink for RedisSink {
             differences.extend(found.into_iter().map(|(at, difference)| (base + at, difference)));
         }
         Ok(differences)
+    }
+
+    async fn standing(&self, route: &BoundRoute, entries: &[Versioned]) -> Result<Vec<Standing>> {
+        let mut connection = self.connection().await?;
+        let mut standing = Vec::with_capacity(entries.len());
+        for slice in entries.chunks(READ_KEYS_MAX) {
+            let address = &self.endpoint.address;
+            standing.extend(newest::standing(&mut connection, address, route, slice).await?);
+        }
+        Ok(standing)
+    }
+
+    async fn remove_unless_newer(
+        &self,
+        route: &BoundRoute,
+        entries: &[Versioned],
+    ) -> Result<Vec<usize>> {
+        let mut connection = self.connection().await?;
+        newest::remove(&mut connection, &self.endpoint.address, route, entries).await
     }
 
     async fn remove(&self, keys: &[Bytes]) -> Result<u64> {

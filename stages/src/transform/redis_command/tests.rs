@@ -56,6 +56,8 @@ impl Case {
             null: self.null,
             on_collision: None,
             on_conflict: OnConflict::Replace,
+            version_by: None,
+            catch_up: None,
             priority: 100,
             newest_by: None,
             rejects_max: RejectsMax::Rows(0),
