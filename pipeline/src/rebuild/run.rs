@@ -23,10 +23,13 @@ use schemas::{Plan, Route};
 use stages::load::{Sentinel, Sink};
 use stages::{Error, Kind};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Times a target or a route may be lost and started over within one process.
 const RESTARTS_MAX: usize = 3;
+
+/// How long the end of a run may take to remove temporary keys.
+const REMOVAL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A run that is set up: connected, journaled, claimed.
 pub(super) struct Run {
@@ -133,6 +136,7 @@ impl Run {
         let (retry_for, cancel) = (options.retry_for, &options.cancel);
         patiently(retry_for, cancel, || prepare::claim_target(&engine)).await.map_err(one)?;
         self.load().await?;
+        remove_temporary(shared).await.map_err(one)?;
         for route in &engine.routes {
             let records = shared.journal.routes(&shared.run_id).await;
             let records = records.map_err(|error| one(from_journal(error)))?;
@@ -245,6 +249,11 @@ impl Run {
         clock: Instant,
     ) -> Ended {
         let shared = Arc::clone(&self.engine.shared);
+        // No lane is at work any more. What cannot be removed now goes with the next run, or by itself in an hour.
+        let removal = tokio::time::timeout(REMOVAL_TIMEOUT, remove_temporary(&shared));
+        if !matches!(removal.await, Ok(Ok(()))) {
+            tracing::debug!("temporary keys of an attempt that ended may be left");
+        }
         let flushed = shared.commits.flush().await;
         if let Err(error) = flushed {
             findings.errors.push(from_journal(error));
@@ -357,4 +366,16 @@ impl Run {
         };
         self.engine.routes.iter().filter_map(|route| over(&route.bound.route)).collect()
     }
+}
+
+/// Removes the keys that attempts at partitions of many-row routes began to build and did not finish.
+///
+/// Only once no lane is at work: what a lost connection still has on its way then finds its key as it left it.
+async fn remove_temporary(shared: &crate::lane::Shared) -> stages::Result<()> {
+    let names = shared.ledger.temporary()?;
+    if names.is_empty() {
+        return Ok(());
+    }
+    shared.sink.remove(&names).await?;
+    shared.ledger.forget_temporary()
 }

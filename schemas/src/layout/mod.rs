@@ -5,12 +5,15 @@
 
 mod decode;
 mod expiry;
+mod many;
 mod row;
+mod score;
 #[cfg(test)]
 mod tests;
 
 pub use decode::{RowDecoder, RowFault};
 pub use expiry::ExpiryTimes;
+pub use many::{Element, Elements, Part, ReadBackTally, Tally};
 pub use row::{FieldSpan, HashFields, RowRefusal, RowValues};
 
 use crate::bind::BoundRoute;

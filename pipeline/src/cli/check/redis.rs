@@ -36,7 +36,7 @@ pub(super) async fn controls(plan: &Plan, unfinished: Option<&str>) -> Vec<Contr
     let prefixes: Vec<&str> = plan.routes.iter().map(|route| route.key.leading_literal()).collect();
     let (role, access) = acl::controls(&mut *stream, &prefixes, CONNECT_TIMEOUT).await;
     let mut controls = vec![server(sink.address(), &state), role, access];
-    if plan.routes.iter().any(|route| route.layout == Layout::Hash) {
+    if plan.routes.iter().any(|route| route.layout == Layout::Hash && route.many.is_none()) {
         controls.push(acl::way(&mut *stream, CONNECT_TIMEOUT).await);
     }
     controls.extend([memory(&state), sentinel(&sink, unfinished).await]);

@@ -16,7 +16,7 @@ use std::collections::HashMap;
 /// Two clocks and a pipeline's travel time lie between a written and a read-back expiry.
 const EXPIRY_TOLERANCE_MS: i64 = 2_000;
 
-fn failed(error: RedisError, doing: &str, address: &str) -> Error {
+pub(super) fn failed(error: RedisError, doing: &str, address: &str) -> Error {
     from_redis(error, &format!("{doing} redis at {address}"))
 }
 
@@ -187,12 +187,7 @@ pub(super) async fn compare(
         .await
         .map_err(|error| failed(error, "cannot read back from", address))?;
     let mut values = values.into_iter();
-    let now_ms = values
-        .next()
-        .and_then(redis::RedisResult::ok)
-        .and_then(|value| redis::from_redis_value::<(i64, i64)>(value).ok())
-        .map(|(seconds, micros)| seconds * 1000 + micros / 1000)
-        .ok_or_else(|| Error::new(Kind::Internal, "redis did not tell its time"))?;
+    let now_ms = server_ms(values.next())?;
     let mut differences = Vec::new();
     for (index, (_, hash, expires_ms)) in expected.iter().enumerate() {
         let (value, ttl) = (values.next(), values.next());
@@ -204,8 +199,17 @@ pub(super) async fn compare(
     Ok(differences)
 }
 
+/// Reads the reply to `TIME`, in milliseconds since 1970.
+pub(super) fn server_ms(reply: Option<redis::RedisResult<Value>>) -> Result<i64> {
+    reply
+        .and_then(redis::RedisResult::ok)
+        .and_then(|value| redis::from_redis_value::<(i64, i64)>(value).ok())
+        .map(|(seconds, micros)| seconds * 1000 + micros / 1000)
+        .ok_or_else(|| Error::new(Kind::Internal, "redis did not tell its time"))
+}
+
 /// What was found under a key.
-struct StoredEntry {
+pub(super) struct StoredEntry {
     exists: bool,
     /// `None` when the value has another type.
     value_hash: Option<u64>,
@@ -220,10 +224,6 @@ impl StoredEntry {
         ttl: Option<redis::RedisResult<Value>>,
         now_ms: i64,
     ) -> Self {
-        let ttl = ttl
-            .and_then(redis::RedisResult::ok)
-            .and_then(|value| redis::from_redis_value::<i64>(value).ok())
-            .unwrap_or(-2);
         let value_hash = value.and_then(redis::RedisResult::ok).and_then(|value| match value {
             Value::BulkString(bytes) => Some(layout::string_value_hash(&bytes)),
             Value::Array(_) | Value::Map(_) => {
@@ -234,11 +234,29 @@ impl StoredEntry {
             }
             _ => None,
         });
+        Self::new(value_hash, ttl, now_ms)
+    }
+
+    /// Takes the hash of a value and the reply to `PTTL`.
+    pub(super) fn new(
+        value_hash: Option<u64>,
+        ttl: Option<redis::RedisResult<Value>>,
+        now_ms: i64,
+    ) -> Self {
+        let ttl = ttl
+            .and_then(redis::RedisResult::ok)
+            .and_then(|value| redis::from_redis_value::<i64>(value).ok())
+            .unwrap_or(-2);
         // -2: no such key; -1: no expiry (Redis command reference, PTTL).
         Self { exists: ttl != -2, value_hash, expires_ms: if ttl >= 0 { now_ms + ttl } else { 0 } }
     }
 
-    fn differs_from(&self, hash: u64, expires_ms: i64, now_ms: i64) -> Option<Difference> {
+    pub(super) fn differs_from(
+        &self,
+        hash: u64,
+        expires_ms: i64,
+        now_ms: i64,
+    ) -> Option<Difference> {
         if !self.exists {
             let has_expired = expires_ms != 0 && expires_ms <= now_ms + EXPIRY_TOLERANCE_MS;
             return (!has_expired).then_some(Difference::Missing);

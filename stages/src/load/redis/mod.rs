@@ -5,6 +5,7 @@
 
 pub(crate) mod control;
 pub mod duplicate;
+mod many;
 mod pipe;
 pub(crate) mod reply;
 mod way;
@@ -13,6 +14,7 @@ use crate::batch::Encoded;
 use crate::connect::redis::{Endpoint, from_pool};
 use crate::error::{Error, Kind, Result};
 use crate::load::{Difference, Sentinel, Sink, TargetState, Written};
+use crate::transform::many_rows::KEEP_ELEMENTS_SCRIPT;
 use crate::transform::redis_command::{KEEP_HASH_SCRIPT, Way};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -116,8 +118,9 @@ impl RedisSink {
             return Ok(pipe.clone());
         }
         self.check_claim().await?;
-        let load = redis::cmd("SCRIPT").arg("LOAD").arg(KEEP_HASH_SCRIPT).get_packed_command();
-        let pipe = Pipe::open(&self.endpoint, &[load]).await?;
+        let load = |script| redis::cmd("SCRIPT").arg("LOAD").arg(script).get_packed_command();
+        let scripts = [KEEP_HASH_SCRIPT, KEEP_ELEMENTS_SCRIPT].map(load);
+        let pipe = Pipe::open(&self.endpoint, &scripts).await?;
         *slot = Some(pipe.clone());
         Ok(pipe)
     }
@@ -160,11 +163,11 @@ impl Sink for RedisSink {
     }
 
     async fn write(&self, lane: usize, batch: &Encoded) -> Result<Written> {
-        if batch.entries.is_empty() {
+        if batch.payload.is_empty() {
             return Ok(Written::default());
         }
         let pipe = self.pipe(lane).await?;
-        let rows = batch.entries.len() as u64;
+        let rows = batch.carried;
         let outcome =
             pipe.send(batch.payload.clone(), batch.units.clone(), rows, batch.may_keep).await;
         if outcome.as_ref().is_err_and(|error| error.kind() == Kind::Timeout) {
@@ -176,7 +179,7 @@ impl Sink for RedisSink {
             return Err(Error::new(
                 Kind::Internal,
                 format!(
-                    "redis acknowledged {} of {rows} entries of a batch",
+                    "redis acknowledged {} of {rows} rows of a batch",
                     written.written + written.kept
                 ),
             ));
@@ -228,8 +231,12 @@ impl Sink for RedisSink {
         let mut connection = self.connection().await?;
         let mut differences = Vec::new();
         for (index, slice) in expected.chunks(READ_KEYS_MAX).enumerate() {
-            let found =
-                control::compare(&mut connection, &self.endpoint.address, route, slice).await?;
+            let address = &self.endpoint.address;
+            let found = if route.is_many() {
+                many::compare(&mut connection, address, route, slice).await?
+            } else {
+                control::compare(&mut connection, address, route, slice).await?
+            };
             let base = index * READ_KEYS_MAX;
             differences.extend(found.into_iter().map(|(at, difference)| (base + at, difference)));
         }
