@@ -203,6 +203,7 @@ fn log_route(layout: Layout) -> Route {
         key: KeyTemplate::parse("log:{log_id}").expect("the template is sound"),
         layout,
         columns: None,
+        many: None,
         as_text: Vec::new(),
         expiry: None,
         null: NullPolicy::Omit,

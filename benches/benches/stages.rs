@@ -58,6 +58,7 @@ fn bound(layout: Layout, has_expiry: bool) -> Arc<BoundRoute> {
         key: KeyTemplate::parse("build:{id}").expect("the template is sound"),
         layout,
         columns: None,
+        many: None,
         as_text: Vec::new(),
         expiry: has_expiry
             .then(|| Expiry::After { column: "finished_at".into(), ttl: Duration::from_hours(24) }),

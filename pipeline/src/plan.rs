@@ -16,6 +16,7 @@ use crate::rebuild::{COMMIT_COST_GUESS, CRASH_EVERY, Options, patiently, selecte
 use crate::route::RouteRun;
 use crate::summarize::rss_bytes;
 use crate::wiring::{self, Described, Facts, Sources};
+use schemas::plan::{Layout, OnCollision};
 use schemas::{Bounds, Plan, Route, duration};
 use serde::Serialize;
 use stages::Error;
@@ -262,7 +263,18 @@ fn report(
 ) -> RouteReport {
     let Facts { table, cut, rows, bytes, .. } = facts;
     let route = &run.bound.route;
-    let uniqueness = if run.bound.key_is_proven_unique {
+    let uniqueness = if let Some(many) = &run.bound.many {
+        match (route.layout, many.members_are_distinct) {
+            (Layout::List, _) => "many rows make one key; every row is an element",
+            (_, true) => "many rows make one key; its members are distinct by a unique index",
+            (Layout::Set, false) => "many rows make one key; equal members are one",
+            (_, false) if matches!(route.on_collision, Some(OnCollision::Last { .. })) => {
+                "many rows make one key; of equal members the last by order_by stays"
+            }
+            (_, false) => "many rows make one key; equal members that differ otherwise end the run",
+        }
+        .to_owned()
+    } else if run.bound.key_is_proven_unique {
         "proven by a unique index".to_owned()
     } else if wiring::needs_collision_check(&run.bound) {
         let buckets = Buckets::wanted(rows.unwrap_or(0));

@@ -81,7 +81,7 @@ impl RouteRun {
             OnConflict::Replace
                 if is_new
                     && self.has_own_keys
-                    && self.bound.key_is_proven_unique
+                    && (self.bound.key_is_proven_unique || self.bound.is_many())
                     && self.target_was_empty.load(Ordering::Relaxed) =>
             {
                 Style::Blank
@@ -110,6 +110,8 @@ impl RouteRun {
     /// Forgets the snapshot, because the route starts over.
     pub fn start_over(&self) {
         self.only_snapshot.store(0, Ordering::Relaxed);
+        // What was written before is there now.
+        self.target_was_empty.store(false, Ordering::Relaxed);
     }
 }
 

@@ -22,6 +22,7 @@ use stages::extract::{Estimate, Source};
 use stages::load::redis::cut_over::CutOver;
 use stages::load::redis::{RedisSink, WayChoice};
 use stages::transform::copy_binary::Lead;
+use stages::transform::many_rows::ManyRows;
 use stages::transform::redis_command::RedisCommands;
 use stages::transform::{Decoder, Transform};
 use stages::{Error, Kind, Result};
@@ -42,7 +43,8 @@ pub fn make_sink_in(plan: &Plan, way: WayChoice, database: Option<u32>) -> Resul
     if let Some(database) = database {
         endpoint = endpoint.with_database(database);
     }
-    let has_hashes = plan.routes.iter().any(|route| route.layout == Layout::Hash);
+    let has_hashes =
+        plan.routes.iter().any(|route| route.layout == Layout::Hash && route.many.is_none());
     let way = has_hashes.then_some(way);
     Ok(Arc::new(RedisSink::new(endpoint, way)?))
 }
@@ -77,10 +79,13 @@ pub fn run_routes(
                 .with_hint("leave catch_up out; the summary then tells the stale window"));
         }
         let (encoded, sink) = (Arc::clone(&bound), Arc::clone(sink));
-        let transform = Box::new(move |bounds: &Bounds, style| {
+        let transform = Box::new(move |bounds: &Bounds, style| -> Arc<dyn Transform> {
             let decoder = decoder_of(bounds);
+            if encoded.is_many() {
+                return Arc::new(ManyRows::new(Arc::clone(&encoded), decoder, style));
+            }
             let commands = RedisCommands::new(Arc::clone(&encoded), decoder, style, sink.way());
-            Arc::new(commands) as Arc<dyn Transform>
+            Arc::new(commands)
         });
         routes.push(RouteRun::new(index, bound, source, transform, decoder_of, key_decoder));
     }
@@ -110,7 +115,9 @@ pub async fn read_estimate(sources: &Sources, described: Described) -> Result<Op
 
 /// Whether `on_collision = "error"` still has to be checked, because no index proves it.
 pub fn needs_collision_check(bound: &BoundRoute) -> bool {
-    !bound.key_is_proven_unique && bound.route.on_collision == Some(OnCollision::Error)
+    !bound.is_many()
+        && !bound.key_is_proven_unique
+        && bound.route.on_collision == Some(OnCollision::Error)
 }
 
 fn tuples(bounds: &Bounds) -> Decoder {

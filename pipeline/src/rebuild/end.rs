@@ -7,7 +7,7 @@ use super::{Ended, Findings, Options, failed};
 use crate::catch_up::partitions_of;
 use crate::checkpoint::Counts;
 use crate::journal::RunStatus;
-use crate::lane::now_ms;
+use crate::lane::{Shared, now_ms};
 use crate::outcome::{Exit, from_journal};
 use crate::summarize;
 use crate::summary::{RunEnd, Summary};
@@ -15,7 +15,10 @@ use schemas::Route;
 use schemas::plan::RejectsMax;
 use stages::{Error, Kind};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// How long the end of a run may take to remove temporary keys.
+const REMOVAL_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Run {
     /// Lets what was built and proven take the place of what serves, where that was asked for.
@@ -62,6 +65,11 @@ impl Run {
         clock: Instant,
     ) -> Ended {
         let shared = Arc::clone(&self.engine.shared);
+        // No lane is at work any more. What cannot be removed now goes with the next run, or by itself in an hour.
+        let removal = tokio::time::timeout(REMOVAL_TIMEOUT, remove_temporary(&shared));
+        if !matches!(removal.await, Ok(Ok(()))) {
+            tracing::debug!("temporary keys of an attempt that ended may be left");
+        }
         let flushed = shared.commits.flush().await;
         if let Err(error) = flushed {
             findings.errors.push(from_journal(error));
@@ -190,4 +198,16 @@ fn is_over_budget(route: &Route, rows: u64, rejects: u64) -> bool {
         RejectsMax::Percent(share) => rows as f64 * share / 100.0,
     };
     rejects as f64 > allowed
+}
+
+/// Removes the keys that attempts at partitions of many-row routes began to build and did not finish.
+///
+/// Only once no lane is at work: what a lost connection still has on its way then finds its key as it left it.
+pub(super) async fn remove_temporary(shared: &Shared) -> stages::Result<()> {
+    let names = shared.ledger.temporary()?;
+    if names.is_empty() {
+        return Ok(());
+    }
+    shared.sink.remove(&names).await?;
+    shared.ledger.forget_temporary()
 }

@@ -3,6 +3,7 @@
 //! Invariant: every failure is in the findings; what a failed run wrote stays known to the journal.
 
 use super::assemble::engine;
+use super::end::remove_temporary;
 use super::{Findings, Options, Watcher};
 use super::{patiently, selected_routes};
 use crate::catch_up::partitions_of;
@@ -145,6 +146,7 @@ impl Run {
         let (retry_for, cancel) = (options.retry_for, &options.cancel);
         patiently(retry_for, cancel, || prepare::claim_target(&engine)).await.map_err(one)?;
         self.load().await?;
+        remove_temporary(shared).await.map_err(one)?;
         let (caught_up, lags) = live::follow(&engine, &self.sources).await?;
         for (name, caught_up) in caught_up {
             if let Some(names) = caught_up.names {

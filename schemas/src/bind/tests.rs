@@ -22,6 +22,7 @@ pub(crate) fn route(key: &str, layout: Layout) -> Route {
         key: KeyTemplate::parse(key).unwrap(),
         layout,
         columns: None,
+        many: None,
         as_text: Vec::new(),
         expiry: None,
         null: NullPolicy::Omit,

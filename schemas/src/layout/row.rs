@@ -175,6 +175,15 @@ impl<'a> RowValues<'a> {
         if out.spans.is_empty() { Err(RowRefusal::EmptyHash) } else { Ok(()) }
     }
 
+    /// Whether the column of a field is null.
+    #[inline]
+    pub(super) fn has_null(&self, row: usize) -> bool {
+        self.fields.iter().any(|field| match &field.value {
+            Value::Column(values) => values.is_null(row),
+            Value::Constant { .. } => false,
+        })
+    }
+
     /// Appends the value of a string row: the text of its only field.
     #[inline]
     pub fn string(&self, row: usize, out: &mut Vec<u8>) -> Result<(), RowRefusal<'a>> {

@@ -4,7 +4,8 @@
 //! The fingerprint does not depend on the order of the routes. A change of this format voids unfinished runs.
 
 use super::{
-    Expiry, FieldSpec, Layout, NullPolicy, OnCollision, OnConflict, Origin, Plan, Route, System,
+    Expiry, FieldSpec, Layout, Many, NullPolicy, OnCollision, OnConflict, Order, Origin, Plan,
+    Route, Score, System,
 };
 use crate::duration;
 use serde_json::Value;
@@ -42,7 +43,8 @@ impl Route {
             ("on_collision", on_collision(self.on_collision.as_ref())),
             ("on_conflict", on_conflict(self)),
         ];
-        lines.map(|(field, value)| format!("{field} = {value}\n")).concat()
+        let many = self.many.as_ref().map(many).unwrap_or_default();
+        lines.map(|(field, value)| format!("{field} = {value}\n")).concat() + &many
     }
 }
 
@@ -55,6 +57,9 @@ impl Layout {
             Self::Json => "json",
             Self::Blocks => "blocks",
             Self::Stream => "stream",
+            Self::Set => "set",
+            Self::Zset => "zset",
+            Self::List => "list",
         }
     }
 }
@@ -79,6 +84,20 @@ impl OnConflict {
             Self::Newest => "newest",
         }
     }
+}
+
+/// The lines of a route of many rows per key; every other route has none of them.
+fn many(many: &Many) -> String {
+    let mut lines = format!("member = {}\n", quoted(many.member.text()));
+    if let Some(Score { column, unit }) = &many.score {
+        let unit = unit.map_or_else(String::new, |unit| format!(" in {}", unit.word()));
+        lines += &format!("score = {}{unit}\n", quoted(column));
+    }
+    if let Some(Order { column, is_descending }) = &many.order {
+        let direction = if *is_descending { " descending" } else { "" };
+        lines += &format!("order_by = {}{direction}\n", quoted(column));
+    }
+    lines
 }
 
 /// Quotes as JSON, whose escapes are fixed by a standard and leave no newline.

@@ -170,12 +170,14 @@ fn one_route() -> Value {
         "required": ["on_conflict", "version_by"],
         "properties": {"on_conflict": {"not": {"enum": ["replace", "keep"]}}},
     });
+    let is_one_of =
+        |words: &[&str]| json!({"properties": {"type": {"enum": words}}, "required": ["type"]});
     let rules = json!({
         "oneOf": [
             {"required": ["table"], "allOf": [absent("query"), absent("from")]},
             {"required": ["query", "from"], "allOf": [absent("table")]},
         ],
-        "dependentRequired": {"ttl": ["ttl_from"], "ttl_from": ["ttl"], "order_by": ["on_collision"]},
+        "dependentRequired": {"ttl": ["ttl_from"], "ttl_from": ["ttl"]},
         "dependentSchemas": {
             "expire_at": {"allOf": [absent("ttl"), absent("ttl_from")]},
             "version_by": newest,
@@ -196,6 +198,22 @@ fn one_route() -> Value {
             },
             {"if": is_type("string"), "then": {"properties": {"columns": {"maxItems": 1}}}},
             {"if": is_type("blocks"), "then": {"allOf": ROW_FIELDS.map(absent)}},
+            {
+                "if": is_type("list"),
+                "then": {"required": ["order_by"]},
+                "else": {"dependentRequired": {"order_by": ["on_collision"]}},
+            },
+            {
+                "if": is_type("zset"),
+                "then": {"required": ["member", "score"]},
+                "else": absent("score"),
+            },
+            {
+                "if": is_one_of(&["set", "list"]),
+                "then": {"required": ["member"], "allOf": [absent("on_collision")]},
+            },
+            {"if": is_one_of(&["set", "zset", "list"]), "then": absent("columns")},
+            {"if": is_one_of(&["string", "json", "blocks", "stream"]), "then": absent("member")},
         ],
     });
     with(table(&route::FIELDS, &["name", "key", "type"], route_field), rules)
@@ -227,7 +245,9 @@ fn route_field(name: &str) -> Value {
         "ttl_from" => text("Column that `ttl` counts from."),
         "null" => words("What a null becomes; omit by default.", &names(&NULLS)),
         "on_collision" => words("Two rows, one key.", &["error", "last"]),
-        "order_by" => text("Column that decides which row is last."),
+        "order_by" => text(
+            "Column that decides which row is last, or the order of a list; column|desc for the largest first.",
+        ),
         "on_conflict" => words("The key exists; replace by default.", &names(&CONFLICTS)),
         "version_by" => text("Column that tells the newer of two rows; with newest."),
         "catch_up" => duration("How far behind the source a run may end; with newest."),
@@ -253,6 +273,12 @@ fn route_field(name: &str) -> Value {
             count("Versions kept, the newest one included; 2 by default.", (1, KEEP_VERSIONS_MAX))
         }
         "row_key" => text("Column that tells rows apart, for a restore that fills."),
+        "member" => {
+            text("Template of a member, a list element or a hash field name, such as {id}.")
+        }
+        "score" => {
+            text("Column of the score; a time may name its unit: column|s, column|ms, column|us.")
+        }
         _ => formless(),
     }
 }

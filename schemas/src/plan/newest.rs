@@ -16,6 +16,7 @@ pub(super) fn newest(
     section: &Section<'_>,
     layout: Option<Layout>,
     origin: Option<&Origin>,
+    is_many: bool,
 ) -> (OnConflict, Option<Duration>) {
     let chosen = choice(section, "on_conflict", &CONFLICTS, &[]);
     let catch_up = section.entry("catch_up").and_then(|entry| entry.duration());
@@ -23,7 +24,7 @@ pub(super) fn newest(
     let is_row = !matches!(layout, Some(Layout::Blocks | Layout::Stream));
     let is_misspelt = chosen.is_none() && section.has("on_conflict");
     match chosen {
-        Some(OnConflict::Newest) if is_row => check(section, layout, origin),
+        Some(OnConflict::Newest) if is_row => check(section, layout, origin, is_many),
         Some(OnConflict::Newest) => {}
         _ if is_row && !is_misspelt => {
             let only = "goes with on_conflict = \"newest\" only";
@@ -34,7 +35,12 @@ pub(super) fn newest(
     (chosen.unwrap_or(OnConflict::Replace), catch_up)
 }
 
-fn check(section: &Section<'_>, layout: Option<Layout>, origin: Option<&Origin>) {
+fn check(
+    section: &Section<'_>,
+    layout: Option<Layout>,
+    origin: Option<&Origin>,
+    is_many: bool,
+) {
     if !section.has("version_by") {
         section
             .mistake("on_conflict", "\"newest\" needs \"version_by\", the column that is compared");
@@ -44,6 +50,10 @@ fn check(section: &Section<'_>, layout: Option<Layout>, origin: Option<&Origin>)
             "\"newest\" goes with type \"hash\" and \"json\", whose values carry the version, not with {:?}",
             layout.word()
         );
+        section.mistake("on_conflict", message);
+    }
+    if is_many && layout == Some(Layout::Hash) {
+        let message = "\"newest\" goes with one row per key; a key of many rows has no version";
         section.mistake("on_conflict", message);
     }
     let written = section.entry("on_collision");

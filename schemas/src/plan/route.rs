@@ -3,6 +3,7 @@
 //! Invariant: every field is checked even when another one is wrong.
 
 use super::columns::columns;
+use super::many::{self, many};
 use super::newest::newest;
 use super::origin::{origin, statement};
 use super::raw::{Entry, Fields, Section, Text};
@@ -42,8 +43,10 @@ pub(super) const FIELDS: Fields = Fields {
         "watermark",
         "keep_versions",
         "row_key",
+        "member",
+        "score",
     ],
-    refused: &["member", "score", "rejects_keep"],
+    refused: &["rejects_keep"],
 };
 /// What a route of many rows per value cannot have: its rows go whole, and its keys are its own.
 pub(super) const ROW_FIELDS: [&str; 15] = [
@@ -78,14 +81,16 @@ const REBUILD_FIELDS: [&str; 10] = [
     "ttl_from",
 ];
 pub(super) const KEEP_VERSIONS_MAX: u64 = 1_000;
-pub(super) const LAYOUTS: [(&str, Layout); 5] = [
+pub(super) const LAYOUTS: [(&str, Layout); 8] = [
     ("hash", Layout::Hash),
     ("string", Layout::String),
     ("json", Layout::Json),
     ("blocks", Layout::Blocks),
     ("stream", Layout::Stream),
+    ("set", Layout::Set),
+    ("zset", Layout::Zset),
+    ("list", Layout::List),
 ];
-const LAYOUTS_REFUSED: [&str; 3] = ["set", "zset", "list"];
 pub(super) const NAME_LENGTH_MAX: usize = 100;
 const PRIORITY_DEFAULT: u64 = 100;
 pub(super) const PRIORITY_MAX: u64 = 1_000_000;
@@ -97,22 +102,27 @@ pub(super) fn route(section: &Section<'_>, names: &mut HashSet<String>) -> Optio
     section.know(&FIELDS);
     let name = section.required("name").and_then(|text| name(&text, names));
     let origin = origin(section);
-    let layout = section.required("type").and_then(|text| text.choose(&LAYOUTS, &LAYOUTS_REFUSED));
-    let key = section.required("key").and_then(|text| key(&text, layout));
+    let layout = section.required("type").and_then(|text| text.choose(&LAYOUTS, &[]));
+    let is_many = many::is_many(section, layout);
+    let key = section.required("key").and_then(|text| key(&text, layout, is_many));
     let priority =
         section.entry("priority").map_or(Some(PRIORITY_DEFAULT), |e| e.count(PRIORITY_MAX));
     let filter = section.text("where").and_then(|text| statement(&text));
     let null = choice(section, "null", &NULLS, &[]).unwrap_or(NullPolicy::Omit);
-    let (on_conflict, catch_up) = newest(section, layout, origin.as_ref());
+    let (on_conflict, catch_up) = newest(section, layout, origin.as_ref(), is_many);
     choice(section, "on_drift", &[("fail", ())], &["warn"]);
     let uses = uses(section, layout);
     let backup = backup(section, layout, origin.as_ref(), uses);
+    let many = many(section, layout, key.as_ref());
+    if is_many {
+        many::check_use(section, origin.as_ref(), uses);
+    }
     let rejects_max =
         section.entry("rejects_max").map_or(Some(RejectsMax::Rows(0)), |e| rejects(&e));
-    let columns = columns(section, layout);
+    let columns = columns(section, layout, is_many);
     let as_text = as_text(section);
     let expiry = expiry(section);
-    let on_collision = on_collision(section);
+    let on_collision = on_collision(section, layout);
     Some(Route {
         split_by: section.string("split_by"),
         newest_by: section.string("newest_by"),
@@ -122,6 +132,7 @@ pub(super) fn route(section: &Section<'_>, names: &mut HashSet<String>) -> Optio
         key: key?,
         layout: layout?,
         columns,
+        many,
         as_text,
         expiry,
         null,
@@ -165,13 +176,15 @@ fn name(text: &Text<'_>, names: &mut HashSet<String>) -> Option<String> {
     None
 }
 
-fn key(text: &Text<'_>, layout: Option<Layout>) -> Option<KeyTemplate> {
+fn key(text: &Text<'_>, layout: Option<Layout>, is_many: bool) -> Option<KeyTemplate> {
     let parse = match layout {
         Some(Layout::Blocks) => KeyTemplate::parse_prefix,
         Some(Layout::Stream) => KeyTemplate::parse_shared,
+        _ if is_many => KeyTemplate::parse_shared,
         _ => KeyTemplate::parse,
     };
     parse(&text.value)
+        .and_then(|key| key.check_hash_tag().map(|()| key))
         .map_err(|message| text.mistake_quoting(message, "is not a valid key template"))
         .ok()
 }
@@ -295,7 +308,11 @@ fn expiry(section: &Section<'_>) -> Option<Expiry> {
     }
 }
 
-fn on_collision(section: &Section<'_>) -> Option<OnCollision> {
+fn on_collision(section: &Section<'_>, layout: Option<Layout>) -> Option<OnCollision> {
+    if matches!(layout, Some(Layout::Set | Layout::List)) {
+        // `many` reads the order of a list and refuses the rest.
+        return None;
+    }
     let is_last = choice(section, "on_collision", &[("error", false), ("last", true)], &[]);
     let order_by = section.string("order_by");
     let has_order = section.has("order_by");

@@ -212,6 +212,8 @@ pub fn kind_of_code(code: &str) -> Kind {
         | "NOREPLICAS" | "MOVED" | "ASK" => Kind::Unavailable,
         "NOAUTH" | "WRONGPASS" | "NOPERM" | "DENIED" => Kind::Auth,
         "WRONGTYPE" => Kind::Data,
+        // A key that was being built lost a piece with an earlier connection; it is built anew.
+        "REKINDLE" => Kind::Connection,
         _ => Kind::Internal,
     }
 }

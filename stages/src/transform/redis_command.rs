@@ -5,7 +5,7 @@
 
 mod batch;
 mod dump;
-mod resp;
+pub(super) mod resp;
 mod script;
 #[cfg(test)]
 mod tests;
@@ -21,6 +21,7 @@ use super::{Decoder, Transform};
 use crate::batch::{Encoded, RawBatch};
 use crate::error::Result;
 use batch::BatchEncoder;
+pub(super) use batch::{mismatch, rejected};
 use dump::DumpEncoder;
 use schemas::BoundRoute;
 use schemas::plan::Layout;

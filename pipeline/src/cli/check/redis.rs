@@ -38,7 +38,7 @@ pub(super) async fn controls(plan: &Plan, unfinished: Option<&str>) -> Vec<Contr
     let more = if is_newest { acl::NEWEST } else { &[] };
     let (role, access) = acl::controls(&mut *stream, &prefixes, more, CONNECT_TIMEOUT).await;
     let mut controls = vec![server(sink.address(), &state), role, access];
-    if plan.routes.iter().any(|route| route.layout == Layout::Hash) {
+    if plan.routes.iter().any(|route| route.layout == Layout::Hash && route.many.is_none()) {
         controls.push(acl::way(&mut *stream, CONNECT_TIMEOUT).await);
     }
     controls.push(acl::cut_over(&mut *stream, CONNECT_TIMEOUT).await);

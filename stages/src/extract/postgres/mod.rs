@@ -6,6 +6,7 @@
 mod by_key;
 mod cut;
 mod list;
+mod order;
 mod read;
 mod shape;
 mod snapshot;
@@ -52,6 +53,9 @@ impl Source for PostgresSource {
     }
 
     fn no_catch_up(&self) -> Option<&'static str> {
+        if self.bound.is_many() {
+            return Some("a key is made of many rows, and those that changed do not make it whole");
+        }
         match self.cut() {
             Cut::Ctid => None,
             Cut::Key => Some("a view, foreign table or query has no row versions"),

@@ -3,6 +3,7 @@
 //! Invariant: every identifier is quoted, every literal escaped; the plan's own SQL (`where`, `query`)
 //! is enclosed in parentheses and ended by a newline, so that a comment in it cannot swallow what follows.
 
+use super::order;
 use crate::extract::Columns;
 use schemas::plan::{OnCollision, Origin, Route};
 use schemas::{BoundRoute, Bounds, Partition, Position};
@@ -55,23 +56,24 @@ pub(super) fn copy(
             format!("only {relation}")
         }
         Bounds::Key { from: lower, to } => {
-            let column = quote(route.split_by.as_deref().unwrap_or_default());
+            let column = quote(bound.cut_by().unwrap_or_default());
+            let exact = order::cut(bound);
             let lower = match from {
                 Position::Key { text } => Some(text),
                 _ => lower.as_ref(),
             };
             // A range without bounds still leaves the nulls to their own partition.
             conditions.push(match lower {
-                Some(value) => format!("{column} > {}", literal(value)),
+                Some(value) => format!("{exact} > {}", literal(value)),
                 None => format!("{column} is not null"),
             });
-            conditions.extend(to.iter().map(|value| format!("{column} <= {}", literal(value))));
-            lead = Some(format!("{column}::text"));
-            order = Some(column);
+            conditions.extend(to.iter().map(|value| format!("{exact} <= {}", literal(value))));
+            lead = Some(format!("{exact}::text"));
+            order = order::rows(bound).or(Some(exact));
             from_origin(route)
         }
         Bounds::KeyNull => {
-            let column = quote(route.split_by.as_deref().unwrap_or_default());
+            let column = quote(bound.cut_by().unwrap_or_default());
             conditions.push(format!("{column} is null"));
             from_origin(route)
         }
@@ -81,7 +83,9 @@ pub(super) fn copy(
         }
         // BigQuery's table partitions never reach PostgreSQL.
         Bounds::Whole | Bounds::TablePartition { .. } => {
-            if let Some(OnCollision::Last { order_by }) = &route.on_collision {
+            if bound.is_many() {
+                order = order::rows(bound);
+            } else if let Some(OnCollision::Last { order_by }) = &route.on_collision {
                 order = Some(format!("{} nulls first", quote(order_by)));
             }
             from_origin(route)
@@ -92,8 +96,11 @@ pub(super) fn copy(
         selected.splice(0..0, lead);
     } else {
         order = None;
+        conditions.extend(order::has_element(bound));
     }
-    let mut sql = format!("copy (select {} from {source}", selected.join(", "));
+    // The keys of many rows are wanted once.
+    let distinct = if columns == Columns::Key && bound.is_many() { "distinct " } else { "" };
+    let mut sql = format!("copy (select {distinct}{} from {source}", selected.join(", "));
     if !conditions.is_empty() {
         sql.push_str(" where ");
         sql.push_str(&conditions.join(" and "));

@@ -208,17 +208,21 @@ pub(super) async fn stored_entries<'a>(
         .await
         .map_err(|error| failed(error, "cannot read back from", address))?;
     let mut values = values.into_iter();
-    let now_ms = values
-        .next()
-        .and_then(redis::RedisResult::ok)
-        .and_then(|value| redis::from_redis_value::<(i64, i64)>(value).ok())
-        .map(|(seconds, micros)| seconds * 1000 + micros / 1000)
-        .ok_or_else(|| Error::new(Kind::Internal, "redis did not tell its time"))?;
+    let now_ms = server_ms(values.next())?;
     let entries = (0..count).map(|_| {
         let (value, ttl) = (values.next(), values.next());
         StoredEntry::of(route, value, ttl, now_ms)
     });
     Ok((now_ms, entries.collect()))
+}
+
+/// Reads the reply to `TIME`, in milliseconds since 1970.
+pub(super) fn server_ms(reply: Option<redis::RedisResult<Value>>) -> Result<i64> {
+    reply
+        .and_then(redis::RedisResult::ok)
+        .and_then(|value| redis::from_redis_value::<(i64, i64)>(value).ok())
+        .map(|(seconds, micros)| seconds * 1000 + micros / 1000)
+        .ok_or_else(|| Error::new(Kind::Internal, "redis did not tell its time"))
 }
 
 /// What was found under a key.
@@ -239,10 +243,6 @@ impl StoredEntry {
         ttl: Option<redis::RedisResult<Value>>,
         now_ms: i64,
     ) -> Self {
-        let ttl = ttl
-            .and_then(redis::RedisResult::ok)
-            .and_then(|value| redis::from_redis_value::<i64>(value).ok())
-            .unwrap_or(-2);
         let found = value.and_then(redis::RedisResult::ok).and_then(|value| match value {
             Value::BulkString(bytes) => {
                 Some((layout::string_value_hash(&bytes), Stored::in_json(route, &bytes)))
@@ -257,11 +257,25 @@ impl StoredEntry {
             _ => None,
         });
         let (value_hash, version) = found.unzip();
+        Self::new(value_hash, version.unwrap_or(Stored::Nothing), ttl, now_ms)
+    }
+
+    /// Takes the hash of a value, its version and the reply to `PTTL`.
+    pub(super) fn new(
+        value_hash: Option<u64>,
+        version: Stored,
+        ttl: Option<redis::RedisResult<Value>>,
+        now_ms: i64,
+    ) -> Self {
+        let ttl = ttl
+            .and_then(redis::RedisResult::ok)
+            .and_then(|value| redis::from_redis_value::<i64>(value).ok())
+            .unwrap_or(-2);
         // -2: no such key; -1: no expiry (Redis command reference, PTTL).
         Self {
             exists: ttl != -2,
             value_hash,
-            version: version.unwrap_or(Stored::Nothing),
+            version,
             expires_ms: if ttl >= 0 { now_ms + ttl } else { 0 },
         }
     }

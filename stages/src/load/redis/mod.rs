@@ -6,6 +6,7 @@
 pub(crate) mod control;
 pub mod cut_over;
 pub mod duplicate;
+mod many;
 mod newest;
 mod pipe;
 pub(crate) mod reply;
@@ -15,6 +16,7 @@ use crate::batch::Encoded;
 use crate::connect::redis::{Endpoint, from_pool};
 use crate::error::{Error, Kind, Result};
 use crate::load::{Difference, Sentinel, Sink, Standing, TargetState, Versioned, Written};
+use crate::transform::many_rows::KEEP_ELEMENTS_SCRIPT;
 use crate::transform::redis_command::{KEEP_HASH_SCRIPT, NEWEST_SCRIPT, Way};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -123,9 +125,9 @@ impl RedisSink {
             return Ok(pipe.clone());
         }
         self.check_claim().await?;
-        let load = [KEEP_HASH_SCRIPT, NEWEST_SCRIPT]
-            .map(|script| redis::cmd("SCRIPT").arg("LOAD").arg(script).get_packed_command());
-        let pipe = Pipe::open(&self.endpoint, &load).await?;
+        let load = |script| redis::cmd("SCRIPT").arg("LOAD").arg(script).get_packed_command();
+        let scripts = [KEEP_HASH_SCRIPT, NEWEST_SCRIPT, KEEP_ELEMENTS_SCRIPT].map(load);
+        let pipe = Pipe::open(&self.endpoint, &scripts).await?;
         *slot = Some(pipe.clone());
         Ok(pipe)
     }
@@ -173,11 +175,11 @@ impl Sink for RedisSink {
     }
 
     async fn write(&self, lane: usize, batch: &Encoded) -> Result<Written> {
-        if batch.entries.is_empty() {
+        if batch.payload.is_empty() {
             return Ok(Written::default());
         }
         let pipe = self.pipe(lane).await?;
-        let rows = batch.entries.len() as u64;
+        let rows = batch.carried;
         let outcome =
             pipe.send(batch.payload.clone(), batch.units.clone(), rows, batch.may_keep).await;
         let is_forgotten = outcome.as_ref().is_err_and(is_noscript);
@@ -190,7 +192,7 @@ impl Sink for RedisSink {
             return Err(Error::new(
                 Kind::Internal,
                 format!(
-                    "redis acknowledged {} of {rows} entries of a batch",
+                    "redis acknowledged {} of {rows} rows of a batch",
                     written.written + written.kept
                 ),
             ));
@@ -242,8 +244,12 @@ impl Sink for RedisSink {
         let mut connection = self.connection().await?;
         let mut differences = Vec::new();
         for (index, slice) in expected.chunks(READ_KEYS_MAX).enumerate() {
-            let found =
-                control::compare(&mut connection, &self.endpoint.address, route, slice).await?;
+            let address = &self.endpoint.address;
+            let found = if route.is_many() {
+                many::compare(&mut connection, address, route, slice).await?
+            } else {
+                control::compare(&mut connection, address, route, slice).await?
+            };
             let base = index * READ_KEYS_MAX;
             differences.extend(found.into_iter().map(|(at, difference)| (base + at, difference)));
         }

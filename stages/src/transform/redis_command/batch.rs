@@ -146,7 +146,11 @@ impl<'a> BatchEncoder<'a> {
                 self.value.clear();
                 self.values.json(row, &mut self.value)
             }
-            layout @ (Layout::Blocks | Layout::Stream) => {
+            layout @ (Layout::Blocks
+            | Layout::Stream
+            | Layout::Set
+            | Layout::Zset
+            | Layout::List) => {
                 let message = format!("type {} is not written row by row", layout.word());
                 return Err(Error::new(Kind::Internal, message));
             }
@@ -320,7 +324,12 @@ impl<'a> BatchEncoder<'a> {
             may_keep: matches!(self.commands.style, Style::Keep | Style::Newest),
             rows_read: self.decoded.rows.num_rows() as u64,
             bytes_read: raw.bytes.len() as u64,
+            carried: self.entries.len() as u64,
+            left_out: 0,
             expired: self.expired,
+            is_settled: true,
+            temporary: Vec::new(),
+            open: None,
             keys: Bytes::from(self.keys),
             entries: self.entries,
             versions: self.entry_versions,
@@ -336,14 +345,14 @@ fn position(last: &LastLead, lead: Lead, is_last: bool) -> Position {
         LastLead::None => Position::Start,
         LastLead::Ctid { block, offset } => Position::Ctid { block: *block, offset: *offset },
         LastLead::Key { last: None, .. } => Position::Unordered,
-        LastLead::Key { last, complete } => match if is_last { last } else { complete } {
+        LastLead::Key { last, complete, .. } => match if is_last { last } else { complete } {
             Some(text) => Position::Key { text: text.clone() },
             None => Position::Start,
         },
     }
 }
 
-fn rejected(
+pub(in crate::transform) fn rejected(
     decoded: &Decoded,
     rejected: Vec<(usize, String)>,
     schema: &TableSchema,
@@ -362,6 +371,6 @@ fn rejected(
 }
 
 /// The decoder makes arrays of the schema's types, so a mismatch is a defect of ours.
-fn mismatch(error: TypeMismatch) -> Error {
+pub(in crate::transform) fn mismatch(error: TypeMismatch) -> Error {
     Error::new(Kind::Internal, "a decoded column has the wrong arrow type").with_source(error)
 }

@@ -51,6 +51,7 @@ impl Case {
             key: KeyTemplate::parse(self.key).unwrap(),
             layout: self.layout,
             columns: self.columns,
+            many: None,
             as_text: Vec::new(),
             expiry: self.has_expiry.then(|| Expiry::At { column: "at".into() }),
             null: self.null,
