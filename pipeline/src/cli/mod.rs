@@ -6,7 +6,7 @@ pub mod args;
 mod backup;
 mod check;
 mod failure;
-mod figures;
+pub(crate) mod figures;
 mod init;
 mod loading;
 mod restore;

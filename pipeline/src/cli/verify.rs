@@ -93,7 +93,7 @@ pub struct VerifyRedis {
     #[command(flatten)]
     pub tier: TierFlags,
     /// How long an application may take between its write to the source and its write to Redis
-    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = schemas::duration::parse)]
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = parse_settle)]
     pub settle: Duration,
     /// Write again what the last --repair --dry-run has found missing or different, and verify once more
     #[arg(long)]
@@ -121,6 +121,15 @@ pub struct VerifyBigquery {
     /// With --repair: find and show what would be copied again, and write nothing
     #[arg(long, requires = "repair")]
     pub dry_run: bool,
+}
+
+/// Parses a duration that may be given in milliseconds: applications write faster than plans are made.
+fn parse_settle(text: &str) -> Result<Duration, String> {
+    match text.strip_suffix("ms").map(str::parse) {
+        Some(Ok(milliseconds)) => Ok(Duration::from_millis(milliseconds)),
+        Some(Err(_)) => Err("must be a whole number and a unit, for example \"500ms\"".to_owned()),
+        None => schemas::duration::parse(text),
+    }
 }
 
 impl TierFlags {

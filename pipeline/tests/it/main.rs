@@ -31,6 +31,7 @@ mod restore_faults;
 mod restore_told;
 mod resume;
 mod verified;
+mod verify;
 mod verify_bigquery;
 mod verify_bigquery_repair;
 mod verify_bigquery_rows;

@@ -8,8 +8,10 @@ use super::ends::Ends;
 use super::judge::{Difference, Look, Second};
 use super::page::{Tally, rules_of, torn};
 use super::rows::{find, keys_at_once};
+use crate::cpu::CpuPool;
 use crate::rebuild::patiently;
 use crate::route::RouteRun;
+use schemas::{Plan, Route};
 use stages::extract::redis_entries::{Ask, Stored, answers, questions};
 use stages::{Error, Kind, Result};
 use std::time::Duration;
@@ -23,7 +25,13 @@ const KEYS_PER_EXCHANGE: usize = 2_000;
 /// Looks again at the keys of one route.
 pub(super) struct Again<'a> {
     pub(super) ends: &'a Ends,
+    pub(super) cpu: &'a CpuPool,
     pub(super) route: &'a RouteRun,
+    pub(super) plan: &'a Plan,
+    pub(super) chosen: &'a [Route],
+    pub(super) lanes: usize,
+    /// Whether the source is read at one time for as long as a connection to it lives.
+    pub(super) is_pinned: bool,
     pub(super) ask: Ask,
     pub(super) settle: Duration,
     pub(super) retry_for: Duration,
@@ -55,15 +63,18 @@ impl Again<'_> {
                 return Ok(settled);
             }
             self.rest().await?;
+            let renewed = self.renewed().await?;
+            let route = renewed.as_ref().map_or(self.route, |ends| &*ends.routes[self.route.index]);
             let mut moving = new_pile()?;
             for pile in &mut piles {
                 let mut reader = pile.read()?;
                 loop {
-                    let candidates = reader.next(keys_at_once(self.route))?;
+                    let candidates = reader.next(keys_at_once(route))?;
                     if candidates.is_empty() {
                         break;
                     }
-                    let looked = patiently(self.retry_for, self.cancel, || self.look(&candidates));
+                    let look_now = || self.look(route, &candidates);
+                    let looked = patiently(self.retry_for, self.cancel, look_now);
                     for (candidate, second) in candidates.iter().zip(looked.await?) {
                         match second {
                             (Second::Agrees(agreement), _) => {
@@ -80,8 +91,26 @@ impl Again<'_> {
                 }
             }
             piles = vec![moving];
+            if let Some(ends) = renewed {
+                ends.routes[self.route.index].source.discard().await?;
+            }
         }
         Ok(settled)
+    }
+
+    /// Connects anew where only that reads a later state; a query is then written once more.
+    async fn renewed(&self) -> Result<Option<Ends>> {
+        if !self.is_pinned {
+            return Ok(None);
+        }
+        let connect = || async {
+            let connected = Ends::connect(self.plan, self.chosen, self.lanes).await;
+            connected.map_err(|mut errors| errors.remove(0))
+        };
+        let ends = patiently(self.retry_for, self.cancel, connect).await?;
+        let name = format!("again{}", uuid::Uuid::new_v4().simple());
+        ends.routes[self.route.index].source.prepare(&name).await?;
+        Ok(Some(ends))
     }
 
     /// Gives whoever writes to both ends the time to have done so.
@@ -94,13 +123,17 @@ impl Again<'_> {
         }
     }
 
-    async fn look(&self, candidates: &[Candidate]) -> Result<Vec<(Second, Look)>> {
+    async fn look(
+        &self,
+        route: &RouteRun,
+        candidates: &[Candidate],
+    ) -> Result<Vec<(Second, Look)>> {
         let keys: Vec<&[u8]> = candidates.iter().map(|candidate| &candidate.key[..]).collect();
         self.ends.release_snapshot().await;
-        let rows = find(self.route, &keys, false).await?;
-        let rules = rules_of(&self.route.bound, self.ask);
+        let rows = find(self.cpu, route, &keys, false).await?;
+        let rules = rules_of(&route.bound, self.ask);
         let mut seconds = Vec::with_capacity(keys.len());
-        stored(self.ends, self.route, self.ask, &keys, &mut |number, stored, now_ms| {
+        stored(self.ends, route, self.ask, &keys, &mut |number, stored, now_ms| {
             let candidate = &candidates[number];
             let expected = rows.expected.get(&candidate.key).copied();
             let second = rules.judge(candidate.look, expected, stored, now_ms);

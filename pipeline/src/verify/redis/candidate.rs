@@ -182,7 +182,8 @@ mod tests {
         let mut reader = pile.read().unwrap();
         let found = [reader.next(3).unwrap(), reader.next(3).unwrap()].concat();
         assert!(reader.next(3).unwrap().is_empty());
-        let candidate = |(number, look): (usize, &Look)| Candidate { key: vec![b'k'; number * 3], look: *look };
+        let candidate =
+            |(number, look): (usize, &Look)| Candidate { key: vec![b'k'; number * 3], look: *look };
         assert_eq!(found, looks.iter().enumerate().map(candidate).collect::<Vec<_>>());
         assert_eq!(pile.len(), 4);
         drop(pile);

@@ -4,9 +4,9 @@
 
 use super::judge::{Agreement, Expected, Look, Rules};
 use bytes::Bytes;
+use schemas::BoundRoute;
 use schemas::key::key_hash;
 use schemas::plan::OnConflict;
-use schemas::BoundRoute;
 use stages::extract::redis_entries::{Ask, answers, questions};
 use stages::extract::redis_rows::Commands;
 use stages::{Encoded, Error, Kind, Result};

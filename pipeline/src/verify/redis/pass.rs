@@ -118,8 +118,9 @@ impl Pass {
                 // Whoever stopped the others has said why.
                 Ok(Err(error)) if error.kind() == Kind::Cancelled && !failures.is_empty() => {}
                 Ok(Err(error)) => failures.push(error),
-                Err(error) => failures
-                    .push(Error::new(Kind::Internal, "a lane panicked").with_source(error)),
+                Err(error) => {
+                    failures.push(Error::new(Kind::Internal, "a lane panicked").with_source(error))
+                }
             }
         }
         failures
@@ -240,10 +241,7 @@ impl Pass {
     }
 
     /// Turns the source's channel into a stream that ends early when the lanes are to stop.
-    fn batches(
-        &self,
-        stream: BatchStream,
-    ) -> impl futures::Stream<Item = Result<RawBatch>> + '_ {
+    fn batches(&self, stream: BatchStream) -> impl futures::Stream<Item = Result<RawBatch>> + '_ {
         futures::stream::unfold(stream, move |mut stream| async move {
             let next = tokio::select! {
                 biased;
@@ -284,7 +282,8 @@ impl Pass {
         let rows = match &mut seen.rows {
             Some(rows) => rows,
             none => {
-                let estimate = self.counters.routes[route.index].rows_estimate.load(Ordering::Relaxed);
+                let estimate =
+                    self.counters.routes[route.index].rows_estimate.load(Ordering::Relaxed);
                 none.insert(LastRows::create(&self.folder, route.name(), estimate)?)
             }
         };

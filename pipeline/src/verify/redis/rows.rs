@@ -5,12 +5,13 @@
 use super::judge::Expected;
 use super::last::take_last;
 use super::page::Page;
+use crate::cpu::CpuPool;
 use crate::lane::now_ms;
 use crate::route::RouteRun;
-use schemas::{Bounds, Partition, Position};
+use schemas::{BoundRoute, Bounds, Position};
 use stages::extract::Columns;
-use stages::transform::{Style, Transform};
-use stages::{RawBatch, Result};
+use stages::transform::{Decoder, Style, Transform};
+use stages::{Encoded, RawBatch, Result};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -45,64 +46,89 @@ pub(super) fn keys_at_once(route: &RouteRun) -> usize {
 }
 
 /// Reads the rows of keys in the state of the source as it is now; the caller has let the last one go.
-pub(super) async fn find(route: &RouteRun, keys: &[&[u8]], wants_raw: bool) -> Result<Found> {
-    let wanted: HashSet<&[u8]> = keys.iter().copied().collect();
+pub(super) async fn find(
+    cpu: &CpuPool,
+    route: &RouteRun,
+    keys: &[&[u8]],
+    wants_raw: bool,
+) -> Result<Found> {
+    let wanted: Arc<HashSet<Vec<u8>>> = Arc::new(keys.iter().map(|key| key.to_vec()).collect());
     let partitions = match route.source.rows_of(keys) {
         Some(partition) => vec![partition],
         None => route.source.partitions(1, 0).await?,
     };
     let mut found = Found::default();
     for partition in &partitions {
-        read(route, partition, &wanted, wants_raw, &mut found).await?;
+        let session = route.source.open().await?;
+        let transform = (route.transform)(&partition.bounds, Style::Blank);
+        let mut stream = session.read(partition, &Position::Start, Columns::All);
+        while let Some(batch) = stream.next().await {
+            let raw = batch?;
+            let batch = Batch {
+                transform: Arc::clone(&transform),
+                wanted: Arc::clone(&wanted),
+                decoder: wants_raw.then(|| (route.decoder_of)(&partition.bounds)),
+                bound: Arc::clone(&route.bound),
+            };
+            for (key, expected, single) in cpu.submit(move || batch.wanted(raw)).await? {
+                found.take(key, expected, single.map(|raw| (partition.bounds.clone(), raw)));
+            }
+        }
     }
     Ok(found)
 }
 
-async fn read(
-    route: &RouteRun,
-    partition: &Partition,
-    wanted: &HashSet<&[u8]>,
-    wants_raw: bool,
-    found: &mut Found,
-) -> Result<()> {
-    let session = route.source.open().await?;
-    let transform = (route.transform)(&partition.bounds, Style::Blank);
-    let mut stream = session.read(partition, &Position::Start, Columns::All);
-    while let Some(batch) = stream.next().await {
-        let raw = batch?;
-        let whole = wants_raw.then(|| copy(&raw));
-        let page = Page::of_batch(transform.apply(raw, THEN_MS)?);
-        let mut is_wanted = false;
-        for (key, expected) in page.iter().filter(|(key, _)| wanted.contains(key)) {
-            is_wanted = true;
-            take_last(&mut found.expected, key, expected, now_ms());
-        }
-        if let Some(whole) = whole.filter(|_| is_wanted) {
-            take_raw(route, partition, &*transform, &whole, wanted, found)?;
+impl Found {
+    fn take(&mut self, key: Vec<u8>, expected: Expected, row: Option<(Bounds, RawBatch)>) {
+        take_last(&mut self.expected, &key, expected, now_ms());
+        // Of several rows with one key, the one that counts.
+        if let Some((bounds, raw)) = row
+            && self.expected.get(&key) == Some(&expected)
+        {
+            self.raw.insert(key, RawRow { bounds, raw });
         }
     }
-    Ok(())
 }
 
-fn take_raw(
-    route: &RouteRun,
-    partition: &Partition,
-    transform: &dyn Transform,
-    whole: &RawBatch,
-    wanted: &HashSet<&[u8]>,
-    found: &mut Found,
-) -> Result<()> {
-    let decoder = (route.decoder_of)(&partition.bounds);
-    for raw in decoder.single_rows(whole, &route.bound.schema, whole.rows)? {
-        let page = Page::of_batch(transform.apply(copy(&raw), THEN_MS)?);
-        let Some((key, expected)) = page.iter().next() else { continue };
-        // Of several rows with one key, the one that counts.
-        if wanted.contains(key) && found.expected.get(key) == Some(&expected) {
-            let row = RawRow { bounds: partition.bounds.clone(), raw };
-            found.raw.insert(key.to_vec(), row);
+/// How the rows of a batch are looked through.
+struct Batch {
+    transform: Arc<dyn Transform>,
+    wanted: Arc<HashSet<Vec<u8>>>,
+    /// Present where the rows themselves are wanted.
+    decoder: Option<Decoder>,
+    bound: Arc<BoundRoute>,
+}
+
+type Wanted = (Vec<u8>, Expected, Option<RawBatch>);
+
+impl Batch {
+    /// Returns the rows of wanted keys, in order.
+    fn wanted(&self, raw: RawBatch) -> Result<Vec<Wanted>> {
+        let whole = copy(&raw);
+        let page = Page::of_batch(self.transform.apply(raw, THEN_MS)?);
+        let wanted: Vec<Wanted> = page
+            .iter()
+            .filter(|(key, _)| self.wanted.contains(*key))
+            .map(|(key, expected)| (key.to_vec(), expected, None))
+            .collect();
+        match self.decoder {
+            Some(decoder) if !wanted.is_empty() => self.singles(decoder, &whole),
+            _ => Ok(wanted),
         }
     }
-    Ok(())
+
+    fn singles(&self, decoder: Decoder, whole: &RawBatch) -> Result<Vec<Wanted>> {
+        let mut found = Vec::new();
+        for raw in decoder.single_rows(whole, &self.bound.schema, whole.rows)? {
+            let page = Page::of_batch(self.transform.apply(copy(&raw), THEN_MS)?);
+            // A row that cannot be carried has no key.
+            let Some((key, expected)) = page.iter().next() else { continue };
+            if self.wanted.contains(key) {
+                found.push((key.to_vec(), expected, Some(raw)));
+            }
+        }
+        Ok(found)
+    }
 }
 
 /// The bytes are shared.
@@ -111,7 +137,7 @@ fn copy(raw: &RawBatch) -> RawBatch {
 }
 
 /// Encodes a row to be written over whatever its key holds, or beside it where the route keeps what is there.
-pub(super) fn encode(route: &RouteRun, row: &RawRow) -> Result<stages::Encoded> {
+pub(super) fn encode(route: &RouteRun, row: &RawRow) -> Result<Encoded> {
     let transform: Arc<dyn Transform> =
         (route.transform)(&row.bounds, route.style(&row.bounds, false));
     transform.apply(copy(&row.raw), now_ms())

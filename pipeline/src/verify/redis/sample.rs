@@ -43,10 +43,10 @@ impl Sample {
         }
     }
 
-    /// Returns the keys.
-    pub(super) fn finish(self) -> Vec<(Vec<u8>, Expected)> {
-        let taken = self.taken.into_inner().unwrap_or_else(PoisonError::into_inner);
-        taken.into_iter().map(|((_, key), expected)| (key, expected)).collect()
+    /// Returns the keys taken so far.
+    pub(super) fn keys(&self) -> Vec<(Vec<u8>, Expected)> {
+        let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        taken.iter().map(|((_, key), expected)| (key.clone(), *expected)).collect()
     }
 }
 
@@ -60,7 +60,7 @@ mod tests {
         for key in keys {
             sample.offer(format!("k:{key}").as_bytes(), Expected { hash: 0, expires_ms: 0 });
         }
-        sample.finish().into_iter().map(|(key, _)| key).collect()
+        sample.keys().into_iter().map(|(key, _)| key).collect()
     }
 
     #[test]
