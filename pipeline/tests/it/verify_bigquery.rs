@@ -254,6 +254,46 @@ fn what_bigquery_changed_since_is_told_and_what_it_lost_is_a_difference() {
 }
 
 #[test]
+fn a_backup_meanwhile_is_no_damage() {
+    let cloud = Cloud::new(RedisOptions::default(), &format!("{ROUTE}keep_versions = 1\n"));
+    cloud.table(DAY_PARTITIONED);
+    for day in 1..=8 {
+        cloud.insert(day, 0..200);
+    }
+    cloud.backup(&[]).expect(0);
+    let mut id = 10_000;
+    for _ in 0..4 {
+        // Read slowly, so that versions are replaced under the eyes of the verification.
+        cloud.fault("ReadRows", "delay_ms:150", 0, 8);
+        let words = [
+            "verify",
+            "bigquery",
+            "--json",
+            "--tier",
+            "full",
+            "--lanes",
+            "1",
+            "--progress",
+            "none",
+        ];
+        let mut command = cloud.command(&words);
+        let mut child = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
+        while child.try_wait().unwrap().is_none() {
+            for day in 1..=8 {
+                id += 1;
+                cloud.insert(day, id..id + 1);
+            }
+            cloud.backup(&[]).expect(0);
+        }
+        let output = child.wait_with_output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(0), "{text}");
+        cloud.no_faults();
+    }
+    cloud.verify_full(0);
+}
+
+#[test]
 fn a_table_that_is_missing_or_was_made_anew_is_compared_as_far_as_it_can_be() {
     let cloud = plain();
     cloud.insert(1, 0..30);
