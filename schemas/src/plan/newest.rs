@@ -35,12 +35,7 @@ pub(super) fn newest(
     (chosen.unwrap_or(OnConflict::Replace), catch_up)
 }
 
-fn check(
-    section: &Section<'_>,
-    layout: Option<Layout>,
-    origin: Option<&Origin>,
-    is_many: bool,
-) {
+fn check(section: &Section<'_>, layout: Option<Layout>, origin: Option<&Origin>, is_many: bool) {
     if !section.has("version_by") {
         section
             .mistake("on_conflict", "\"newest\" needs \"version_by\", the column that is compared");

@@ -56,6 +56,8 @@ impl Case {
                     .then(|| Order { column: "s".into(), is_descending: false }),
             }),
             as_text: Vec::new(),
+            version_by: None,
+            catch_up: None,
             expiry: self.has_expiry.then(|| Expiry::At { column: "at".into() }),
             null: self.null,
             on_collision: self.on_collision.clone(),
