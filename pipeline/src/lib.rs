@@ -14,6 +14,7 @@ pub mod journal;
 pub mod keys;
 pub mod lane;
 pub mod ledger;
+pub mod one_pass;
 pub mod outcome;
 
 pub mod plan;

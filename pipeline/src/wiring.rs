@@ -5,6 +5,7 @@
 mod described;
 mod duplicate;
 mod listing;
+mod passes;
 mod sample;
 mod sources;
 
@@ -47,6 +48,7 @@ pub fn run_routes(
     described: Vec<Described>,
 ) -> Result<Vec<RouteRun>> {
     let mut routes = Vec::with_capacity(described.len());
+    let memberships = passes::passes(sources, &described)?;
     for (index, described) in described.into_iter().enumerate() {
         let bound = Arc::clone(described.bound());
         let (source, decoder_of, key_decoder) = source_of(sources, described)?;
@@ -56,7 +58,9 @@ pub fn run_routes(
             let commands = RedisCommands::new(Arc::clone(&encoded), decoder, style, sink.way());
             Arc::new(commands) as Arc<dyn Transform>
         });
-        routes.push(RouteRun::new(index, bound, source, transform, key_decoder));
+        let mut route = RouteRun::new(index, bound, source, transform, key_decoder);
+        route.membership = memberships.iter().find(|(of, _)| *of == index).map(|(_, m)| m.clone());
+        routes.push(route);
     }
     mark_shared_keys(&mut routes);
     Ok(routes)

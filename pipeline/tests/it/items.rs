@@ -75,7 +75,7 @@ impl Reply {
 pub(crate) struct Wire(BufReader<TcpStream>);
 
 impl Wire {
-    fn open(world: &World) -> Self {
+    pub(crate) fn open(world: &World) -> Self {
         Self(BufReader::new(TcpStream::connect(("127.0.0.1", world.redis.port())).unwrap()))
     }
 
@@ -122,7 +122,7 @@ impl Wire {
     }
 
     /// Every key with its value: the fields of a hash, or the members of a JSON object without nulls.
-    fn everything(&mut self) -> HashMap<String, Fields> {
+    pub(crate) fn everything(&mut self) -> HashMap<String, Fields> {
         let mut keys = Vec::new();
         let mut cursor = "0".to_owned();
         loop {

@@ -5,12 +5,14 @@
 
 mod cut;
 mod list;
+mod pass;
 mod read;
 mod shape;
 mod snapshot;
 mod sql;
 
 pub use list::{Listed, ListedKind, list};
+pub use pass::PostgresPass;
 pub use shape::{Cut, Relation, Shape, SourceColumn, describe};
 pub use snapshot::PostgresServer;
 

@@ -304,7 +304,7 @@ impl<'a> BatchEncoder<'a> {
             units: self.units,
             may_keep: self.commands.style == Style::Keep,
             rows_read: self.decoded.rows.num_rows() as u64,
-            bytes_read: raw.bytes.len() as u64,
+            bytes_read: raw.bytes_read,
             expired: self.expired,
             keys: Bytes::from(self.keys),
             entries: self.entries,
