@@ -153,7 +153,7 @@ fn stages(criterion: &mut Criterion) {
         let transform = RedisCommands::new(bound, Lead::Ctid, style, way);
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
-                let raw = RawBatch { bytes: bytes.clone(), rows: ROWS, is_last: false };
+                let raw = RawBatch::new(bytes.clone(), ROWS, false);
                 transform.apply(black_box(raw), 0).expect("sound bytes")
             });
         });

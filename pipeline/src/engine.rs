@@ -5,11 +5,12 @@
 
 use crate::journal::PartitionRecord;
 use crate::lane::{Shared, run_partition};
+use crate::one_pass::{Ended, Member, group, run_pass};
 use crate::outcome::from_journal;
 use crate::prepare::void_written;
 use crate::route::RouteRun;
 use stages::load::TargetState;
-use stages::{Error, Kind, Result};
+use stages::{Error, Kind};
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -39,7 +40,7 @@ pub struct Engine {
 /// Partitions waiting for a lane, and what went wrong so far.
 #[derive(Default)]
 struct Round {
-    queue: VecDeque<PartitionRecord>,
+    queue: VecDeque<Vec<PartitionRecord>>,
     failures: Vec<Error>,
 }
 
@@ -49,8 +50,9 @@ impl Engine {
         if partitions.is_empty() {
             return Vec::new();
         }
-        let lanes = self.lanes.min(partitions.len());
-        let round = Arc::new(Mutex::new(Round { queue: partitions.into(), failures: Vec::new() }));
+        let queue: VecDeque<_> = group(partitions, &self.routes).into();
+        let lanes = self.lanes.min(queue.len());
+        let round = Arc::new(Mutex::new(Round { queue, failures: Vec::new() }));
         let evictions = Arc::new(Evictions::since_now(&self.shared).await);
         let watch = tokio::spawn(watch_target(Arc::clone(self), Arc::clone(&evictions)));
         let mut tasks = JoinSet::new();
@@ -94,8 +96,8 @@ impl Engine {
 
     async fn run_lane(&self, lane: usize, round: &Mutex<Round>) {
         while !self.shared.stop.is_cancelled() {
-            let Some(record) = lock(round).queue.pop_front() else { return };
-            if let Err(error) = self.persist(lane, &record).await {
+            let Some(group) = lock(round).queue.pop_front() else { return };
+            for error in self.persist(lane, group).await {
                 if error.kind() == Kind::Cancelled {
                     // Whoever threw the switch has said why; this lane only followed.
                     return;
@@ -109,25 +111,32 @@ impl Engine {
         }
     }
 
-    /// Attempts a partition until it is done, fails for good, or its systems stay away too long.
-    async fn persist(&self, lane: usize, record: &PartitionRecord) -> Result<()> {
-        let Some(route) = self.routes.iter().find(|route| route.name() == record.partition.route)
-        else {
-            let message = format!("partition {} belongs to no route", record.partition.id);
-            return Err(Error::new(Kind::Internal, message));
-        };
+    /// Attempts partitions until each is done, fails for good, or its systems stay away too long. Returns what failed.
+    async fn persist(&self, lane: usize, group: Vec<PartitionRecord>) -> Vec<Error> {
         let stop = self.shared.stop.token();
         let mut failing_since: Option<Instant> = None;
         let mut pause = PAUSE_MIN;
         let mut rows = 0;
-        loop {
-            let error = match run_partition(&self.shared, route, record, lane).await {
-                Ok(()) => return Ok(()),
-                Err(error) => error,
-            };
-            if !error.kind().is_transient() {
-                return Err(error);
+        let mut failures = Vec::new();
+        let mut open = vec![group];
+        // More than one only after a read failed that nobody knows the culprit of.
+        while let Some(group) = open.pop() {
+            let attempted = self.attempt(lane, &group).await;
+            let mut again = Vec::new();
+            let mut transient = None;
+            for (record, outcome) in group.into_iter().zip(attempted.outcomes) {
+                let Err(error) = outcome else { continue };
+                if error.kind().is_transient() {
+                    transient = Some(error);
+                    again.push(record);
+                } else if attempted.is_read_broken && error.kind() != Kind::Cancelled {
+                    tracing::warn!(partition = %record.partition.id, %error, "reading it alone");
+                    open.push(vec![record]);
+                } else {
+                    failures.push(error);
+                }
             }
+            let Some(error) = transient else { continue };
             let carried = self.shared.counters.rows();
             if carried > rows {
                 // The systems work; only an outage without any progress counts against the limit.
@@ -135,14 +144,39 @@ impl Engine {
             }
             let since = *failing_since.get_or_insert_with(Instant::now);
             if since.elapsed() >= self.retry_for {
-                return Err(error);
+                failures.push(error);
+                return failures;
             }
-            tracing::warn!(partition = %record.partition.id, %error, "trying again");
+            tracing::warn!(partition = %again[0].partition.id, %error, "trying again");
             tokio::select! {
                 () = tokio::time::sleep(jittered(pause)) => {}
-                () = stop.cancelled() => return Err(error),
+                () = stop.cancelled() => {
+                    failures.push(error);
+                    return failures;
+                }
             }
             pause = (pause * 2).min(PAUSE_MAX);
+            open.push(again);
+        }
+        failures
+    }
+
+    /// Attempts a group once: several partitions in one pass over their table, one by itself.
+    async fn attempt(&self, lane: usize, group: &[PartitionRecord]) -> Ended {
+        let mut members = Vec::with_capacity(group.len());
+        for record in group {
+            let found = self.routes.iter().find(|route| route.name() == record.partition.route);
+            let Some(route) = found else {
+                let message = format!("partition {} belongs to no route", record.partition.id);
+                return Ended::alone(Err(Error::new(Kind::Internal, message)));
+            };
+            members.push(Member { route, record });
+        }
+        match &members[..] {
+            [Member { route, record }] => {
+                Ended::alone(run_partition(&self.shared, route, record, lane).await)
+            }
+            members => run_pass(&self.shared, members, lane).await,
         }
     }
 }

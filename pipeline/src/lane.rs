@@ -5,7 +5,7 @@
 
 use crate::checkpoint::Counts;
 use crate::cpu::CpuPool;
-use crate::journal::{CommitHandle, Delta, Journal, PartitionRecord};
+use crate::journal::{Begun, CommitHandle, Delta, Journal, PartitionRecord};
 use crate::ledger::{self, Ledger};
 use crate::outcome::from_journal;
 use crate::progress::Counters;
@@ -97,19 +97,39 @@ pub async fn run_partition(
     let partition = &record.partition;
     let session = route.source.open().await?;
     let snapshot = shared.snapshots.record(session.snapshot()).await?;
+    let begun = begin(shared, route, record, snapshot).await?;
+    let stream = session.read(partition, &begun.position, Columns::All);
+    carry_on(shared, route, partition, lane, begun, stream, started).await
+}
+
+/// Begins an attempt under a snapshot that was recorded.
+pub(crate) async fn begin(
+    shared: &Arc<Shared>,
+    route: &Arc<RouteRun>,
+    record: &PartitionRecord,
+    snapshot: i64,
+) -> Result<Begun> {
     route.accept_snapshot(snapshot)?;
     shared.commits.flush().await.map_err(from_journal)?;
-    let begun = shared
-        .journal
-        .begin(&shared.run_id, &partition.id, snapshot)
-        .await
-        .map_err(from_journal)?;
+    let begun = shared.journal.begin(&shared.run_id, &record.partition.id, snapshot).await;
+    begun.map_err(from_journal)
+}
+
+/// Carries what a begun attempt reads, and journals how it ended.
+pub(crate) async fn carry_on(
+    shared: &Arc<Shared>,
+    route: &Arc<RouteRun>,
+    partition: &Partition,
+    lane: usize,
+    begun: Begun,
+    stream: BatchStream,
+    started: Instant,
+) -> Result<()> {
     let attempt = Attempt { shared, route, partition, lane, epoch: begun.epoch };
     let length = shared.ledger.begin(&partition.id, begun.ledger_bytes)?;
     // Only the very first attempt on an empty target may rely on finding nothing under its keys.
     let style = route.style(&partition.bounds, begun.epoch == 1);
     let transform = (route.transform)(&partition.bounds, style);
-    let stream = session.read(partition, &begun.position, Columns::All);
     let outcome = attempt.carry(stream, transform, begun.position, length).await;
     shared.ledger.end(&partition.id);
     let busy_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);

@@ -16,6 +16,7 @@ pub mod keys;
 pub mod lane;
 pub mod ledger;
 pub mod live;
+pub mod one_pass;
 pub mod outcome;
 
 pub mod plan;

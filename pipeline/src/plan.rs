@@ -11,7 +11,8 @@ pub(crate) use text::mib;
 
 use crate::checkpoint::commit_interval;
 use crate::keys::Buckets;
-use crate::lane::{BATCHES_ALIVE, WRITES};
+use crate::lane::WRITES;
+use crate::one_pass::{ROUTES_MAX, batches_alive};
 use crate::rebuild::{COMMIT_COST_GUESS, CRASH_EVERY, Options, patiently, selected_routes};
 use crate::route::RouteRun;
 use crate::summarize::rss_bytes;
@@ -49,6 +50,9 @@ pub struct PlanReport {
     /// What one batch may hold.
     #[serde(skip)]
     pub batch_bytes: u64,
+    /// How many batches one lane may hold.
+    #[serde(skip)]
+    pub lane_batches: u64,
     /// `host:port/db`.
     pub target: TargetReport,
     /// Partitions at once.
@@ -109,6 +113,9 @@ pub struct RouteReport {
     pub cut: String,
     /// Partitions.
     pub partitions: usize,
+    /// Routes that the same pass over the table serves.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub read_with: Vec<String>,
     /// Estimated rows; absent when the source has no statistics.
     pub rows_estimate: Option<u64>,
     /// Bytes on disk that are read; absent for views and queries.
@@ -161,7 +168,12 @@ pub async fn plan_rebuild(plan: &Plan, options: &Options) -> Result<PlanReport, 
     sources.release_snapshot().await;
     let rows_estimate = routes.iter().map(|route| route.rows_estimate).sum::<Option<u64>>();
     let base = rss_bytes() + RUN_BASE_BYTES + options.lanes as u64 * LANE_BASE_BYTES;
-    let batches = options.lanes as u64 * BATCHES_ALIVE as u64 * batch_bytes;
+    // A pass over a table holds the batches of every route that it serves.
+    let together = routes.iter().map(|route| route.read_with.len() + 1).max().unwrap_or(1);
+    let together = together.min(ROUTES_MAX);
+    let lane_batches = batches_alive(together) as u64;
+    let batches = options.lanes as u64 * lane_batches * batch_bytes;
+    let in_flight_batches = (WRITES as u64 + 1) * together as u64;
     let largest = routes.iter().filter_map(|route| route.rows_estimate).max().unwrap_or(0);
     let keys = Buckets::memory_bytes(largest);
     let addresses = sources.addresses();
@@ -176,6 +188,7 @@ pub async fn plan_rebuild(plan: &Plan, options: &Options) -> Result<PlanReport, 
             .join(", "),
         sources: addresses,
         batch_bytes,
+        lane_batches,
         target: TargetReport {
             address: sink.address().to_owned(),
             version: state.version,
@@ -189,7 +202,7 @@ pub async fn plan_rebuild(plan: &Plan, options: &Options) -> Result<PlanReport, 
         memory_bound_bytes: base + 2 * batches + keys,
         memory_base_bytes: base,
         memory_keys_bytes: keys,
-        in_flight_bytes: options.lanes as u64 * (WRITES as u64 + 1) * batch_bytes,
+        in_flight_bytes: options.lanes as u64 * in_flight_batches * batch_bytes,
         checkpoint_seconds: commit_interval(COMMIT_COST_GUESS, CRASH_EVERY).as_secs_f64(),
         ledger_bytes: rows_estimate.map(|rows| rows * LEDGER_ROW_BYTES),
         routes,
@@ -250,9 +263,21 @@ async fn route_reports(
         if estimate.is_some() && wiring::needs_collision_check(&run.bound) {
             notes.push(format!("route {name}: its key columns are read, and billed, once more to check that keys are unique"));
         }
-        reports.push(report(run, facts, partitions.len(), estimate));
+        let mut report = report(run, facts, partitions.len(), estimate);
+        report.read_with = read_with(run, &runs);
+        reports.push(report);
     }
     Ok((reports, batch_bytes as u64))
+}
+
+/// The other routes of the pass that a route takes part in.
+fn read_with(run: &RouteRun, runs: &[RouteRun]) -> Vec<String> {
+    let pass_of = |run: &RouteRun| run.membership.as_ref().map(|membership| membership.pass);
+    let is_other = |other: &&RouteRun| other.index != run.index && pass_of(other) == pass_of(run);
+    match pass_of(run) {
+        Some(_) => runs.iter().filter(is_other).map(|other| other.name().to_owned()).collect(),
+        None => Vec::new(),
+    }
 }
 
 fn report(
@@ -290,6 +315,7 @@ fn report(
         priority: route.priority,
         cut: cut.to_owned(),
         partitions,
+        read_with: Vec::new(),
         rows_estimate: rows,
         bytes_estimate: (bytes > 0).then_some(bytes),
         bytes_read: estimate.and_then(|estimate| estimate.bytes_read),

@@ -2,6 +2,7 @@
 //!
 //! Invariant: it names no system; `wiring` fills it.
 
+use crate::one_pass::Membership;
 use schemas::bind::KeyOnly;
 use schemas::plan::OnConflict;
 use schemas::{BoundRoute, Bounds};
@@ -30,6 +31,8 @@ pub struct RouteRun {
     pub key_only: Arc<KeyOnly>,
     /// How batches that hold the key columns only are decoded.
     pub key_decoder: Decoder,
+    /// The pass over its table that it shares with other routes, if any.
+    pub membership: Option<Membership>,
     /// Whether no other route of the plan can render the same key.
     pub has_own_keys: bool,
     /// Whether the target was empty when it was claimed, so that a first write finds nothing to replace.
@@ -57,6 +60,7 @@ impl RouteRun {
             decoder_of,
             key_only,
             key_decoder,
+            membership: None,
             has_own_keys: true,
             target_was_empty: AtomicBool::new(false),
             only_snapshot: AtomicI64::new(0),

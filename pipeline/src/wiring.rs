@@ -5,6 +5,7 @@
 mod described;
 mod duplicate;
 mod listing;
+mod passes;
 mod sample;
 mod sources;
 
@@ -69,6 +70,7 @@ pub fn run_routes(
     described: Vec<Described>,
 ) -> Result<Vec<RouteRun>> {
     let mut routes = Vec::with_capacity(described.len());
+    let memberships = passes::passes(sources, &described)?;
     for (index, described) in described.into_iter().enumerate() {
         let bound = Arc::clone(described.bound());
         let (source, decoder_of, key_decoder) = source_of(sources, described)?;
@@ -87,7 +89,9 @@ pub fn run_routes(
             let commands = RedisCommands::new(Arc::clone(&encoded), decoder, style, sink.way());
             Arc::new(commands)
         });
-        routes.push(RouteRun::new(index, bound, source, transform, decoder_of, key_decoder));
+        let mut route = RouteRun::new(index, bound, source, transform, decoder_of, key_decoder);
+        route.membership = memberships.iter().find(|(of, _)| *of == index).map(|(_, m)| m.clone());
+        routes.push(route);
     }
     mark_shared_keys(&mut routes);
     Ok(routes)

@@ -12,6 +12,7 @@ pub(crate) mod tests;
 pub use many::{BoundMany, BoundScore, OrderBy, ScoreScale};
 pub use reverse::ReverseRoute;
 
+use crate::json_path::JsonPath;
 use crate::key::{BoundKey, nearest_name};
 use crate::plan::{Expiry, FieldSpec, OnCollision, Route};
 use crate::table::TableSchema;
@@ -32,6 +33,8 @@ pub struct BindError {
 pub enum FieldValue {
     /// Column by index in the extracted row.
     Column(usize),
+    /// A part of a JSON column by index.
+    Path(usize, JsonPath),
     /// The same text for every row.
     Constant(String),
 }
@@ -90,6 +93,11 @@ impl BoundRoute {
                 FieldSpec::Column { field, column } => {
                     let index = mistakes.index_of(&schema, &column)?;
                     Some(BoundField { name: field, value: FieldValue::Column(index) })
+                }
+                FieldSpec::Path { field, column, path } => {
+                    let index = mistakes.index_of(&schema, &column)?;
+                    check::path(&schema.columns[index], &mut mistakes);
+                    Some(BoundField { name: field, value: FieldValue::Path(index, path) })
                 }
                 FieldSpec::Constant { field, value } => {
                     Some(BoundField { name: field, value: FieldValue::Constant(value) })
@@ -158,7 +166,9 @@ pub fn columns_needed(
         .columns()
         .map(|(column, _)| column)
         .chain(fields.iter().filter_map(|spec| match spec {
-            FieldSpec::Column { column, .. } => Some(column.as_str()),
+            FieldSpec::Column { column, .. } | FieldSpec::Path { column, .. } => {
+                Some(column.as_str())
+            }
             FieldSpec::Constant { .. } => None,
         }))
         .chain(route.expiry.as_ref().map(Expiry::column))
@@ -221,8 +231,8 @@ fn added_ms(expiry: &Expiry) -> i64 {
 }
 
 fn digest_columns(schema: &TableSchema, key: &BoundKey, fields: &[BoundField]) -> Vec<usize> {
-    let of_fields = fields.iter().filter_map(|field| match field.value {
-        FieldValue::Column(index) => Some(index),
+    let of_fields = fields.iter().filter_map(|field| match &field.value {
+        FieldValue::Column(index) | FieldValue::Path(index, _) => Some(*index),
         FieldValue::Constant(_) => None,
     });
     let mut columns: Vec<usize> = key.indexes().chain(of_fields).collect();

@@ -6,6 +6,7 @@ pub mod bind;
 pub mod block;
 pub mod digest;
 pub mod duration;
+pub mod json_path;
 pub mod key;
 pub mod layout;
 pub mod manifest;
@@ -18,6 +19,7 @@ pub mod version;
 
 pub use bind::{BindError, BoundField, BoundRoute, FieldValue, ReverseRoute};
 pub use digest::Digest;
+pub use json_path::JsonPath;
 pub use key::KeyTemplate;
 pub use layout::{RowDecoder, RowFault};
 pub use partition::{Bounds, Partition, PartitionId, Position};

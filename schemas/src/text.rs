@@ -104,6 +104,15 @@ impl<'a> TextColumn<'a> {
         }
     }
 
+    /// Returns the JSON of a row as its source sends it, or `None` where the column holds no JSON.
+    #[inline]
+    pub(crate) fn json(&self, row: usize) -> Option<&'a [u8]> {
+        match &self.values {
+            Values::Json(values) => Some(values.get(row)),
+            _ => None,
+        }
+    }
+
     /// Appends the value of a row as JSON (RFC 8259); a null appends `null`.
     #[inline]
     pub fn write_json(&self, row: usize, out: &mut Vec<u8>) {

@@ -30,7 +30,7 @@ pub enum ColumnType {
     /// `numeric`: base-10000 digits with a display scale; arrow `Utf8` holding PostgreSQL's own text
     /// (`1.10` keeps its scale; `NaN`, `Infinity`, `-Infinity`), because no arrow decimal covers the range.
     Numeric,
-    /// `text`, `varchar`, `bpchar`, `name`, enums, and any type carried by `as_text`; arrow `Utf8`.
+    /// `text`, `varchar`, `bpchar`, `name`, `citext`, enums, and any type carried by `as_text`; arrow `Utf8`.
     Text,
     /// `bytea`; arrow `Binary`.
     Bytea,
@@ -50,6 +50,11 @@ pub enum ColumnType {
     Jsonb,
     /// A one-dimensional array of one of the above (never of an array); arrow `List`.
     Array(Box<ColumnType>),
+    /// `inet` and `cidr`: family, bits, flag, length and address bytes; arrow `Utf8` holding PostgreSQL's own text.
+    Inet,
+    /// A type that travels as the text PostgreSQL prints of it under the settings of the session, and whose
+    /// text gives the value back; holds the type's name. Arrow `Utf8`.
+    Printed(String),
     /// BigQuery's `BYTES`: as `Bytea`, with another text; arrow `Binary`.
     Bytes,
     /// BigQuery's `NUMERIC`; arrow `Decimal128(38, 9)`.
@@ -73,26 +78,73 @@ pub struct PgType {
     pub schema: String,
     /// `pg_type.typtype`: `b` base, `e` enum, `c` composite, `d` domain, `r` range, `m` multirange, `p` pseudo.
     pub kind: char,
-    /// The element type when this is a true array type (`typelem` with `typcategory = 'A'`).
-    pub element: Option<Box<PgType>>,
+    /// The extension that made the type, if one did.
+    pub extension: Option<String>,
+    /// What the type is made of: the elements of a true array (`typelem` with `typcategory = 'A'`), the base of a
+    /// domain, the subtype of a range, the range of a multirange.
+    pub inner: Option<Box<PgType>>,
 }
+
+/// Types of `pg_catalog` that are carried as [`ColumnType::Printed`]. Left out are those whose text depends on
+/// more than the value: `money` (locale), `regclass` and its like (names and search path).
+const PRINTED: &[&str] = &[
+    "interval",
+    "timetz",
+    "bit",
+    "varbit",
+    "macaddr",
+    "macaddr8",
+    "xml",
+    "char",
+    "oid",
+    "xid",
+    "xid8",
+    "cid",
+    "tid",
+    "pg_lsn",
+    "pg_snapshot",
+    "txid_snapshot",
+    "int2vector",
+    "oidvector",
+    "tsvector",
+    "tsquery",
+    "jsonpath",
+    "point",
+    "line",
+    "lseg",
+    "box",
+    "path",
+    "polygon",
+    "circle",
+];
 
 impl ColumnType {
     /// Returns the column type for a PostgreSQL type, or `None` when it is not carried.
     pub fn of_postgres(pg_type: &PgType) -> Option<Self> {
-        if let Some(element) = &pg_type.element {
-            return match Self::of_postgres(element)? {
-                Self::Array(_) => None,
-                scalar => Some(Self::Array(Box::new(scalar))),
-            };
+        let is_builtin = pg_type.schema == "pg_catalog";
+        let name = pg_type.name.as_str();
+        match (pg_type.kind, &pg_type.inner) {
+            ('e', _) => return Some(Self::Text),
+            ('d', Some(base)) => return Self::of_postgres(base),
+            // A range prints its ends, so it is carried where they are.
+            ('r' | 'm', Some(inner)) => {
+                return Self::of_postgres(inner).map(|_| Self::Printed(name.to_owned()));
+            }
+            // These have elements as an array does, but begin at index 0.
+            ('b', Some(_)) if is_builtin && matches!(name, "int2vector" | "oidvector") => {}
+            ('b', Some(element)) => {
+                return match Self::of_postgres(element)? {
+                    Self::Array(_) => None,
+                    scalar => Some(Self::Array(Box::new(scalar))),
+                };
+            }
+            ('b', None) if name == "citext" && pg_type.extension.as_deref() == Some("citext") => {
+                return Some(Self::Text);
+            }
+            ('b', None) if is_builtin => {}
+            _ => return None,
         }
-        if pg_type.kind == 'e' {
-            return Some(Self::Text);
-        }
-        if pg_type.kind != 'b' || pg_type.schema != "pg_catalog" {
-            return None;
-        }
-        Some(match pg_type.name.as_str() {
+        Some(match name {
             "bool" => Self::Bool,
             "int2" => Self::Int2,
             "int4" => Self::Int4,
@@ -109,8 +161,20 @@ impl ColumnType {
             "timestamptz" => Self::TimestampTz,
             "json" => Self::Json,
             "jsonb" => Self::Jsonb,
+            "inet" | "cidr" => Self::Inet,
+            _ if PRINTED.contains(&name) => Self::Printed(name.to_owned()),
             _ => return None,
         })
+    }
+
+    /// Returns the type that PostgreSQL has to cast a column to before it sends it, or `None` where it sends the
+    /// column's own.
+    pub fn cast(&self) -> Option<&'static str> {
+        match self {
+            Self::Printed(_) => Some("text"),
+            Self::Array(element) if matches!(**element, Self::Printed(_)) => Some("text[]"),
+            _ => None,
+        }
     }
 
     /// Returns the arrow type that holds this column.
@@ -122,7 +186,12 @@ impl ColumnType {
             Self::Int8 => DataType::Int64,
             Self::Float4 => DataType::Float32,
             Self::Float8 => DataType::Float64,
-            Self::Numeric | Self::Text | Self::Json | Self::Jsonb => DataType::Utf8,
+            Self::Numeric
+            | Self::Text
+            | Self::Json
+            | Self::Jsonb
+            | Self::Inet
+            | Self::Printed(_) => DataType::Utf8,
             Self::Bytea | Self::Bytes => DataType::Binary,
             Self::Uuid => DataType::FixedSizeBinary(16),
             Self::Date => DataType::Date32,
@@ -165,6 +234,8 @@ impl ColumnType {
             Self::Json => "json".into(),
             Self::Jsonb => "jsonb".into(),
             Self::Array(element) => format!("{}[]", element.name()),
+            Self::Inet => "inet".into(),
+            Self::Printed(name) => name.clone(),
             Self::Bytes => "bytes".into(),
             Self::Decimal128 => "numeric(38,9)".into(),
             Self::Decimal256 => "bignumeric".into(),

@@ -16,6 +16,17 @@ pub struct RawBatch {
     pub rows: usize,
     /// Whether this is the last batch of its partition (a cut by key may only complete a value then).
     pub is_last: bool,
+    /// What it counts for of the bytes that the source sent: its length, or a share where several routes were read in
+    /// one pass.
+    pub bytes_read: u64,
+}
+
+impl RawBatch {
+    /// Makes a batch of rows that were sent for one route alone.
+    pub fn new(bytes: Bytes, rows: usize, is_last: bool) -> Self {
+        let bytes_read = bytes.len() as u64;
+        Self { bytes, rows, is_last, bytes_read }
+    }
 }
 
 /// One entry that a batch writes, for the ledger and the read-back.
@@ -62,7 +73,7 @@ pub struct Encoded {
     pub may_keep: bool,
     /// Rows decoded.
     pub rows_read: u64,
-    /// Bytes of the raw batch.
+    /// Bytes that the raw batch counts for.
     pub bytes_read: u64,
     /// Rows behind the commands: one per entry, or the rows that make the keys.
     pub carried: u64,

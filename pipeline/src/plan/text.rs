@@ -3,7 +3,6 @@
 //! Invariant: it shows what the JSON holds, nothing else.
 
 use super::{PlanReport, RouteReport};
-use crate::lane::BATCHES_ALIVE;
 use schemas::duration;
 use std::fmt::Write;
 
@@ -44,10 +43,11 @@ impl PlanReport {
         writeln!(out, "\nrows in all        {total}")?;
         writeln!(
             out,
-            "memory bound       {} = {} base + 2 x {} lanes x {BATCHES_ALIVE} batches x {} + {} for passes over keys",
+            "memory bound       {} = {} base + 2 x {} lanes x {} batches x {} + {} for passes over keys",
             mib(self.memory_bound_bytes),
             mib(self.memory_base_bytes),
             self.lanes,
+            self.lane_batches,
             mib(self.batch_bytes),
             mib(self.memory_keys_bytes)
         )?;
@@ -85,6 +85,9 @@ fn write_route(route: &RouteReport, out: &mut String) -> std::fmt::Result {
         if route.partitions == 1 { "partition" } else { "partitions" },
         route.cut
     )?;
+    if !route.read_with.is_empty() {
+        writeln!(out, "    read       in one pass with {}", route.read_with.join(", "))?;
+    }
     writeln!(out, "    columns    {}", route.columns.join(", "))?;
     if let Some(billed) = route.bytes_billed {
         let read = route.bytes_read.map_or("unknown until the query ran".into(), mib);

@@ -101,6 +101,7 @@ pub async fn describe_routes(
             }
         }
     }
+    super::passes::align(&mut described);
     if mistakes.is_empty() { Ok(described) } else { Err(mistakes) }
 }
 

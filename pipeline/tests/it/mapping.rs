@@ -273,3 +273,71 @@ fn two_routes_to_one_redis_leave_each_others_keys_alone() {
     assert_eq!(world.rebuild(&["--route", "ten-hash"]).expect(0).summary()["rows"], 10);
     assert_eq!(world.redis(&["DBSIZE"]), "20");
 }
+
+#[test]
+fn a_field_may_be_a_part_of_a_json_column() {
+    let world = World::new();
+    world.sql(
+        "create table docs (id int primary key, meta jsonb, raw json, plain text); insert into docs values \
+         (1, '{\"git\": {\"ref\": \"ma\\u00efn \\\"x\\\"\", \"n\": 1.50}, \"tags\": [\"a\", {\"k\": [1, 2]}]}', \
+         '{ \"n\" : 1.0e+2, \"n\": -0.0, \"s p\": \"a\\u0062\\n\" }', 'x'), \
+         (2, '{\"git\": {\"ref\": null}}', '[{\"n\": true}]', 'x'), (3, null, null, 'x'), \
+         (4, '{\"git\": \"ref\", \"tags\": {}}', '\"\\ud800\"', 'x')",
+    );
+    let columns = "columns = [{ field = \"ref\", column = \"meta\", path = \"$.git.ref\" }, \
+        { field = \"num\", column = \"meta\", path = '$[\"git\"].n' }, { field = \"tag\", column = \"meta\", path = \"$.tags[1]\" }, \
+        { field = \"n\", column = \"raw\", path = \"$.n\" }, { field = \"sp\", column = \"raw\", path = '$[\"s p\"]' }, \
+        { field = \"all\", column = \"meta\", path = \"$\" }, { field = \"v\", value = \"1\" }]\n";
+    let git =
+        "columns = [{ field = \"ref\", column = \"meta\", path = \"$.git\" }]\nrejects_max = 1\n";
+    let plan = [
+        route("docs", "hash", columns),
+        route("docs", "json", columns),
+        route("docs", "string", git),
+    ];
+    world.plan(&plan.concat());
+    world.rebuild(&[]).expect(0);
+    // Of members with one name the last counts; numbers stay as they are written.
+    let first = [
+        ("all", r#"{"git":{"n":1.50,"ref":"maïn \"x\""},"tags":["a",{"k":[1,2]}]}"#),
+        ("n", "-0.0"),
+        ("num", "1.50"),
+        ("ref", "maïn \"x\""),
+        ("sp", "ab\n"),
+        ("tag", r#"{"k":[1,2]}"#),
+        ("v", "1"),
+    ];
+    assert_eq!(hash(&world, "docs-hash:1"), pairs(&first));
+    let json = r#"{"ref":"maïn \"x\"","num":1.50,"tag":{"k":[1,2]},"n":-0.0,"sp":"a\u0062\n","all":{"git":{"n":1.50,"ref":"maïn \"x\""},"tags":["a",{"k":[1,2]}]},"v":"1"}"#;
+    assert_eq!(world.redis(&["GET", "docs-json:1"]), json);
+    let second = [("all", r#"{"git":{"ref":null}}"#), ("v", "1")];
+    assert_eq!(hash(&world, "docs-hash:2"), pairs(&second));
+    assert_eq!(hash(&world, "docs-hash:3"), pairs(&[("v", "1")]));
+    let fourth = [("all", r#"{"git":"ref","tags":{}}"#), ("v", "1")];
+    assert_eq!(hash(&world, "docs-hash:4"), pairs(&fourth));
+    assert_eq!(world.redis(&["GET", "docs-string:2"]), r#"{"ref":null}"#);
+    assert_eq!(world.redis(&["GET", "docs-string:4"]), "ref");
+    assert_eq!(world.redis(&["EXISTS", "docs-string:3"]), "0");
+}
+
+#[test]
+fn a_path_needs_json_and_a_string_in_it_must_be_unicode() {
+    let world = World::new();
+    world.sql(
+        "create table docs (id int primary key, raw json, plain text); insert into docs values \
+         (1, '{\"a\": \"\\ud800\"}', 'x'), (2, '{\"a\": \"b\"}', 'x')",
+    );
+    let with = |column: &str| {
+        let path = format!("{{ field = \"a\", column = \"{column}\", path = \"$.a\" }}");
+        format!("columns = [{path}]\n")
+    };
+    world.plan(&route("docs", "hash", &with("plain")));
+    world.rebuild(&[]).expect(2).says(&[
+        "route docs-hash: column plain has type text; a path goes with json and jsonb only",
+    ]);
+    world.plan(&route("docs", "hash", &with("raw")));
+    let ran = world.rebuild(&["--fresh"]).expect(7);
+    assert_eq!(ran.summary()["rejects"], 1);
+    assert_eq!(hash(&world, "docs-hash:2"), pairs(&[("a", "b")]));
+    assert_eq!(world.redis(&["DBSIZE"]), "1");
+}

@@ -54,6 +54,8 @@ fn is_key_type(column_type: &ColumnType) -> bool {
         | ColumnType::Decimal128
         | ColumnType::Decimal256
         | ColumnType::Text
+        | ColumnType::Inet
+        | ColumnType::Printed(_)
         | ColumnType::Uuid
         | ColumnType::Date
         | ColumnType::Time
@@ -90,7 +92,7 @@ fn always_contains(column_type: &ColumnType) -> &'static [&'static str] {
 pub(super) fn layout(route: &Route, specs: &[FieldSpec], mistakes: &mut Mistakes<'_>) {
     let names: Vec<&str> = specs.iter().map(field_name).collect();
     match route.layout {
-        Layout::String if !matches!(specs, [FieldSpec::Column { .. }]) => mistakes.add(format!(
+        Layout::String if !matches!(specs, [FieldSpec::Column { .. } | FieldSpec::Path { .. }]) => mistakes.add(format!(
             "type string holds exactly one column, this route has {} fields ({}); list one in columns",
             names.len(),
             names.join(", ")
@@ -147,7 +149,20 @@ fn field_names(specs: &[FieldSpec], mistakes: &mut Mistakes<'_>) {
 
 fn field_name(spec: &FieldSpec) -> &str {
     match spec {
-        FieldSpec::Column { field, .. } | FieldSpec::Constant { field, .. } => field,
+        FieldSpec::Column { field, .. }
+        | FieldSpec::Path { field, .. }
+        | FieldSpec::Constant { field, .. } => field,
+    }
+}
+
+/// A path leads into JSON.
+pub(super) fn path(column: &Column, mistakes: &mut Mistakes<'_>) {
+    if !matches!(column.column_type, ColumnType::Json | ColumnType::Jsonb) {
+        mistakes.add(format!(
+            "column {} has type {}; a path goes with json and jsonb only",
+            column.name,
+            column.column_type.name()
+        ));
     }
 }
 

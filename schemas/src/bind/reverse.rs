@@ -99,6 +99,12 @@ fn fields(
                 let Some(index) = mistakes.index_of(schema, &column) else { continue };
                 (field, FieldValue::Column(index))
             }
+            FieldSpec::Path { field, column, path } => {
+                mistakes.add(format!(
+                    "field {field} holds only {path} of column {column}; carry the column itself"
+                ));
+                continue;
+            }
             FieldSpec::Constant { field, value } => (field, FieldValue::Constant(value)),
         };
         let other = fields
@@ -198,7 +204,9 @@ fn is_readable(column_type: &ColumnType) -> bool {
         | ColumnType::Numeric
         | ColumnType::Bytea
         | ColumnType::Uuid
-        | ColumnType::Jsonb => false,
+        | ColumnType::Jsonb
+        | ColumnType::Inet
+        | ColumnType::Printed(_) => false,
     }
 }
 

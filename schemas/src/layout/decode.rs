@@ -60,12 +60,14 @@ impl RowDecoder {
         let fields: Vec<Field> = route
             .fields
             .iter()
-            .map(|field| {
+            .filter_map(|field| {
                 let target = match &field.value {
                     FieldValue::Column(index) => Target::Column(*index),
                     FieldValue::Constant(text) => Target::Constant(text.clone()),
+                    // A part of a column cannot be read back; binding has refused it.
+                    FieldValue::Path(..) => return None,
                 };
-                Field { name: field.name.clone(), target, met: 0 }
+                Some(Field { name: field.name.clone(), target, met: 0 })
             })
             .collect();
         let mut by_name: Vec<usize> = (0..fields.len()).collect();

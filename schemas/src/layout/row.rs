@@ -5,6 +5,7 @@
 
 use super::{size, write_sized};
 use crate::bind::{BoundRoute, FieldValue};
+use crate::json_path::{self, JsonPath, NotJson};
 use crate::plan::{Layout, NullPolicy};
 use crate::text::{TextColumn, TypeMismatch, write_json_string};
 use arrow::record_batch::RecordBatch;
@@ -26,6 +27,11 @@ pub enum RowRefusal<'a> {
         /// The column.
         column: &'a str,
     },
+    /// A path leads into a text that is not JSON, or to a string that is not Unicode.
+    NotJson {
+        /// The column.
+        column: &'a str,
+    },
 }
 
 impl fmt::Display for RowRefusal<'_> {
@@ -33,6 +39,10 @@ impl fmt::Display for RowRefusal<'_> {
         match self {
             Self::NullField { column } => write!(f, "column {column} is null"),
             Self::EmptyHash => f.write_str("every field is null, redis cannot hold an empty hash"),
+            Self::NotJson { column } => write!(
+                f,
+                "column {column} holds no JSON that its path could be followed in, or a string that is not unicode"
+            ),
             Self::NullString { column } => {
                 write!(
                     f,
@@ -110,7 +120,68 @@ struct Field<'a> {
 #[derive(Debug)]
 enum Value<'a> {
     Column(TextColumn<'a>),
+    Path { values: TextColumn<'a>, path: &'a JsonPath },
     Constant { text: &'a [u8], json: Vec<u8> },
+}
+
+/// What a field holds in one row.
+enum Cell<'r, 'a> {
+    Null,
+    Column(&'r TextColumn<'a>),
+    /// A part of a JSON column.
+    Part(&'a [u8]),
+    Constant {
+        text: &'a [u8],
+        json: &'r [u8],
+    },
+}
+
+impl<'a> Field<'a> {
+    #[inline]
+    fn cell(&self, row: usize) -> Result<Cell<'_, 'a>, RowRefusal<'a>> {
+        Ok(match &self.value {
+            Value::Column(values) if values.is_null(row) => Cell::Null,
+            Value::Column(values) => Cell::Column(values),
+            Value::Path { values, .. } if values.is_null(row) => Cell::Null,
+            Value::Path { values, path } => {
+                match values.json(row).map_or(Err(NotJson), |json| path.find(json)) {
+                    Ok(Some(part)) => Cell::Part(part),
+                    Ok(None) => Cell::Null,
+                    Err(NotJson) => return Err(self.not_json()),
+                }
+            }
+            Value::Constant { text, json } => Cell::Constant { text, json },
+        })
+    }
+
+    fn not_json(&self) -> RowRefusal<'a> {
+        RowRefusal::NotJson { column: self.column }
+    }
+}
+
+impl Cell<'_, '_> {
+    /// Appends the text; a null has none.
+    #[inline]
+    fn write(&self, row: usize, out: &mut Vec<u8>) -> Result<(), NotJson> {
+        match self {
+            Self::Null => {}
+            Self::Column(values) => values.write(row, out),
+            Self::Part(part) => json_path::write_text(part, out)?,
+            Self::Constant { text, .. } => out.extend_from_slice(text),
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn write_json(&self, row: usize, out: &mut Vec<u8>) -> Result<(), NotJson> {
+        match self {
+            Self::Null => out.extend_from_slice(b"null"),
+            Self::Column(values) => values.write_json(row, out),
+            Self::Part(part) => json_path::write_compact(part, out)?,
+            Self::Constant { json, .. } => out.extend_from_slice(json),
+        }
+        Ok(())
+    }
 }
 
 impl<'a> RowValues<'a> {
@@ -124,6 +195,12 @@ impl<'a> RowValues<'a> {
                     let array = rows.column(*index).as_ref();
                     let values = TextColumn::new(array, &column.column_type)?;
                     (column.name.as_str(), Value::Column(values))
+                }
+                FieldValue::Path(index, path) => {
+                    let column = &bound.schema.columns[*index];
+                    let array = rows.column(*index).as_ref();
+                    let values = TextColumn::new(array, &column.column_type)?;
+                    (column.name.as_str(), Value::Path { values, path })
                 }
                 FieldValue::Constant(text) => {
                     let mut json = Vec::new();
@@ -149,25 +226,20 @@ impl<'a> RowValues<'a> {
         out.spans.clear();
         let canonical = &mut out.canonical;
         for (index, field) in self.fields.iter().enumerate() {
-            let values = match &field.value {
-                Value::Column(values) if !values.is_null(row) => Some(values),
-                Value::Column(_) => match self.null {
+            let cell = field.cell(row)?;
+            if matches!(cell, Cell::Null) {
+                match self.null {
                     NullPolicy::Omit => continue,
-                    NullPolicy::Empty => None,
+                    NullPolicy::Empty => {}
                     NullPolicy::Error => {
                         return Err(RowRefusal::NullField { column: field.column });
                     }
-                },
-                Value::Constant { .. } => None,
-            };
+                }
+            }
             canonical.extend_from_slice(&field.sized_name);
             canonical.extend_from_slice(&[0; 4]);
             let start = canonical.len();
-            match (values, &field.value) {
-                (Some(values), _) => values.write(row, canonical),
-                (None, Value::Constant { text, .. }) => canonical.extend_from_slice(text),
-                (None, Value::Column(_)) => {}
-            }
+            cell.write(row, canonical).map_err(|NotJson| field.not_json())?;
             let end = canonical.len();
             canonical[start - 4..start].copy_from_slice(&size(end - start));
             out.spans.push(FieldSpan { field: index, start, end });
@@ -175,31 +247,25 @@ impl<'a> RowValues<'a> {
         if out.spans.is_empty() { Err(RowRefusal::EmptyHash) } else { Ok(()) }
     }
 
-    /// Whether the column of a field is null.
+    /// Whether a field holds nothing; what cannot be read is told when it is written.
     #[inline]
     pub(super) fn has_null(&self, row: usize) -> bool {
-        self.fields.iter().any(|field| match &field.value {
-            Value::Column(values) => values.is_null(row),
-            Value::Constant { .. } => false,
-        })
+        self.fields.iter().any(|field| matches!(field.cell(row), Ok(Cell::Null)))
     }
 
     /// Appends the value of a string row: the text of its only field.
     #[inline]
     pub fn string(&self, row: usize, out: &mut Vec<u8>) -> Result<(), RowRefusal<'a>> {
         for field in &self.fields {
-            match &field.value {
-                Value::Column(values) if !values.is_null(row) => values.write(row, out),
-                Value::Column(_) => match self.null {
-                    NullPolicy::Omit => {
-                        return Err(RowRefusal::NullString { column: field.column });
-                    }
-                    NullPolicy::Empty => {}
-                    NullPolicy::Error => {
-                        return Err(RowRefusal::NullField { column: field.column });
-                    }
-                },
-                Value::Constant { text, .. } => out.extend_from_slice(text),
+            let cell = field.cell(row)?;
+            match (&cell, self.null) {
+                (Cell::Null, NullPolicy::Omit) => {
+                    return Err(RowRefusal::NullString { column: field.column });
+                }
+                (Cell::Null, NullPolicy::Error) => {
+                    return Err(RowRefusal::NullField { column: field.column });
+                }
+                _ => cell.write(row, out).map_err(|NotJson| field.not_json())?,
             }
         }
         Ok(())
@@ -211,9 +277,8 @@ impl<'a> RowValues<'a> {
         out.push(b'{');
         let start = out.len();
         for field in &self.fields {
-            if let Value::Column(values) = &field.value
-                && values.is_null(row)
-            {
+            let cell = field.cell(row)?;
+            if matches!(cell, Cell::Null) {
                 match self.null {
                     NullPolicy::Omit => continue,
                     NullPolicy::Empty => {}
@@ -226,10 +291,7 @@ impl<'a> RowValues<'a> {
                 out.push(b',');
             }
             out.extend_from_slice(&field.member);
-            match &field.value {
-                Value::Column(values) => values.write_json(row, out),
-                Value::Constant { json, .. } => out.extend_from_slice(json),
-            }
+            cell.write_json(row, out).map_err(|NotJson| field.not_json())?;
         }
         out.push(b'}');
         Ok(())

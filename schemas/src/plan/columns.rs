@@ -4,10 +4,11 @@
 
 use super::raw::{Entry, Fields, Section, Text};
 use super::{FieldSpec, Layout};
+use crate::json_path::JsonPath;
 use std::collections::HashSet;
 
 pub(super) const FIELDS: Fields =
-    Fields { noun: "field", built: &["field", "column", "value"], refused: &["path"] };
+    Fields { noun: "field", built: &["field", "column", "value", "path"], refused: &[] };
 
 /// Reads `columns`; `None` where it is absent.
 pub(super) fn columns(
@@ -62,13 +63,20 @@ fn field<'a>(element: &Entry<'a>) -> Option<(FieldSpec, Text<'a>)> {
         (false, false) => section.mistake_here("needs \"column\" or \"value\""),
         _ => {}
     }
+    if section.has("path") && !section.has("column") {
+        section.mistake("path", "needs \"column\", the JSON that it leads into");
+    }
     let column = section.string("column");
+    let path = section
+        .text("path")
+        .map(|text| JsonPath::parse(&text.value).map_err(|message| text.mistake(message)).ok());
     let value = section.entry("value").and_then(|value| Some(value.text_or_empty()?.value));
     let name = section.required("field")?;
     let field = name.value.clone();
-    let spec = match column {
-        Some(column) => FieldSpec::Column { field, column },
-        None => FieldSpec::Constant { field, value: value? },
+    let spec = match (column, path) {
+        (Some(column), Some(path)) => FieldSpec::Path { field, column, path: path? },
+        (Some(column), None) => FieldSpec::Column { field, column },
+        (None, _) => FieldSpec::Constant { field, value: value? },
     };
     Some((spec, name))
 }

@@ -133,6 +133,10 @@ fn columns(columns: Option<&[FieldSpec]>) -> String {
             FieldSpec::Column { field, column } => {
                 format!("{} from column {}", quoted(field), quoted(column))
             }
+            FieldSpec::Path { field, column, path } => {
+                let path = path.to_string();
+                format!("{} from {} of column {}", quoted(field), quoted(&path), quoted(column))
+            }
             FieldSpec::Constant { field, value } => {
                 format!("{} is {}", quoted(field), quoted(value))
             }

@@ -289,9 +289,13 @@ fn column() -> Value {
         "field" => text("Name in Redis."),
         "column" => text("Source column."),
         "value" => json!({"description": "The same text in every row.", "type": "string"}),
+        "path" => formed("A part of a JSON column such as $.git.ref.", "^\\$([.\\[].*)?$"),
         _ => formless(),
     });
-    let one_of = json!({"oneOf": [{"required": ["column"]}, {"required": ["value"]}]});
+    let one_of = json!({
+        "oneOf": [{"required": ["column"]}, {"required": ["value"]}],
+        "dependentRequired": {"path": ["column"]},
+    });
     json!({"anyOf": [text("A column that keeps its name."), with(entry, one_of)]})
 }
 

@@ -26,6 +26,7 @@ pub use many::{Many, Order, Score, ScoreUnit};
 pub use mistake::{PlanError, PlanErrors};
 pub use unrouted::{OWN_KEYS, Unrouted};
 
+use crate::json_path::JsonPath;
 use crate::key::KeyTemplate;
 use std::fmt;
 use std::io;
@@ -281,6 +282,15 @@ pub enum FieldSpec {
         field: String,
         /// Source column.
         column: String,
+    },
+    /// `{ field = "ref", column = "meta", path = "$.git.ref" }`.
+    Path {
+        /// Field name in Redis.
+        field: String,
+        /// Source column, of JSON.
+        column: String,
+        /// Which part of it.
+        path: JsonPath,
     },
     /// `{ field = "v", value = "1" }`.
     Constant {

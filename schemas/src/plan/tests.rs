@@ -329,6 +329,13 @@ fn the_fingerprint_changes_with_what_is_written_only() {
     let by_a = newest("version_by = \"a\"\n");
     assert_eq!(newest("version_by = \"a\"\ncatch_up = \"30s\"\n"), by_a);
     assert_ne!(newest("version_by = \"b\"\n"), by_a);
+    // A path counts by what it means.
+    let with_path = |path: &str| {
+        let (from, to) = ("value = \"\"", format!("column = \"meta\", path = '{path}'"));
+        fingerprint(&FULL.replace(from, &to))
+    };
+    assert_eq!(with_path("$.git.ref"), with_path("$[\"git\"][\"ref\"]"));
+    assert_ne!(with_path("$.git.ref"), with_path("$.git"));
     let (head, routes) = FULL.split_once("[[route]]").unwrap();
     let (first, second) = routes.split_once("[[route]]").unwrap();
     assert_eq!(fingerprint(&format!("{head}[[route]]{second}[[route]]{first}")), same);

@@ -106,7 +106,9 @@ impl<'a> Values<'a> {
             ColumnType::Float4 => Self::Float4(primitive::<Float32Type>(array)?),
             ColumnType::Float8 => Self::Float8(primitive::<Float64Type>(array)?),
             ColumnType::Numeric => Self::Numeric(bytes::<Utf8Type>(array)?),
-            ColumnType::Text => Self::Text(bytes::<Utf8Type>(array)?),
+            ColumnType::Text | ColumnType::Inet | ColumnType::Printed(_) => {
+                Self::Text(bytes::<Utf8Type>(array)?)
+            }
             ColumnType::Json | ColumnType::Jsonb => Self::Json(bytes::<Utf8Type>(array)?),
             ColumnType::Bytea => Self::Bytea(bytes::<BinaryType>(array)?),
             ColumnType::Uuid => Self::Uuid(

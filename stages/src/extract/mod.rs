@@ -10,8 +10,9 @@ pub mod table_rows;
 
 use crate::batch::RawBatch;
 use crate::error::Result;
+use crate::transform::TakeApart;
 use async_trait::async_trait;
-use schemas::{Partition, Position};
+use schemas::{Bounds, Partition, PartitionId, Position};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -77,13 +78,18 @@ pub enum Columns {
 #[derive(Debug)]
 pub struct BatchStream {
     batches: mpsc::Receiver<Result<RawBatch>>,
-    task: JoinHandle<()>,
+    task: Option<JoinHandle<()>>,
 }
 
 impl BatchStream {
     /// Wraps a producer task and the channel it fills.
     pub fn new(batches: mpsc::Receiver<Result<RawBatch>>, task: JoinHandle<()>) -> Self {
-        Self { batches, task }
+        Self { batches, task: Some(task) }
+    }
+
+    /// Wraps a channel that somebody else fills and closes.
+    pub fn fed(batches: mpsc::Receiver<Result<RawBatch>>) -> Self {
+        Self { batches, task: None }
     }
 
     /// Returns the next batch, or `None` at the end.
@@ -94,7 +100,9 @@ impl BatchStream {
 
 impl Drop for BatchStream {
     fn drop(&mut self) {
-        self.task.abort();
+        if let Some(task) = &self.task {
+            task.abort();
+        }
     }
 }
 
@@ -150,6 +158,37 @@ pub trait Session: Send {
         from: &Position,
         columns: Columns,
     ) -> BatchStream;
+}
+
+/// A table that several routes read, in one pass of all of them.
+#[async_trait]
+pub trait PassSource: Send + Sync {
+    /// Starts a session as [`Source::open`] does.
+    async fn open(&self) -> Result<Box<dyn PassSession>>;
+}
+
+/// One pass under one snapshot.
+pub trait PassSession: Send {
+    /// The snapshot it sees.
+    fn snapshot(&self) -> &Snapshot;
+    /// Streams every row that one of the readers has not had yet, in partition order, and returns what takes the
+    /// stream apart: part `i` is what reader `i` would have read alone.
+    fn read(
+        self: Box<Self>,
+        bounds: &Bounds,
+        readers: &[Reader],
+    ) -> (BatchStream, Box<dyn TakeApart>);
+}
+
+/// Who takes part in a pass.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reader {
+    /// Which route of the pass.
+    pub route: usize,
+    /// The partition it reads, for messages.
+    pub partition: PartitionId,
+    /// How far it has come.
+    pub from: Position,
 }
 
 /// Batches that wait between extract and transform.

@@ -5,9 +5,13 @@
 //! column and never the value. The format is that of the PostgreSQL manual, COPY, "Binary Format".
 
 mod column;
+mod inet;
 mod numeric;
+mod split;
 #[cfg(test)]
 pub(crate) mod tests;
+
+pub use split::{Part, Split};
 
 use crate::error::{Error, Kind, Result};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};

@@ -32,3 +32,21 @@ pub trait Transform: Send + Sync {
         None
     }
 }
+
+/// A batch of one route, taken out of a stream that several routes read.
+#[derive(Debug)]
+pub struct Taken {
+    /// Which of the routes.
+    pub part: usize,
+    /// Its rows, as a read of its own would have sent them.
+    pub batch: RawBatch,
+}
+
+/// Takes one stream apart into the streams that each of several routes would have read alone.
+///
+/// Promises: pure and synchronous (it runs on a rayon thread); the bytes of all that was taken count for as many as were
+/// sent; the last raw batch gives every route its last batch.
+pub trait TakeApart: Send {
+    /// Takes one raw batch apart and returns the batches that are full.
+    fn apply(&mut self, raw: &RawBatch) -> Result<Vec<Taken>>;
+}

@@ -26,7 +26,7 @@ impl Decoder {
                 Self::CopyBinary(_) => decoded.raw(row),
                 Self::ArrowIpc => message(&decoded.rows.slice(row, 1))?,
             };
-            Ok(RawBatch { bytes, rows: 1, is_last: true })
+            Ok(RawBatch::new(bytes, 1, true))
         };
         (0..rows).map(single).collect()
     }
@@ -78,7 +78,7 @@ mod tests {
             ("l", Arc::new(ListArray::from_iter_primitive::<Int64Type, _, _>(list))),
         ])
         .unwrap();
-        let raw = RawBatch { bytes: message(&whole).unwrap(), rows: 3, is_last: true };
+        let raw = RawBatch::new(message(&whole).unwrap(), 3, true);
         let singles = Decoder::ArrowIpc.single_rows(&raw, &schema, 2).unwrap();
         assert_eq!(singles.len(), 2);
         let decoded = Decoder::ArrowIpc.decode(&raw, &schema).unwrap();
@@ -101,7 +101,7 @@ mod tests {
         }
         bytes.extend_from_slice(&[0xff, 0xff]);
         let tuples = Decoder::CopyBinary(Lead::None);
-        let raw = RawBatch { bytes: Bytes::from(bytes), rows: 3, is_last: true };
+        let raw = RawBatch::new(Bytes::from(bytes), 3, true);
         let singles = tuples.single_rows(&raw, &schema, 10).unwrap();
         let decoded = tuples.decode(&raw, &schema).unwrap();
         assert_eq!(singles.len(), 3);

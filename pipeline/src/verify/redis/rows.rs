@@ -133,7 +133,12 @@ impl Batch {
 
 /// The bytes are shared.
 fn copy(raw: &RawBatch) -> RawBatch {
-    RawBatch { bytes: raw.bytes.clone(), rows: raw.rows, is_last: raw.is_last }
+    RawBatch {
+        bytes: raw.bytes.clone(),
+        rows: raw.rows,
+        is_last: raw.is_last,
+        bytes_read: raw.bytes_read,
+    }
 }
 
 /// Encodes a row to be written over whatever its key holds, or beside it where the route keeps what is there.

@@ -58,6 +58,11 @@ fn every_reason_is_given_at_once() {
     route.columns = Some(vec![
         column("raw"),
         FieldSpec::Column { field: "again".into(), column: "raw".into() },
+        FieldSpec::Path {
+            field: "part".into(),
+            column: "doc".into(),
+            path: crate::JsonPath::parse("$.a[0]").unwrap(),
+        },
         column("payload"),
         FieldSpec::Constant { field: "payload".into(), value: String::new() },
         column("pairs"),
@@ -70,6 +75,7 @@ fn every_reason_is_given_at_once() {
             "field payload appears twice",
             "unknown column idd; did you mean id?",
             "column raw is in two fields, raw and again; keep one of them",
+            "field part holds only $.a[0] of column doc; carry the column itself",
             "column service is in the key through a filter that loses it; add it to columns",
             "column id is left out; add it to columns",
             "column at is in the key through a filter that loses it; add it to columns",

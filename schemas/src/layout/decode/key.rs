@@ -35,7 +35,7 @@ impl Key {
             .iter()
             .filter_map(|field| match field.value {
                 FieldValue::Column(index) => Some(index),
-                FieldValue::Constant(_) => None,
+                FieldValue::Path(..) | FieldValue::Constant(_) => None,
             })
             .collect();
         let mut parts = Vec::new();

@@ -121,13 +121,7 @@ fn what_is_not_built_is_refused_by_name() {
         let expected = format!("route \"builds\": field \"{field}\" is not built yet");
         assert_eq!(route_mistakes(&format!("{field} = \"x\"")), [expected]);
     }
-    for (lines, expected) in [
-        ("on_drift = \"warn\"", "on_drift: \"warn\" is not built yet"),
-        (
-            "columns = [{ field = \"a\", column = \"b\", path = \"$.c\" }]",
-            "columns[0]: field \"path\" is not built yet",
-        ),
-    ] {
+    for (lines, expected) in [("on_drift = \"warn\"", "on_drift: \"warn\" is not built yet")] {
         assert_eq!(route_mistakes(lines), [format!("route \"builds\": {expected}")]);
     }
     for layout in ["set", "zset", "list"] {
@@ -259,6 +253,14 @@ fn fields_that_need_or_exclude_each_other_are_checked() {
         ),
         ("use = []", "use: must not be empty; leave it out for the default"),
         ("as_text = [\"a\", \"a\"]", "as_text[1]: column \"a\" is named twice"),
+        (
+            "columns = [{ field = \"a\", value = \"b\", path = \"$.c\" }]",
+            "columns[0].path: needs \"column\", the JSON that it leads into",
+        ),
+        (
+            "columns = [{ field = \"a\", column = \"b\", path = \"$.c[*]\" }]",
+            "columns[0].path: has brackets around neither a name such as [\"name\"] nor an index such as [0]",
+        ),
         ("split_by = \"\"", "split_by: must not be empty"),
         ("newest_by = \"a\\u0000\"", "newest_by: must not contain a zero character"),
         ("columns = [{ field = \"a\" }]", "columns[0]: needs \"column\" or \"value\""),

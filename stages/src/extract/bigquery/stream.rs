@@ -138,7 +138,7 @@ impl Reader<'_> {
         let mut bytes = BytesMut::with_capacity(self.schema.len() + message.len());
         bytes.extend_from_slice(self.schema);
         bytes.extend_from_slice(&message);
-        Ok(Some(RawBatch { bytes: bytes.freeze(), rows, is_last: false }))
+        Ok(Some(RawBatch::new(bytes.freeze(), rows, false)))
     }
 
     /// A session that ended is known by these codes; its stream was there a moment ago.

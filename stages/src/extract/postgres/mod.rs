@@ -7,12 +7,14 @@ mod by_key;
 mod cut;
 mod list;
 mod order;
+mod pass;
 mod read;
 mod shape;
 mod snapshot;
 mod sql;
 
 pub use list::{Listed, ListedKind, list};
+pub use pass::PostgresPass;
 pub use shape::{Cut, Relation, Shape, SourceColumn, describe};
 pub use snapshot::PostgresServer;
 

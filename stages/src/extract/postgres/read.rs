@@ -63,13 +63,13 @@ async fn copy(
             }
             let bytes =
                 std::mem::replace(&mut filling, BytesMut::with_capacity(BATCH_BYTES + 4096));
-            let batch = RawBatch { bytes: bytes.freeze(), rows, is_last: false };
+            let batch = RawBatch::new(bytes.freeze(), rows, false);
             rows = 0;
             if sender.send(Ok(batch)).await.is_err() {
                 return Err(Error::new(Kind::Cancelled, "the lane stopped reading"));
             }
         }
-        let batch = RawBatch { bytes: filling.freeze(), rows, is_last: true };
+        let batch = RawBatch::new(filling.freeze(), rows, true);
         if sender.send(Ok(batch)).await.is_err() {
             return Err(Error::new(Kind::Cancelled, "the lane stopped reading"));
         }

@@ -342,34 +342,57 @@ async fn exact_type_names(
     Ok(())
 }
 
+/// Describes a type and what it is made of, and returns its name as SQL writes it.
 async fn pg_type(connection: &mut PgConnection, oid: i64, name: &str) -> Result<(PgType, String)> {
     let failed = |error| from_sqlx(error, &format!("cannot describe the types of {name}"));
-    let row = sqlx::query(
-        "select t.typname::text, n.nspname::text, t.typtype::text, e.typname::text, \
-         en.nspname::text, e.typtype::text, format_type(t.oid, null) from pg_type t \
-         join pg_namespace n on n.oid = t.typnamespace \
-         left join pg_type e on e.oid = t.typelem and t.typcategory = 'A' \
-         left join pg_namespace en on en.oid = e.typnamespace where t.oid = $1::bigint::oid",
+    let mut outer: Vec<PgType> = Vec::new();
+    let mut shown = None;
+    let mut next = Some(oid);
+    while let Some(oid) = next {
+        let row = sqlx::query(
+            "select t.typname::text, n.nspname::text, t.typtype::text, x.extname::text, format_type(t.oid, null), \
+             case when t.typtype = 'd' then nullif(t.typbasetype, 0)::bigint \
+             when t.typtype = 'r' then r.rngsubtype::bigint \
+             when t.typcategory = 'A' then nullif(t.typelem, 0)::bigint end from pg_type t \
+             join pg_namespace n on n.oid = t.typnamespace left join pg_range r on r.rngtypid = t.oid \
+             left join pg_depend d on d.classid = 'pg_type'::regclass and d.objid = t.oid and d.deptype = 'e' \
+             left join pg_extension x on x.oid = d.refobjid where t.oid = $1::bigint::oid",
+        )
+        .bind(oid)
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(failed)?;
+        let kind: String = row.try_get(2).map_err(failed)?;
+        let kind = kind.chars().next().unwrap_or('?');
+        next = match kind {
+            'm' => Some(range_of(connection, oid).await.map_err(failed)?),
+            _ => row.try_get(5).map_err(failed)?,
+        };
+        shown = shown.or(row.try_get(4).map_err(failed)?);
+        outer.push(PgType {
+            name: row.try_get(0).map_err(failed)?,
+            schema: row.try_get(1).map_err(failed)?,
+            kind,
+            extension: row.try_get(3).map_err(failed)?,
+            inner: None,
+        });
+    }
+    let nest = |inner, outer: PgType| Some(PgType { inner: Option::map(inner, Box::new), ..outer });
+    match (outer.into_iter().rev().fold(None, nest), shown) {
+        (Some(pg_type), Some(shown)) => Ok((pg_type, shown)),
+        _ => Err(Error::new(Kind::Internal, format!("type {oid} of {name} has no name"))),
+    }
+}
+
+/// The range type of a multirange; servers before 14 have neither, nor the column that is asked for.
+async fn range_of(
+    connection: &mut PgConnection,
+    oid: i64,
+) -> std::result::Result<i64, sqlx::Error> {
+    sqlx::query_scalar(
+        "select rngtypid::bigint from pg_range where rngmultitypid = $1::bigint::oid",
     )
     .bind(oid)
     .fetch_one(connection)
     .await
-    .map_err(failed)?;
-    let letter = |text: Option<String>| text.and_then(|t| t.chars().next()).unwrap_or('?');
-    let element = match row.try_get::<Option<String>, _>(3).map_err(failed)? {
-        None => None,
-        Some(element) => Some(Box::new(PgType {
-            name: element,
-            schema: row.try_get::<Option<String>, _>(4).map_err(failed)?.unwrap_or_default(),
-            kind: letter(row.try_get(5).map_err(failed)?),
-            element: None,
-        })),
-    };
-    let pg_type = PgType {
-        name: row.try_get(0).map_err(failed)?,
-        schema: row.try_get(1).map_err(failed)?,
-        kind: letter(row.try_get(2).map_err(failed)?),
-        element,
-    };
-    Ok((pg_type, row.try_get(6).map_err(failed)?))
 }

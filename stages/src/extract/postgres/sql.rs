@@ -41,13 +41,13 @@ pub(super) fn copy(
     let mut lead = None;
     let mut order = None;
     let source = match &partition.bounds {
-        Bounds::Ctid { relation, from_block, to_block } => {
+        Bounds::Ctid { relation, .. } => {
             lead = Some("ctid".to_owned());
-            conditions.push(match from {
-                Position::Ctid { block, offset } => format!("ctid > '({block},{offset})'"),
-                _ => format!("ctid >= '({from_block},0)'"),
-            });
-            conditions.extend(to_block.map(|to| format!("ctid < '({to},0)'")));
+            let after = match from {
+                Position::Ctid { block, offset } => Some((*block, *offset)),
+                _ => None,
+            };
+            conditions.extend(ctid_range(&partition.bounds, after));
             format!("only {relation}")
         }
         Bounds::ChangedSince { relation, since_xid } => {
@@ -123,13 +123,29 @@ fn changed_since(since_xid: u64) -> String {
     format!("((xmin::text::bigint - {low} + 4294967296) % 4294967296) < 2147483648")
 }
 
+/// Returns the conditions of a range of heap blocks, from behind a tuple on where one is given.
+pub(super) fn ctid_range(bounds: &Bounds, after: Option<(u32, u16)>) -> Vec<String> {
+    let Bounds::Ctid { from_block, to_block, .. } = bounds else { return Vec::new() };
+    let from = match after {
+        Some((block, offset)) => format!("ctid > '({block},{offset})'"),
+        None => format!("ctid >= '({from_block},0)'"),
+    };
+    std::iter::once(from).chain(to_block.map(|to| format!("ctid < '({to},0)'"))).collect()
+}
+
+/// Returns what is selected for the columns of a route, in their order.
+pub(super) fn columns(bound: &BoundRoute) -> Vec<String> {
+    selected(bound, Columns::All)
+}
+
 fn selected(bound: &BoundRoute, columns: Columns) -> Vec<String> {
     let schema = match columns {
         Columns::All => bound.schema.clone(),
         Columns::Key => bound.key_only().schema,
     };
     let text_of = |column: &schemas::Column| {
-        let cast = if column.as_text { "::text" } else { "" };
+        let cast = if column.as_text { Some("text") } else { column.column_type.cast() };
+        let cast = cast.map(|cast| format!("::{cast}")).unwrap_or_default();
         format!("{}{cast}", quote(&column.name))
     };
     schema.columns.iter().map(text_of).collect()

@@ -3,7 +3,7 @@
 //! Invariant: after a refused `push` the builder is as before but for unused bytes; the caller then pushes
 //! a null, so every builder has one slot per row. Texts are checked for UTF-8 once per batch.
 
-use super::numeric;
+use super::{inet, numeric};
 use arrow::array::{
     Array, ArrayRef, BinaryArray, BooleanArray, BooleanBufferBuilder, FixedSizeBinaryArray,
     ListArray, NullBufferBuilder, PrimitiveArray, StringArray, StringBuilder,
@@ -53,6 +53,7 @@ enum Values {
     Float4(Vec<f32>),
     Float8(Vec<f64>),
     Numeric(Texts),
+    Inet(Texts),
     Text(Texts),
     Jsonb(Texts),
     Bytea(Texts),
@@ -107,7 +108,8 @@ impl ColumnBuilder {
             ColumnType::Float4 => Values::Float4(Vec::with_capacity(rows)),
             ColumnType::Float8 => Values::Float8(Vec::with_capacity(rows)),
             ColumnType::Numeric => Values::Numeric(texts()),
-            ColumnType::Text | ColumnType::Json => Values::Text(texts()),
+            ColumnType::Inet => Values::Inet(texts()),
+            ColumnType::Text | ColumnType::Printed(_) | ColumnType::Json => Values::Text(texts()),
             ColumnType::Jsonb => Values::Jsonb(texts()),
             // PostgreSQL has none of those after the first; a batch of them would not fit its schema.
             ColumnType::Bytea
@@ -149,6 +151,7 @@ impl ColumnBuilder {
             Values::Float4(values) => values.push(0.0),
             Values::Float8(values) => values.push(0.0),
             Values::Numeric(texts)
+            | Values::Inet(texts)
             | Values::Text(texts)
             | Values::Jsonb(texts)
             | Values::Bytea(texts) => texts.end(),
@@ -170,6 +173,10 @@ impl ColumnBuilder {
             Values::Float8(values) => values.push(f64::from_be_bytes(fixed(field)?)),
             Values::Numeric(texts) => {
                 numeric::write_text(field, &mut texts.data)?;
+                texts.end();
+            }
+            Values::Inet(texts) => {
+                inet::write_text(field, &mut texts.data)?;
                 texts.end();
             }
             Values::Text(texts) | Values::Bytea(texts) => {
@@ -213,9 +220,10 @@ impl ColumnBuilder {
             Values::Int8(values) => primitive::<Int64Type>(values, nulls)?,
             Values::Float4(values) => primitive::<Float32Type>(values, nulls)?,
             Values::Float8(values) => primitive::<Float64Type>(values, nulls)?,
-            Values::Numeric(texts) | Values::Text(texts) | Values::Jsonb(texts) => {
-                return finish_texts(texts, nulls);
-            }
+            Values::Numeric(texts)
+            | Values::Inet(texts)
+            | Values::Text(texts)
+            | Values::Jsonb(texts) => return finish_texts(texts, nulls),
             Values::Bytea(texts) => {
                 let (offsets, data) = buffers(texts)?;
                 Arc::new(BinaryArray::try_new(offsets, data, nulls)?)

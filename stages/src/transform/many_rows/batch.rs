@@ -39,7 +39,7 @@ impl Transform for ManyRows {
     fn apply(&self, raw: RawBatch, now_ms: i64) -> Result<Encoded> {
         let decoded = self.decoder.decode(&raw, &self.bound.schema)?;
         let mut open = Grouping::new(self, &decoded, raw.is_last).run(now_ms)?;
-        open.bytes_read = raw.bytes.len() as u64;
+        open.bytes_read = raw.bytes_read;
         Ok(Encoded { open: Some(Box::new(open)), ..Encoded::empty() })
     }
 

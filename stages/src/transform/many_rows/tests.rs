@@ -84,11 +84,8 @@ impl Case {
         let mut sent = Vec::new();
         for (index, batch) in batches.iter().enumerate() {
             let tuples: Vec<Vec<u8>> = batch.iter().map(|row| wire(*row)).collect();
-            let raw = RawBatch {
-                bytes: Bytes::from(tuples.concat()),
-                rows: batch.len(),
-                is_last: index + 1 == batches.len(),
-            };
+            let is_last = index + 1 == batches.len();
+            let raw = RawBatch::new(Bytes::from(tuples.concat()), batch.len(), is_last);
             sent.extend(stitcher.take(*rows.apply(raw, NOW_MS)?.open.unwrap())?);
         }
         Ok(sent)

@@ -323,7 +323,7 @@ impl<'a> BatchEncoder<'a> {
             units: self.units,
             may_keep: matches!(self.commands.style, Style::Keep | Style::Newest),
             rows_read: self.decoded.rows.num_rows() as u64,
-            bytes_read: raw.bytes.len() as u64,
+            bytes_read: raw.bytes_read,
             carried: self.entries.len() as u64,
             left_out: 0,
             expired: self.expired,

@@ -87,7 +87,7 @@ fn constant(field: &str, value: &str) -> FieldSpec {
 }
 
 fn raw(rows: &[Vec<u8>], is_last: bool) -> RawBatch {
-    RawBatch { bytes: Bytes::from(rows.concat()), rows: rows.len(), is_last }
+    RawBatch::new(Bytes::from(rows.concat()), rows.len(), is_last)
 }
 
 fn apply(

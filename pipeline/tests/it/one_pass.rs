@@ -1,0 +1,140 @@
+//! Several routes over one table: PostgreSQL sees one pass, and Redis gets what each route alone would have written.
+
+use crate::carried::of_route;
+use crate::items::{HASH, ROWS, Wire, fill, killed};
+use crate::world::{World, wait_until};
+use fixtures::servers::{PostgresOptions, Redis, RedisOptions};
+use serde_json::Value;
+use std::fs;
+
+/// Three routes over one table: other columns, other layouts, conditions of their own and an order of their own.
+fn three() -> String {
+    let second = "[[route]]\nname = \"second\"\ntable = \"alloydb:public.items\"\nkey = \"second:{id}\"\n\
+        type = \"json\"\ncolumns = [\"c\", \"id\", { field = \"bb\", column = \"b\" }]\nwhere = \"b % 5 <> 0 -- or null\\n\"\n\
+        priority = 1\n";
+    let third = "[[route]]\nname = \"third\"\ntable = \"alloydb:public.items\"\nkey = \"third:{id}\"\n\
+        type = \"string\"\ncolumns = [\"c\"]\nas_text = [\"c\"]\nwhere = \"c is not null\"\n";
+    [HASH, second, third].concat()
+}
+
+/// A world whose PostgreSQL writes down every statement.
+fn logged() -> World {
+    let settings = [
+        ("log_statement", "all"),
+        ("logging_collector", "on"),
+        ("log_directory", "log"),
+        ("log_filename", "statements.log"),
+        ("log_rotation_age", "0"),
+    ];
+    let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+    let world = World::with(
+        PostgresOptions { settings, ..PostgresOptions::default() },
+        RedisOptions::default(),
+    );
+    fill(&world);
+    world
+}
+
+/// The statements that read a range of the table for the first time, which a catch-up does not.
+fn reads(world: &World) -> Vec<String> {
+    let log = world.postgres.data_dir().join("log/statements.log");
+    let text = fs::read_to_string(log).unwrap();
+    let copies = text.split("statement: ").filter(|text| text.starts_with("copy (select ctid"));
+    copies.filter(|text| !text.contains("xmin")).map(str::to_owned).collect()
+}
+
+/// Rows that PostgreSQL has read of the table by scanning it, once nobody is connected who has not said so.
+fn scanned(world: &World) -> u64 {
+    wait_until("the end of the sessions", || {
+        let sql = "select count(*) from pg_stat_activity where application_name = 'rekindle'";
+        world.sql(sql) == "0"
+    });
+    let sql = "select seq_tup_read from pg_stat_user_tables where relname = 'items'";
+    world.sql(sql).parse().unwrap()
+}
+
+#[test]
+fn routes_over_one_table_read_it_once_and_write_what_each_alone_would() {
+    // GIVEN three routes over one table
+    let mut world = logged();
+    world.plan(&three());
+    let planned = world.run(&["plan", "--json"]).expect(0).summary();
+    assert_eq!(planned["routes"][1]["read_with"], serde_json::json!(["second", "third"]));
+    let shown = world.run(&["plan"]).expect(0).stdout;
+    assert!(shown.contains("read       in one pass with second, third"), "{shown}");
+    let before = scanned(&world);
+
+    // WHEN they are rebuilt together THEN every row was read once, one statement for every partition
+    let together = world.rebuild(&[]).expect(0).summary();
+    assert_eq!(scanned(&world) - before, ROWS);
+    let partitions = of_route(&together, "items")["partitions"].as_u64().unwrap();
+    assert!(partitions > 2, "{together:#}");
+    assert_eq!(reads(&world).len() as u64, partitions, "{:#?}", reads(&world));
+    let found = Wire::open(&world).everything();
+
+    // AND rows, digests and keys are those of runs of one route each, in another Redis
+    world.redis = Redis::start(RedisOptions::default()).unwrap();
+    let mut bytes = 0;
+    for name in ["items", "second", "third"] {
+        let alone = world.rebuild(&["--route", name]).expect(0).summary();
+        let (alone, together) = (of_route(&alone, name), of_route(&together, name));
+        for figure in ["rows", "written", "digest", "partitions", "rejects"] {
+            assert_eq!(alone[figure], together[figure], "{name} {figure}");
+        }
+        let share = together["bytes"].as_u64().unwrap();
+        assert!(share > 0 && share < alone["bytes"].as_u64().unwrap(), "{name}");
+        bytes += alone["bytes"].as_u64().unwrap();
+    }
+    assert!(together["bytes"].as_u64().unwrap() < bytes);
+    assert_eq!(scanned(&world) - before, 4 * ROWS);
+    let wanted = Wire::open(&world).everything();
+    assert_eq!(found.len(), wanted.len());
+    assert!(found == wanted, "a pass of three routes wrote something else");
+    let count = |sql: &str| world.sql(&format!("select count(*) from items {sql}"));
+    let keys =
+        |prefix: &str| found.keys().filter(|key| key.starts_with(prefix)).count().to_string();
+    assert_eq!(keys("item:"), count(""));
+    assert_eq!(keys("second:"), count("where b % 5 <> 0"));
+    assert_eq!(keys("third:"), count("where c is not null"));
+}
+
+#[test]
+fn a_killed_pass_goes_on_from_where_each_route_was() {
+    let world = logged();
+    world.plan(&three());
+    let standing = killed(&world, 60);
+    let first = reads(&world);
+    let done = |standing: &Value| -> u64 {
+        let routes = standing["routes"].as_array().unwrap();
+        routes.iter().map(|route| route["partitions_done"].as_u64().unwrap()).min().unwrap()
+    };
+    let summary = world.rebuild(&["--lanes", "2"]).expect(0).summary();
+    assert_eq!((&summary["status"], &summary["resumed"]), (&"done".into(), &1.into()));
+    let partitions = of_route(&summary, "items")["partitions"].as_u64().unwrap();
+    let all = reads(&world);
+    // What was done is not read again; what was not is read in one pass, from where the slowest route stood.
+    let again = (all.len() - first.len()) as u64;
+    assert!(again <= partitions - done(&standing), "{again} {standing:#}");
+    let (wanted, found) = (of_world(&world), Wire::open(&world).everything().len().to_string());
+    assert_eq!(found, wanted);
+    assert_eq!(summary["verified"]["differences"], 0, "{summary:#}");
+}
+
+/// How many keys the three routes make.
+fn of_world(world: &World) -> String {
+    world.sql("select count(*) + count(*) filter (where b % 5 <> 0) + count(c) from items")
+}
+
+#[test]
+fn a_condition_that_fails_stops_its_own_route_only() {
+    let world = logged();
+    let failing = "[[route]]\nname = \"failing\"\ntable = \"alloydb:public.items\"\nkey = \"failing:{id}\"\n\
+        type = \"string\"\ncolumns = [\"a\"]\nwhere = \"10 / (id - 77) is not null\"\n";
+    world.plan(&format!("{HASH}{failing}"));
+    let ran = world.rebuild(&[]).expect(2).says(&["partition failing/", "division by zero"]);
+    assert!(!ran.stderr.contains("partition items/"), "{}", ran.stderr);
+    let summary = ran.summary();
+    assert_eq!(of_route(&summary, "items")["rows"], ROWS);
+    let keys = world.redis(&["EVAL", "return #redis.call('KEYS', 'item:*')", "0"]);
+    assert_eq!(keys, ROWS.to_string());
+}
