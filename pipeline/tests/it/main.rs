@@ -31,5 +31,8 @@ mod restore_faults;
 mod restore_told;
 mod resume;
 mod verify;
+mod verify_live;
+mod verify_repair;
+mod verify_sample;
 mod ways;
 mod world;
