@@ -127,6 +127,11 @@ impl TierFlags {
     }
 
     fn options(&self, shared: &Shared, signals: &Signals) -> Result<Options, String> {
+        if shared.deadline.is_some() || shared.lost_at.is_some() {
+            return Err(
+                "--deadline and --lost-at go with recoveries; verify has no objective".into()
+            );
+        }
         Ok(Options {
             state: shared.state.clone(),
             lanes: usize::from(shared.lanes),

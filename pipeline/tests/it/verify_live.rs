@@ -241,7 +241,7 @@ fn what_cannot_be_asked_for_is_refused_with_its_code() {
         (&["--repair", "--remove-unexplained", "t:1"], "--remove-unexplained needs --tier full"),
         (&["--route", "logs"], "--route logs: it is a backup"),
         (&["--route", "x"], "has no route \"x\""),
-        (&["--settle", "fast"], "--settle"),
+        (&["--deadline", "1h"], "--deadline and --lost-at go with recoveries"),
     ] {
         verify(&world, words).expect(2).says(&[says]);
     }
