@@ -225,6 +225,22 @@ fn an_interrupted_verification_says_so_and_leaves_nothing() {
 }
 
 #[test]
+fn a_system_that_goes_away_on_the_way_proves_nothing() {
+    let mut world = rebuilt();
+    let _: u64 = connection(&world).del("build:1").unwrap();
+    let words = ["verify", "redis", "--tier", "full", "--settle", "2s", "--retry-for", "1s"];
+    let mut command = world.command(&[&words[..], &["--json", "--progress", "none"]].concat());
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let list = world.state().join("verify").join("findings.jsonl.new");
+    wait_until("the second look", || list.exists());
+    world.redis.kill().unwrap();
+    let ran = crate::world::Ran::of(&child.wait_with_output().unwrap()).expect(3);
+    let summary = ran.summary();
+    assert_eq!((&summary["status"], &summary["rows"]), (&"inconclusive".into(), &9_000.into()));
+    assert_eq!((counts(&summary), &summary["findings"]), ([0; 4], &serde_json::Value::Null));
+}
+
+#[test]
 fn what_cannot_be_asked_for_is_refused_with_its_code() {
     let world = World::new();
     world.sql("create table t (id int primary key, v text)");

@@ -136,6 +136,19 @@ fn a_repair_looks_again_before_it_writes() {
 }
 
 #[test]
+fn a_redis_that_lost_everything_is_filled_again() {
+    let world = rebuilt();
+    let mut connection = connection(&world);
+    let _: () = redis::cmd("FLUSHALL").query(&mut connection).unwrap();
+    let shown = verify(&world, &DRY).expect(4).summary();
+    assert_eq!((counts(&shown), &shown["settled"]), ([9_000, 0, 0, 0], &0.into()));
+    assert_eq!(findings(&shown, &world).len(), 9_000);
+    assert_eq!(shown["routes"][0]["examples"].as_array().unwrap().len(), 5);
+    let done = verify(&world, &REPAIR).expect(0).summary();
+    assert_eq!((&done["repair"]["written"], counts(&done)), (&9_000.into(), [0; 4]));
+}
+
+#[test]
 fn a_key_that_outlives_its_row_is_removed_by_a_repair() {
     let world = rebuilt();
     let mut connection = connection(&world);
