@@ -245,3 +245,33 @@ fn full_names_every_planted_damage_and_writes_nothing() {
         assert_eq!(dumped(&mut connection), before);
     }
 }
+
+#[test]
+fn the_text_names_keys_and_fields_and_never_a_value() {
+    let world = rebuilt();
+    let mut connection = connection(&world);
+    for id in 1..=7 {
+        let _: u64 = connection.del(format!("build:{id}")).unwrap();
+    }
+    let _: u64 = connection.hset("build:8", "status", "s3cret").unwrap();
+    let _: u64 = connection.hdel("build:8", "branch").unwrap();
+    let _: () = connection.set("build:x", "s3cret").unwrap();
+    let words = ["verify", "redis", "--tier", "full", "--settle", "20ms", "--progress", "none"];
+    let ran = world.run(&words).expect(4);
+    for line in [
+        "verify redis: fail, tier full, 127.0.0.1:",
+        "  builds    fail          3,000 rows, 3,000 keys asked for, 3,000 values compared, 7 missing, 1 another value, 1 unexplained\n",
+        "    missing: build:",
+        " and 2 more\n",
+        "    another value: build:8 (branch, status)\n",
+        "    unexplained: build:x\n",
+        "  users     pass          3,000 rows, 3,000 keys asked for, 3,000 values compared\n",
+        "  it would have found: any missing, different or unexplained key\n",
+        "  every key that differs is named in .rekindle/verify/findings.jsonl\n",
+    ] {
+        assert!(ran.stdout.contains(line), "{line:?} is not in {}", ran.stdout);
+    }
+    assert!(!ran.stdout.contains("s3cret") && !ran.stderr.contains("s3cret"));
+    let ran = world.run(&["verify", "redis", "--log-level", "debug", "--tier", "full"]);
+    assert!(!ran.expect(4).stderr.contains("s3cret"));
+}

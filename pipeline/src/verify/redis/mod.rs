@@ -7,6 +7,7 @@ mod again;
 mod candidate;
 mod conclude;
 mod ends;
+mod fields;
 mod findings;
 mod judge;
 mod last;

@@ -136,10 +136,9 @@ impl Repairer<'_> {
         let mut repaired = Repaired::default();
         let mut reader = Reader::open(findings)?;
         let mut piles = Vec::new();
-        loop {
-            let findings = reader.next(super::rows::KEYS_BY_VALUE)?;
-            let Some(first) = findings.first() else { break };
-            let route = self.route(&first.route)?;
+        while let Some(name) = reader.next_route()? {
+            let route = self.route(&name)?;
+            let findings = reader.next(keys_at_once(route))?;
             let keys: Vec<Vec<u8>> = findings
                 .iter()
                 .filter(|finding| repaired.ask(finding, self.named))

@@ -192,13 +192,19 @@ impl Run {
             known.data_as_of_us = known.data_as_of_us.into_iter().chain(oldest).min();
         }
         self.note_unproven(known, &seen);
+        let present = match present {
+            // Its failure stopped the lanes, which only say that they were stopped.
+            Err(error) if error.kind() != Kind::Cancelled => return Err(one(error)),
+            Err(_) if !failures.is_empty() => return Err(failures),
+            other => other.map_err(one)?,
+        };
         if !failures.is_empty() {
             return Err(failures);
         }
         sampled.map_err(one)?;
         if let Some(explained) = explained {
             let explained = unlocked(explained).finish().map_err(one)?;
-            let present = present.map_err(one)?.map(Buckets::finish).transpose().map_err(one)?;
+            let present = present.map(Buckets::finish).transpose().map_err(one)?;
             self.add_unexplained(&mut seen, explained, present.unwrap_or_default()).map_err(one)?;
         }
         self.look_again(known, counters, seen).await.map_err(one)
