@@ -42,7 +42,8 @@ Tiers:
   full    every block and every row of both sides; what differs is named by table partition and by row_key
 What BigQuery changed since the backup is no difference: it is compared as of the time of its copy.
 What BigQuery has lost since is one (exit 4), as for a backup.
---repair copies damaged table partitions again from BigQuery, by a backup of their routes. Nothing else is written.
+--repair copies damaged table partitions again from BigQuery, by a backup of their routes, which copies what is new or
+changed as well. BigQuery is never written, nor are rows that an application keeps.
 Verdict: pass is exit code 0; fail and inconclusive are 4.
 
 ";

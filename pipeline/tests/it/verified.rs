@@ -29,14 +29,11 @@ impl Cloud {
         let summary = self.verify(&["--tier", "full"]).expect(code).summary();
         assert!(self.image() == image, "a verification wrote to redis");
         assert_eq!(self.sql("SELECT COUNT(*) FROM d.t"), rows);
-        let left = std::fs::read_dir(self.folder.path().join(".rekindle")).unwrap();
-        let left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
-        let is_scratch = |name: &&std::ffi::OsString| {
-            name.to_string_lossy().starts_with("verify-bigquery.")
-                && name.to_string_lossy().as_ref() != "verify-bigquery.jsonl"
-                && name.to_string_lossy().as_ref() != "verify-bigquery.repair.json"
-        };
-        assert_eq!(left.iter().find(is_scratch), None);
+        let state = std::fs::read_dir(self.folder.path().join(".rekindle")).unwrap();
+        let folders = state.map(Result::unwrap).filter(|entry| entry.path().is_dir());
+        let scratch =
+            folders.filter(|entry| entry.file_name().to_string_lossy().starts_with("verify"));
+        assert_eq!(scratch.count(), 0, "bucket files stay behind");
         summary
     }
 
@@ -44,14 +41,13 @@ impl Cloud {
     pub(crate) fn image(&self) -> Image {
         let mut connection = self.connection();
         let keys: Vec<String> = connection.keys("*").unwrap();
-        let of = |key: String| {
-            let value: Vec<u8> =
-                redis::cmd("DUMP").arg(&key).query(&mut self.connection()).unwrap();
-            let left: i64 =
-                redis::cmd("PEXPIRETIME").arg(&key).query(&mut self.connection()).unwrap_or(-1);
-            (key, (value, left))
-        };
-        keys.into_iter().map(of).collect()
+        let mut image = Image::new();
+        for key in keys {
+            let value: Vec<u8> = redis::cmd("DUMP").arg(&key).query(&mut connection).unwrap();
+            let expires: i64 = redis::cmd("PEXPIRETIME").arg(&key).query(&mut connection).unwrap();
+            image.insert(key, (value, expires));
+        }
+        image
     }
 
     /// The findings of the last verification that speak of something, in one field.

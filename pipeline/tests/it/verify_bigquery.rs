@@ -234,8 +234,8 @@ fn what_bigquery_changed_since_is_told_and_what_it_lost_is_a_difference() {
     let summary = cloud.verify_full(4);
     let (third, fourth) = (part(&summary, "20251103"), part(&summary, "20251104"));
     assert_eq!(
-        (&third["state"], &third["since"]["missing_in_bigquery"]),
-        (&json!("lost"), &json!({"rows": 2, "examples": ["301", "307"]}),)
+        (&third["state"], &third["since"]["missing_in_bigquery"]["rows"]),
+        (&json!("lost"), &json!(2),)
     );
     assert_eq!((&fourth["state"], &fourth["reason"]), (&json!("lost"), &json!("is gone")));
     assert!(

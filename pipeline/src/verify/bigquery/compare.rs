@@ -61,7 +61,9 @@ impl Unit<'_> {
             }
         };
         let now_us = self.shared.snapshot_us;
+        // A copy that is younger than the pinned time was published after the source was listed.
         let is_listed_newer = self.is_newer
+            || newest.snapshot_us > now_us
             || self
                 .table
                 .listed(self.id)
@@ -116,7 +118,7 @@ impl Unit<'_> {
             Ok(_) => {
                 part.compared_as_of = Some(rfc3339(at_us / 1_000));
                 // A copy that a backup has published meanwhile may be younger than the pinned time.
-                if now.is_same(copy) || self.is_newer {
+                if now.is_same(copy) || self.is_newer || at_us > now_us {
                     return Ok(());
                 }
                 self.changed(part);

@@ -112,6 +112,11 @@ impl Looked {
         self.source.as_ref()?.partitions.iter().find(|found| found.id == id)
     }
 
+    /// Whether a copy could be made again: BigQuery has all the rows that it had.
+    pub(super) fn is_repairable(&self, id: &str) -> bool {
+        self.listed(id).is_some() && !matches!(self.fates.get(id), Some(Fate::Hold(_)))
+    }
+
     /// The newest version of a table partition.
     pub(super) fn newest(&self, id: &str) -> Option<&Version> {
         self.standing.manifests.get(id).and_then(Manifest::newest)

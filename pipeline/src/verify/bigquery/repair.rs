@@ -103,7 +103,7 @@ pub(super) fn told(tables: &[TableReport], wanted: &Shown, dry_run: bool) -> Rep
                     continue;
                 }
                 State::Damaged if part.is_repairable => "the last dry run has not shown it",
-                State::Damaged => "bigquery has no rows to copy it from",
+                State::Damaged => "bigquery has fewer rows than its copy",
                 State::Different | State::Lost => {
                     "which side is right has to be decided by a person"
                 }

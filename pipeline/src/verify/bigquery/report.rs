@@ -115,7 +115,7 @@ impl Part {
         let hint = if is_repairable {
             "rekindle verify bigquery --repair --dry-run shows what would be copied again from bigquery"
         } else {
-            "bigquery has no rows to copy again; what is left of it: rekindle restore bigquery"
+            "bigquery has fewer rows than its copy; what is left of that: rekindle restore bigquery"
         };
         hint.to_owned()
     }

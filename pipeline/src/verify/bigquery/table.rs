@@ -195,8 +195,7 @@ async fn spot(
             shared.findings.note(&json!({
                 "table": report.table, "table_partition": id, "what": "damaged", "key": bad.key, "problem": what,
             }))?;
-            let listed = looked.listed(&id).is_some();
-            report.damaged(&id, what, listed);
+            report.damaged(&id, what, looked.is_repairable(&id));
         }
     }
     if taken < all {

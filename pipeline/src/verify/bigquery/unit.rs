@@ -204,7 +204,7 @@ impl Unit<'_> {
             part.damaged_generations.extend(recorded.map(|recorded| recorded.generation));
         }
         let is_same = matches!(part.state, State::Same | State::Changed);
-        part.is_repairable = self.table.listed(self.id).is_some();
+        part.is_repairable = self.table.is_repairable(self.id);
         if is_same && part.is_repairable && part.rows_in_duplicate.is_some() {
             part.reason = Some("bigquery has the rows that its manifest tells of".to_owned());
         }

@@ -49,7 +49,7 @@ impl Part {
 
 impl Apart {
     /// Says it in words.
-    pub(in crate::verify::bigquery) fn text(&self) -> String {
+    pub(in super::super) fn text(&self) -> String {
         let sorts = [
             (&self.missing_in_bigquery, "missing in bigquery"),
             (&self.missing_in_redis, "missing in redis"),
@@ -138,7 +138,7 @@ impl RowsReport {
 
 impl Report {
     /// Renders it for people.
-    pub(in crate::verify::bigquery) fn render(&self) -> String {
+    pub(in super::super) fn render(&self) -> String {
         let mut text = format!(
             "verify bigquery: {}\n  tier        {}\n  duplicate   {}\n  as of       {}, in {:.1} s\n",
             self.verdict.word(),
