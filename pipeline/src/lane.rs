@@ -166,8 +166,8 @@ impl Attempt<'_> {
             .try_buffered(TRANSFORMS)
             .map(|transformed| futures::stream::iter(stitched(&mut stitcher, transformed)))
             .flatten();
-        let ready = stitched.map_ok(|transformed| self.framed(transformed));
-        let written = ready.try_buffered(TRANSFORMS).map_ok(|ready| {
+        let ready = stitched.and_then(|transformed| self.framed(transformed));
+        let written = ready.map_ok(|ready| {
             length += ready.frame.len() as u64;
             self.write(ready, length)
         });

@@ -3,7 +3,9 @@
 //! Invariant: `ACL DRYRUN` answers for the server; nothing of what it is asked about is executed.
 
 use super::controls::Control;
+use schemas::plan::Layout;
 use stages::connect::redis::Stream;
+use stages::transform::many_rows::TEMPORARY_PREFIX;
 use stages::transform::redis_command::TRIAL_PREFIX;
 use std::fmt::Write as _;
 use std::io;
@@ -30,6 +32,17 @@ const COMMANDS: [&[&str]; 17] = [
     &["DBSIZE"],
     &["TIME"],
 ];
+/// What keys of many rows need beside it.
+const MANY_COMMANDS: [&[&str]; 4] =
+    [&["UNLINK", KEY], &["PEXPIRE", KEY, "1"], &["PERSIST", KEY], &["RENAME", KEY, KEY]];
+/// What each layout of many rows is written and read back with.
+const SET_COMMANDS: [&[&str]; 4] =
+    [&["SADD", KEY, "x"], &["SCARD", KEY], &["SMEMBERS", KEY], &["SSCAN", KEY, "0"]];
+const ZSET_COMMANDS: [&[&str]; 3] =
+    [&["ZADD", KEY, "0", "x"], &["ZCARD", KEY], &["ZRANGE", KEY, "0", "1"]];
+const LIST_COMMANDS: [&[&str]; 3] =
+    [&["RPUSH", KEY, "x"], &["LLEN", KEY], &["LRANGE", KEY, "0", "1"]];
+const HASH_COMMANDS: [&[&str]; 2] = [&["HLEN", KEY], &["HSCAN", KEY, "0"]];
 const KEY: &str = "\0key";
 /// The mark a run leaves.
 const SENTINEL: &str = stages::load::redis::SENTINEL_KEY;
@@ -43,15 +56,36 @@ enum Reply {
     Refused(String),
 }
 
-/// Asks for the role and the access rights to keys with these prefixes.
+/// The commands that a plan needs.
+fn needed(layouts: &[Layout]) -> Vec<&'static [&'static str]> {
+    let mut commands = COMMANDS.to_vec();
+    if !layouts.is_empty() {
+        commands.extend(MANY_COMMANDS);
+    }
+    let of_layouts: [(Layout, &[&[&str]]); 4] = [
+        (Layout::Set, &SET_COMMANDS),
+        (Layout::Zset, &ZSET_COMMANDS),
+        (Layout::List, &LIST_COMMANDS),
+        (Layout::Hash, &HASH_COMMANDS),
+    ];
+    for (layout, of_layout) in of_layouts {
+        if layouts.contains(&layout) {
+            commands.extend(of_layout);
+        }
+    }
+    commands
+}
+
+/// Asks for the role and the access rights to keys with these prefixes; `many` are the layouts of keys of many rows.
 pub(super) async fn controls(
     stream: &mut dyn Stream,
     prefixes: &[&str],
+    many: &[Layout],
     timeout: Duration,
 ) -> (Control, Control) {
     let asked = tokio::time::timeout(timeout, async {
         let role = role(stream).await?;
-        Ok::<_, io::Error>((role, access(stream, prefixes).await?))
+        Ok::<_, io::Error>((role, access(stream, prefixes, many).await?))
     });
     let lost = match asked.await {
         Ok(Ok(controls)) => return controls,
@@ -105,7 +139,11 @@ pub(super) async fn way(stream: &mut dyn Stream, timeout: Duration) -> Control {
     }
 }
 
-async fn access(stream: &mut dyn Stream, prefixes: &[&str]) -> io::Result<Control> {
+async fn access(
+    stream: &mut dyn Stream,
+    prefixes: &[&str],
+    many: &[Layout],
+) -> io::Result<Control> {
     const NAME: &str = "redis access";
     let user = match ask(stream, &["ACL", "WHOAMI"]).await? {
         Reply::Text(user) => user,
@@ -118,10 +156,13 @@ async fn access(stream: &mut dyn Stream, prefixes: &[&str]) -> io::Result<Contro
     };
     let mut keys: Vec<String> = prefixes.iter().map(|prefix| format!("{prefix}0")).collect();
     keys.push(SENTINEL.to_owned());
+    if !many.is_empty() {
+        keys.push(format!("{TEMPORARY_PREFIX}0"));
+    }
     keys.sort();
     keys.dedup();
     let mut denied = Vec::new();
-    for command in COMMANDS {
+    for command in needed(many) {
         let is_keyed = command.contains(&KEY);
         let subjects = if is_keyed { keys.as_slice() } else { &keys[..1] };
         for key in subjects {
@@ -205,7 +246,7 @@ mod tests {
     async fn asked(replies: &[&str]) -> (Control, Control) {
         let (mut near, mut far) = tokio::io::duplex(1 << 20);
         far.write_all(replies.concat().as_bytes()).await.unwrap();
-        controls(&mut near, &["build:"], Duration::from_millis(200)).await
+        controls(&mut near, &["build:"], &[], Duration::from_millis(200)).await
     }
 
     #[tokio::test]

@@ -34,7 +34,9 @@ pub(super) async fn controls(plan: &Plan, unfinished: Option<&str>) -> Vec<Contr
         Err(error) => return vec![Control::of_error("redis", &error)],
     };
     let prefixes: Vec<&str> = plan.routes.iter().map(|route| route.key.leading_literal()).collect();
-    let (role, access) = acl::controls(&mut *stream, &prefixes, CONNECT_TIMEOUT).await;
+    let many: Vec<Layout> =
+        plan.routes.iter().filter(|route| route.many.is_some()).map(|route| route.layout).collect();
+    let (role, access) = acl::controls(&mut *stream, &prefixes, &many, CONNECT_TIMEOUT).await;
     let mut controls = vec![server(sink.address(), &state), role, access];
     if plan.routes.iter().any(|route| route.layout == Layout::Hash && route.many.is_none()) {
         controls.push(acl::way(&mut *stream, CONNECT_TIMEOUT).await);
