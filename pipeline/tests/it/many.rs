@@ -34,6 +34,7 @@ pub(crate) fn every_layout() -> String {
         route("by-repo", "zset", "repo:{repo}:builds", "{id}", "score = \"started\""),
         route("latest", "list", "latest:{repo}", "{id}:{status}", "order_by = \"started|desc\""),
         route("statuses", "hash", "statuses:{repo}", "{id}", "columns = [\"status\"]"),
+        route("all", "set", "{{all}}:authors", "{author}", ""),
     ]
     .concat()
 }
@@ -52,6 +53,11 @@ pub(crate) fn wanted(world: &World) -> Held {
         "select 'repo:' || repo || ':builds', id || '|' || extract(epoch from started)::float8 from builds",
     );
     collect(world, &mut wanted, "select 'statuses:' || repo, id || '|' || status from builds");
+    collect(
+        world,
+        &mut wanted,
+        "select distinct '{all}:authors', author from builds where author is not null",
+    );
     for elements in wanted.values_mut() {
         elements.sort();
     }
@@ -209,8 +215,7 @@ fn keep_leaves_a_key_alone_whole_be_it_small_or_large() {
     // GIVEN keys of the application under the names of a small and of the large key
     let world = World::new();
     world.sql(BUILDS);
-    let keep = every_layout().replace("\n\n", "\non_conflict = \"keep\"\n\n");
-    let keep = keep.replace("type = ", "on_conflict = \"keep\"\ntype = ");
+    let keep = every_layout().replace("type = ", "on_conflict = \"keep\"\ntype = ");
     world.plan(&keep);
     world.redis(&["SADD", "authors:1", "mine"]);
     world.redis(&["RPUSH", "latest:7", "mine"]);

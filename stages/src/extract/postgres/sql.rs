@@ -99,7 +99,8 @@ pub(super) fn copy(
         conditions.extend(order::has_element(bound));
     }
     // The keys of many rows are wanted once.
-    let distinct = if columns == Columns::Key && bound.is_many() { "distinct " } else { "" };
+    let is_once = columns == Columns::Key && bound.is_many();
+    let distinct = if is_once && !selected.is_empty() { "distinct " } else { "" };
     let mut sql = format!("copy (select {distinct}{} from {source}", selected.join(", "));
     if !conditions.is_empty() {
         sql.push_str(" where ");
@@ -108,6 +109,10 @@ pub(super) fn copy(
     if let Some(order) = order {
         sql.push_str(" order by ");
         sql.push_str(&order);
+    }
+    // A key without columns is there as soon as one row is.
+    if is_once && selected.is_empty() {
+        sql.push_str(" limit 1");
     }
     sql.push_str(") to stdout (format binary)");
     sql
