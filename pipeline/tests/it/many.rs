@@ -11,11 +11,12 @@ use std::collections::BTreeMap;
 /// Key to its elements: `member|score` or `field|value` or the member alone; sorted, except those of a list.
 pub(crate) type Held = BTreeMap<String, Vec<String>>;
 
-/// Builds of repositories: half of them of the first, the rest spread thinly.
-pub(crate) const BUILDS: &str = "create table builds (id bigint primary key, repo bigint not null, author text, \
+/// Builds of repositories: half of them of the first, the rest spread thinly. `w1` and `W1` compare as equal.
+pub(crate) const BUILDS: &str = "create collation ci (provider = icu, locale = 'und-u-ks-level2', deterministic = false); \
+     create table builds (id bigint primary key, repo bigint not null, author text collate ci, \
      status text not null, minutes numeric, started timestamptz not null, until timestamptz); \
      create index on builds (repo); \
-     insert into builds select i, case when i % 2 = 0 then 1 else 2 + i % 3000 end, 'w' || (i * 7919 % 1013), \
+     insert into builds select i, case when i % 2 = 0 then 1 else 2 + i % 3000 end, (array['w', 'W'])[1 + i % 2] || (i * 7919 % 1013), \
      (array['ok', 'failed', 'größe \"q\" 🚀'])[1 + i % 3], (i % 1000) / 4.0, \
      timestamptz '2024-02-28 22:59:58Z' + (i * 7919 % 90001) * interval '61.000001 seconds' \
      from generate_series(1, 60000) i; vacuum analyze builds";
@@ -34,6 +35,13 @@ pub(crate) fn every_layout() -> String {
         route("by-repo", "zset", "repo:{repo}:builds", "{id}", "score = \"started\""),
         route("latest", "list", "latest:{repo}", "{id}:{status}", "order_by = \"started|desc\""),
         route("statuses", "hash", "statuses:{repo}", "{id}", "columns = [\"status\"]"),
+        route(
+            "by-author",
+            "list",
+            "author:{author}",
+            "{id}",
+            "order_by = \"id\"\nwhere = \"author is not null\"",
+        ),
         route("all", "set", "{{all}}:authors", "{author}", ""),
     ]
     .concat()
@@ -45,7 +53,7 @@ pub(crate) fn wanted(world: &World) -> Held {
     collect(
         world,
         &mut wanted,
-        "select distinct 'authors:' || repo, author from builds where author is not null",
+        "select distinct 'authors:' || repo, author collate \"C\" from builds where author is not null",
     );
     collect(
         world,
@@ -56,7 +64,7 @@ pub(crate) fn wanted(world: &World) -> Held {
     collect(
         world,
         &mut wanted,
-        "select distinct '{all}:authors', author from builds where author is not null",
+        "select distinct '{all}:authors', author collate \"C\" from builds where author is not null",
     );
     for elements in wanted.values_mut() {
         elements.sort();
@@ -66,6 +74,9 @@ pub(crate) fn wanted(world: &World) -> Held {
         &mut wanted,
         "select 'latest:' || repo, id || ':' || status from builds order by repo, started desc, id::text collate \"C\"",
     );
+    let by_author =
+        "select 'author:' || author, id from builds where author is not null order by id";
+    collect(world, &mut wanted, by_author);
     wanted
 }
 

@@ -45,6 +45,16 @@ pub(super) fn rows(bound: &BoundRoute) -> Option<String> {
     (!expressions.is_empty()).then(|| expressions.join(", "))
 }
 
+/// What selects each key once; `distinct` alone would take equal values for one key whatever their texts.
+pub(super) fn once(bound: &BoundRoute) -> String {
+    let columns: Vec<String> =
+        bound.key.indexes().map(|index| exact(&bound.schema.columns[index], false)).collect();
+    if columns.is_empty() {
+        return String::new();
+    }
+    format!("distinct on ({}) ", columns.join(", "))
+}
+
 /// The conditions under which a row is an element of its key, where the route leaves nulls out.
 pub(super) fn has_element(bound: &BoundRoute) -> Vec<String> {
     let Some(many) = &bound.many else { return Vec::new() };

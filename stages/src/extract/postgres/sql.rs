@@ -100,7 +100,7 @@ pub(super) fn copy(
     }
     // The keys of many rows are wanted once.
     let is_once = columns == Columns::Key && bound.is_many();
-    let distinct = if is_once && !selected.is_empty() { "distinct " } else { "" };
+    let distinct = if is_once { order::once(bound) } else { String::new() };
     let mut sql = format!("copy (select {distinct}{} from {source}", selected.join(", "));
     if !conditions.is_empty() {
         sql.push_str(" where ");
