@@ -186,8 +186,9 @@ impl Attempt<'_> {
             .try_buffered(TRANSFORMS)
             .map(|transformed| futures::stream::iter(stitched(&mut stitcher, transformed)))
             .flatten();
-        let ready = stitched.map_ok(|transformed| self.framed(transformed));
-        let written = ready.try_buffered(TRANSFORMS).map_ok(|ready| {
+        let shared = Arc::clone(self.shared);
+        let ready = stitched.and_then(move |transformed| framed(Arc::clone(&shared), transformed));
+        let written = ready.map_ok(|ready| {
             length += ready.frame.len() as u64;
             self.write(ready, length)
         });
@@ -220,19 +221,6 @@ impl Attempt<'_> {
             return Err(Error::new(Kind::Cancelled, "the run was asked to stop"));
         }
         Ok(())
-    }
-
-    /// Makes the ledger frame of a batch that has none yet.
-    async fn framed(&self, transformed: Transformed) -> Result<Ready> {
-        let Transformed { encoded, frame } = transformed;
-        if let Some(frame) = frame {
-            return Ok(Ready { encoded, frame });
-        }
-        let framing = self.shared.cpu.submit(move || {
-            let frame = ledger::encode_frame(&encoded)?;
-            Ok(Ready { encoded, frame })
-        });
-        framing.await
     }
 
     /// Turns the source's channel into a stream and counts the time the lane waits for it.
@@ -291,6 +279,19 @@ impl Attempt<'_> {
         let Encoded { position, is_settled, .. } = encoded;
         Ok(Acknowledged { position, counts, is_settled, ledger_bytes })
     }
+}
+
+/// Makes the ledger frame of a batch that has none yet.
+async fn framed(shared: Arc<Shared>, transformed: Transformed) -> Result<Ready> {
+    let Transformed { encoded, frame } = transformed;
+    if let Some(frame) = frame {
+        return Ok(Ready { encoded, frame });
+    }
+    let framing = shared.cpu.submit(move || {
+        let frame = ledger::encode_frame(&encoded)?;
+        Ok(Ready { encoded, frame })
+    });
+    framing.await
 }
 
 /// Joins a batch that is open at its ends to the one before; every other one passes.

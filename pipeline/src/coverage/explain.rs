@@ -8,6 +8,7 @@ use schemas::plan::{OWN_KEYS, Unrouted};
 use schemas::{Plan, Route};
 use stages::load::redis::SENTINEL_KEY;
 use stages::load::redis::duplicate::BACKUP_SENTINEL_KEY;
+use stages::transform::many_rows::TEMPORARY_PREFIX;
 use stages::transform::redis_command::TRIAL_PREFIX;
 
 /// What a key is, as far as its name tells.
@@ -93,7 +94,8 @@ fn is_own(key: &[u8]) -> bool {
     key.starts_with(OWN_KEYS.as_bytes())
         && (key == SENTINEL_KEY.as_bytes()
             || key == BACKUP_SENTINEL_KEY.as_bytes()
-            || key.starts_with(TRIAL_PREFIX.as_bytes()))
+            || key.starts_with(TRIAL_PREFIX.as_bytes())
+            || key.starts_with(TEMPORARY_PREFIX.as_bytes()))
 }
 
 /// Whether a key is one that a duplicate has: a block, a manifest, a recorded table, or the record of its last run.

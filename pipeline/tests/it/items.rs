@@ -63,7 +63,7 @@ impl Reply {
         }
     }
 
-    fn list(self) -> Vec<Reply> {
+    pub(crate) fn list(self) -> Vec<Reply> {
         match self {
             Self::List(list) => list,
             other => panic!("{other:?} is no list"),

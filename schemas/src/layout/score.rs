@@ -94,7 +94,6 @@ pub(super) fn write_score(score: f64, out: &mut Vec<u8>) {
 
 /// A whole number that a double holds.
 fn whole(value: i64) -> Option<f64> {
-    #[expect(clippy::cast_precision_loss, reason = "checked by the comparison that follows")]
     let score = value as f64;
     #[expect(clippy::cast_possible_truncation, reason = "compared as wide integers")]
     let is_exact = score as i128 == i128::from(value);

@@ -1,6 +1,7 @@
 //! The plan file from the outside: what parses, what is shown of it, and that nothing secret is.
 
 mod json_schema;
+mod many;
 mod mistakes;
 mod unrouted;
 

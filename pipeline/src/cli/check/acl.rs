@@ -3,7 +3,9 @@
 //! Invariant: `ACL DRYRUN` answers for the server; nothing of what it is asked about is executed.
 
 use super::controls::Control;
+use schemas::plan::Layout;
 use stages::connect::redis::Stream;
+use stages::transform::many_rows::TEMPORARY_PREFIX;
 use stages::transform::redis_command::TRIAL_PREFIX;
 use std::fmt::Write as _;
 use std::io;
@@ -31,7 +33,18 @@ const COMMANDS: [&[&str]; 17] = [
     &["TIME"],
 ];
 /// What routes that compare versions need besides.
-pub(super) const NEWEST: &[&[&str]] = &[&["WATCH", KEY], &["UNWATCH"]];
+const NEWEST_COMMANDS: [&[&str]; 2] = [&["WATCH", KEY], &["UNWATCH"]];
+/// What keys of many rows need beside it.
+const MANY_COMMANDS: [&[&str]; 4] =
+    [&["UNLINK", KEY], &["PEXPIRE", KEY, "1"], &["PERSIST", KEY], &["RENAME", KEY, KEY]];
+/// What each layout of many rows is written and read back with.
+const SET_COMMANDS: [&[&str]; 4] =
+    [&["SADD", KEY, "x"], &["SCARD", KEY], &["SMEMBERS", KEY], &["SSCAN", KEY, "0"]];
+const ZSET_COMMANDS: [&[&str]; 3] =
+    [&["ZADD", KEY, "0", "x"], &["ZCARD", KEY], &["ZRANGE", KEY, "0", "1"]];
+const LIST_COMMANDS: [&[&str]; 3] =
+    [&["RPUSH", KEY, "x"], &["LLEN", KEY], &["LRANGE", KEY, "0", "1"]];
+const HASH_COMMANDS: [&[&str]; 2] = [&["HLEN", KEY], &["HSCAN", KEY, "0"]];
 const KEY: &str = "\0key";
 /// The mark a run leaves.
 const SENTINEL: &str = stages::load::redis::SENTINEL_KEY;
@@ -45,16 +58,49 @@ enum Reply {
     Refused(String),
 }
 
+/// What a plan asks of the server beyond what every rebuild does.
+#[derive(Debug, Default)]
+pub(super) struct Needs {
+    /// The layouts of its keys of many rows.
+    pub(super) many: Vec<Layout>,
+    /// Whether a route compares versions.
+    pub(super) is_newest: bool,
+}
+
+/// The commands that a plan needs.
+fn needed(needs: &Needs) -> Vec<&'static [&'static str]> {
+    let layouts = &needs.many;
+    let mut commands = COMMANDS.to_vec();
+    if needs.is_newest {
+        commands.extend(NEWEST_COMMANDS);
+    }
+    if !layouts.is_empty() {
+        commands.extend(MANY_COMMANDS);
+    }
+    let of_layouts: [(Layout, &[&[&str]]); 4] = [
+        (Layout::Set, &SET_COMMANDS),
+        (Layout::Zset, &ZSET_COMMANDS),
+        (Layout::List, &LIST_COMMANDS),
+        (Layout::Hash, &HASH_COMMANDS),
+    ];
+    for (layout, of_layout) in of_layouts {
+        if layouts.contains(&layout) {
+            commands.extend(of_layout);
+        }
+    }
+    commands
+}
+
 /// Asks for the role and the access rights to keys with these prefixes.
 pub(super) async fn controls(
     stream: &mut dyn Stream,
     prefixes: &[&str],
-    more: &[&[&str]],
+    needs: &Needs,
     timeout: Duration,
 ) -> (Control, Control) {
     let asked = tokio::time::timeout(timeout, async {
         let role = role(stream).await?;
-        Ok::<_, io::Error>((role, access(stream, prefixes, more).await?))
+        Ok::<_, io::Error>((role, access(stream, prefixes, needs).await?))
     });
     let lost = match asked.await {
         Ok(Ok(controls)) => return controls,
@@ -144,7 +190,7 @@ pub(super) async fn cut_over(stream: &mut dyn Stream, timeout: Duration) -> Cont
 async fn access(
     stream: &mut dyn Stream,
     prefixes: &[&str],
-    more: &[&[&str]],
+    needs: &Needs,
 ) -> io::Result<Control> {
     const NAME: &str = "redis access";
     let user = match ask(stream, &["ACL", "WHOAMI"]).await? {
@@ -158,10 +204,13 @@ async fn access(
     };
     let mut keys: Vec<String> = prefixes.iter().map(|prefix| format!("{prefix}0")).collect();
     keys.push(SENTINEL.to_owned());
+    if !needs.many.is_empty() {
+        keys.push(format!("{TEMPORARY_PREFIX}0"));
+    }
     keys.sort();
     keys.dedup();
     let mut denied = Vec::new();
-    for command in COMMANDS.iter().chain(more) {
+    for command in needed(needs) {
         let is_keyed = command.contains(&KEY);
         let subjects = if is_keyed { keys.as_slice() } else { &keys[..1] };
         for key in subjects {
@@ -245,7 +294,8 @@ mod tests {
     async fn asked(replies: &[&str]) -> (Control, Control) {
         let (mut near, mut far) = tokio::io::duplex(1 << 20);
         far.write_all(replies.concat().as_bytes()).await.unwrap();
-        controls(&mut near, &["build:"], NEWEST, Duration::from_millis(200)).await
+        let needs = Needs { is_newest: true, ..Needs::default() };
+        controls(&mut near, &["build:"], &needs, Duration::from_millis(200)).await
     }
 
     #[tokio::test]

@@ -2,7 +2,7 @@
 //!
 //! Invariant: every command is a read; access is asked about, not tried out.
 
-use super::acl;
+use super::acl::{self, Needs};
 use super::controls::Control;
 use crate::cli::figures::{bytes, count, things};
 use crate::wiring::{CONNECT_TIMEOUT, make_sink};
@@ -34,9 +34,16 @@ pub(super) async fn controls(plan: &Plan, unfinished: Option<&str>) -> Vec<Contr
         Err(error) => return vec![Control::of_error("redis", &error)],
     };
     let prefixes: Vec<&str> = plan.routes.iter().map(|route| route.key.leading_literal()).collect();
-    let is_newest = plan.routes.iter().any(|route| route.on_conflict == OnConflict::Newest);
-    let more = if is_newest { acl::NEWEST } else { &[] };
-    let (role, access) = acl::controls(&mut *stream, &prefixes, more, CONNECT_TIMEOUT).await;
+    let needs = Needs {
+        many: plan
+            .routes
+            .iter()
+            .filter(|route| route.many.is_some())
+            .map(|route| route.layout)
+            .collect(),
+        is_newest: plan.routes.iter().any(|route| route.on_conflict == OnConflict::Newest),
+    };
+    let (role, access) = acl::controls(&mut *stream, &prefixes, &needs, CONNECT_TIMEOUT).await;
     let mut controls = vec![server(sink.address(), &state), role, access];
     if plan.routes.iter().any(|route| route.layout == Layout::Hash && route.many.is_none()) {
         controls.push(acl::way(&mut *stream, CONNECT_TIMEOUT).await);

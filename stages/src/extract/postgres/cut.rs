@@ -17,7 +17,7 @@ const PARTITION_BYTES_MIN: i64 = 4 * 1024 * 1024;
 /// And no larger, so that a retry of it is bounded.
 const PARTITION_BYTES_MAX: i64 = 256 * 1024 * 1024;
 /// Rows looked at, about, to cut a table by the values of a column.
-const SAMPLE_ROWS: u64 = 200_000;
+const SAMPLE_ROWS: u64 = 50_000;
 /// Blocks read at each end of a range to guess its newest row.
 const SAMPLE_BLOCKS: u32 = 2;
 /// Assumed row size where a table was never analysed; orders and progress only.

@@ -18,6 +18,7 @@ pub use pass::PostgresPass;
 pub use shape::{Cut, Relation, Shape, SourceColumn, describe};
 pub use snapshot::PostgresServer;
 
+use crate::connect::postgres::from_sqlx;
 use crate::error::Result;
 use crate::extract::{Session, Snapshot, Source};
 use async_trait::async_trait;
@@ -67,6 +68,19 @@ impl Source for PostgresSource {
 
     async fn partitions(&self, wanted: usize, first: usize) -> Result<Vec<Partition>> {
         cut::partitions(&self.server, &self.bound, &self.shape, wanted, first).await
+    }
+
+    async fn contradictions(&self) -> Result<u64> {
+        let Some(sql) = order::contradictions(&self.bound) else { return Ok(0) };
+        let mut transaction = self.server.begin().await?;
+        let name = &self.bound.route.name;
+        let failed = |error| from_sqlx(error, &format!("cannot check the members of route {name}"));
+        let found: i64 = sqlx::query_scalar(sqlx::AssertSqlSafe(sql))
+            .fetch_one(&mut *transaction.connection)
+            .await
+            .map_err(failed)?;
+        transaction.commit().await.map_err(failed)?;
+        Ok(u64::try_from(found).unwrap_or(0))
     }
 
     fn catch_up(&self, since_xid: u64, first: usize) -> Vec<Partition> {

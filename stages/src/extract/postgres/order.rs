@@ -4,11 +4,11 @@
 //! nondeterministic collations, 1.0 and 1.00), so that the rows of one key follow each other in one partition.
 
 use super::shape::Shape;
-use super::sql::quote;
+use super::sql::{from_origin, quote};
 use crate::connect::postgres::from_sqlx;
 use crate::error::Result;
-use schemas::bind::OrderBy;
-use schemas::plan::{Layout, NullPolicy};
+use schemas::bind::{FieldValue, OrderBy};
+use schemas::plan::{Layout, NullPolicy, OnCollision};
 use schemas::{BoundRoute, Column, ColumnType};
 use sqlx::PgConnection;
 
@@ -45,24 +45,73 @@ pub(super) fn rows(bound: &BoundRoute) -> Option<String> {
     (!expressions.is_empty()).then(|| expressions.join(", "))
 }
 
+/// What selects each key once; `distinct` alone would take equal values for one key whatever their texts.
+pub(super) fn once(bound: &BoundRoute) -> String {
+    let columns: Vec<String> =
+        bound.key.indexes().map(|index| exact(&bound.schema.columns[index], false)).collect();
+    if columns.is_empty() {
+        return String::new();
+    }
+    format!("distinct on ({}) ", columns.join(", "))
+}
+
 /// The conditions under which a row is an element of its key, where the route leaves nulls out.
 pub(super) fn has_element(bound: &BoundRoute) -> Vec<String> {
     let Some(many) = &bound.many else { return Vec::new() };
     if bound.route.null != NullPolicy::Omit {
         return Vec::new();
     }
-    let value = bound.fields.iter().filter_map(|field| match field.value {
-        schemas::bind::FieldValue::Column(index) if bound.route.layout == Layout::Hash => {
-            Some(index)
-        }
-        _ => None,
-    });
     let mut columns: Vec<usize> = many.member.indexes().collect();
-    columns.extend(many.score.iter().map(|score| score.index).chain(value));
+    columns.extend(many.score.iter().map(|score| score.index).chain(values(bound)));
     columns
         .into_iter()
         .map(|index| format!("{} is not null", quote(&bound.schema.columns[index].name)))
         .collect()
+}
+
+/// The query that counts members with several scores, or fields with several values; `None` where there can be none,
+/// where the last one wins, and where an expiry decides which rows are elements at all.
+pub(super) fn contradictions(bound: &BoundRoute) -> Option<String> {
+    let many = bound.many.as_ref()?;
+    let route = &bound.route;
+    let is_told = matches!(route.layout, Layout::Zset | Layout::Hash)
+        && !many.members_are_distinct
+        && route.expiry.is_none()
+        && !matches!(route.on_collision, Some(OnCollision::Last { .. }));
+    if !is_told {
+        return None;
+    }
+    let is_empty = route.null == NullPolicy::Empty;
+    let group = |index: usize| exact(&bound.schema.columns[index], is_empty);
+    let groups: Vec<String> = bound.key.indexes().chain(many.member.indexes()).map(group).collect();
+    let name = |index: usize| quote(&bound.schema.columns[index].name);
+    let told = match (&many.score, values(bound).next()) {
+        (Some(score), _) => name(score.index),
+        (None, Some(value)) if is_empty => format!("coalesce({}::text, '')", name(value)),
+        (None, Some(value)) => format!("{}::text", name(value)),
+        (None, None) => return None,
+    };
+    let mut conditions = has_element(bound);
+    conditions.extend(route.filter.iter().map(|filter| format!("({filter}\n)")));
+    let filter = if conditions.is_empty() {
+        String::new()
+    } else {
+        format!(" where {}", conditions.join(" and "))
+    };
+    Some(format!(
+        "select count(*) from (select 1 from {}{filter} group by {} having count(distinct {told}) > 1) c",
+        from_origin(route),
+        groups.join(", ")
+    ))
+}
+
+/// The columns of the values of a hash.
+fn values(bound: &BoundRoute) -> impl Iterator<Item = usize> {
+    let is_hash = bound.route.layout == Layout::Hash;
+    bound.fields.iter().filter_map(move |field| match field.value {
+        FieldValue::Column(index) if is_hash => Some(index),
+        _ => None,
+    })
 }
 
 /// An expression whose equal values have equal texts. `is_null_empty`: a null is the empty text.

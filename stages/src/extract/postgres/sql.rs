@@ -26,6 +26,14 @@ pub(super) fn from_origin(route: &Route) -> String {
     }
 }
 
+/// What a partition makes of a statement.
+struct Cut {
+    source: String,
+    conditions: Vec<String>,
+    lead: Option<String>,
+    order: Option<String>,
+}
+
 /// Returns the COPY statement of a partition from a position on.
 pub(super) fn copy(
     bound: &BoundRoute,
@@ -33,13 +41,41 @@ pub(super) fn copy(
     from: &Position,
     columns: Columns,
 ) -> String {
+    let Cut { source, mut conditions, lead, mut order } = cut(bound, partition, from);
+    if let Some(filter) = &bound.route.filter {
+        conditions.insert(0, format!("({filter}\n)"));
+    }
+    let mut selected = selected(bound, columns);
+    if columns == Columns::All {
+        selected.splice(0..0, lead);
+    } else {
+        order = None;
+        conditions.extend(order::has_element(bound));
+    }
+    // The keys of many rows are wanted once.
+    let is_once = columns == Columns::Key && bound.is_many();
+    let distinct = if is_once { order::once(bound) } else { String::new() };
+    let mut sql = format!("copy (select {distinct}{} from {source}", selected.join(", "));
+    if !conditions.is_empty() {
+        sql.push_str(" where ");
+        sql.push_str(&conditions.join(" and "));
+    }
+    if let Some(order) = order {
+        sql.push_str(" order by ");
+        sql.push_str(&order);
+    }
+    // A key without columns is there as soon as one row is.
+    if is_once && selected.is_empty() {
+        sql.push_str(" limit 1");
+    }
+    sql.push_str(") to stdout (format binary)");
+    sql
+}
+
+fn cut(bound: &BoundRoute, partition: &Partition, from: &Position) -> Cut {
     let route = &bound.route;
     let mut conditions = Vec::new();
-    if let Some(filter) = &route.filter {
-        conditions.push(format!("({filter}\n)"));
-    }
-    let mut lead = None;
-    let mut order = None;
+    let (mut lead, mut order) = (None, None);
     let source = match &partition.bounds {
         Bounds::Ctid { relation, .. } => {
             lead = Some("ctid".to_owned());
@@ -91,26 +127,7 @@ pub(super) fn copy(
             from_origin(route)
         }
     };
-    let mut selected = selected(bound, columns);
-    if columns == Columns::All {
-        selected.splice(0..0, lead);
-    } else {
-        order = None;
-        conditions.extend(order::has_element(bound));
-    }
-    // The keys of many rows are wanted once.
-    let distinct = if columns == Columns::Key && bound.is_many() { "distinct " } else { "" };
-    let mut sql = format!("copy (select {distinct}{} from {source}", selected.join(", "));
-    if !conditions.is_empty() {
-        sql.push_str(" where ");
-        sql.push_str(&conditions.join(" and "));
-    }
-    if let Some(order) = order {
-        sql.push_str(" order by ");
-        sql.push_str(&order);
-    }
-    sql.push_str(") to stdout (format binary)");
-    sql
+    Cut { source, conditions, lead, order }
 }
 
 /// Rows whose inserting transaction is not surely older than the snapshot.
