@@ -25,7 +25,7 @@ pub(crate) const JSON: &str = "[[route]]\nname = \"items\"\ntable = \"alloydb:pu
 pub(crate) const PIPELINE: usize = 1_000;
 
 /// Field names and texts of one row, null left out.
-type Fields = BTreeMap<String, String>;
+pub(crate) type Fields = BTreeMap<String, String>;
 
 /// Creates and fills the table.
 pub(crate) fn fill(world: &World) {
