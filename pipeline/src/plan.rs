@@ -145,10 +145,15 @@ pub async fn plan_rebuild(plan: &Plan, options: &Options) -> Result<PlanReport, 
     let (retry_for, cancel) = (options.retry_for, &options.cancel);
     let connect = || wiring::connect_sources(plan, &chosen, options.lanes);
     let sources = patiently(retry_for, cancel, connect).await.map_err(one)?;
+    let mut notes = Vec::new();
+    if let Some(build) = options.cut_over {
+        let databases = wiring::make_cut_over(plan, build).map_err(one)?;
+        let built = patiently(retry_for, cancel, || databases.built()).await.map_err(one)?;
+        notes.extend(cut_over_notes(&databases, built.entries));
+    }
     let sink = wiring::make_sink_in(plan, options.way, options.cut_over).map_err(one)?;
     let state = patiently(retry_for, cancel, || sink.state()).await.map_err(one)?;
     let described = wiring::describe_routes(&sources, &chosen).await?;
-    let mut notes = Vec::new();
     if let Some(refusal) = &state.refusal {
         notes.push(format!("the target cannot be used as it is: {refusal}"));
     }
@@ -157,10 +162,6 @@ pub async fn plan_rebuild(plan: &Plan, options: &Options) -> Result<PlanReport, 
             "the target evicts when it is full ({}); a run stops with exit 5 as soon as it does",
             state.eviction
         ));
-    }
-    if let Some(build) = options.cut_over {
-        let databases = wiring::make_cut_over(plan, build).map_err(one)?;
-        notes.extend(cut_over_notes(&databases, state.entries));
     }
     let (mut routes, batch_bytes) =
         route_reports(&sources, &sink, described, options.lanes, &mut notes).await.map_err(one)?;

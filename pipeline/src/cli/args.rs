@@ -22,7 +22,7 @@ Exit codes:
     3  a system could not be reached in time; run the same command again later
     4  a difference was found between what was written and what is there
     5  capacity: the target would evict or run out of memory
-    6  the data is right, but the objective (RTO or RPO) was missed
+    6  the data is right, but the objective (RTO, RPO or catch_up) was missed
     7  finished with more rejected rows than the plan allows
     8  another run holds the state folder or the target
   130  interrupted (SIGINT), checkpointed, resumable
@@ -177,7 +177,7 @@ pub struct RebuildRedis {
     #[command(flatten)]
     pub run: RunFlags,
     /// Take the target over from this run, which must be dead
-    #[arg(long, value_name = "RUN_ID")]
+    #[arg(long, value_name = "RUN_ID", conflicts_with = "cut_over")]
     pub take_over: Option<String>,
 }
 
@@ -208,7 +208,7 @@ pub struct RunFlags {
     #[arg(long, value_name = "HOW", value_enum, default_value_t = Way::Auto, hide_possible_values = true)]
     pub way: Way,
     /// Build in the empty database DB of the same server, and swap it with the one of the plan when it is proven
-    #[arg(long, value_name = "DB", conflicts_with_all = ["no_verify", "take_over"])]
+    #[arg(long, value_name = "DB", conflicts_with = "no_verify")]
     pub cut_over: Option<u32>,
 }
 

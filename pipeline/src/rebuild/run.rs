@@ -42,6 +42,7 @@ impl Run {
         let chosen = selected_routes(plan, &options.routes)?;
         let journal =
             Journal::open(&options.state).await.map_err(|error| one(from_journal(error)))?;
+        let cut_over = CutOverRun::prepare(plan, options, &journal).await.map_err(one)?;
         let (retry_for, cancel) = (options.retry_for, &options.cancel);
         let connect = || wiring::connect_sources(plan, &chosen, options.lanes);
         let sources = patiently(retry_for, cancel, connect).await.map_err(one)?;
@@ -52,7 +53,6 @@ impl Run {
         if let Some(run_id) = &options.take_over {
             sink.release(run_id).await.map_err(one)?;
         }
-        let cut_over = CutOverRun::prepare(plan, options, &journal).await.map_err(one)?;
         let (run, is_resumed) = prepare::open_run(&journal, plan, options, &routes, &*sink).await?;
         if let Some(cut_over) = &cut_over {
             cut_over.begin(&journal, &run.id).await.map_err(one)?;

@@ -84,7 +84,7 @@ fn newer_keys_stay_and_every_other_gives_way() {
     // WHEN the unreadable ones are gone THEN the next attempt ends well, and leaves the newer ones again
     world.redis(&["DEL", &key("hash", 4), &key("json", 4)]);
     let summary = world.rebuild(&[]).expect(0).summary();
-    assert_eq!((&summary["verified"]["newer"], &summary["kept"]), (&4.into(), &4.into()));
+    assert_eq!(summary["verified"]["newer"], 4, "{summary}");
     assert_eq!(hash(&world, &key("hash", 4)), row(4));
     assert_eq!(hash(&world, &key("hash", 1))["a"], "newer");
 }
@@ -155,7 +155,7 @@ fn a_lag_that_cannot_be_reached_is_an_objective_missed() {
     assert_eq!(summary["status"], "done", "{summary}");
     let route = of_route(&summary, "items");
     let lag = route["lag_seconds"].as_f64().unwrap();
-    assert!(lag >= 1.2 && route["stale_seconds"].as_f64().unwrap() >= lag, "{summary}");
+    assert!(lag >= 1.2 && route["stale_seconds"].as_f64() >= Some(1.2), "{summary}");
     let warning = summary["warnings"].to_string();
     assert!(warning.contains("catch_up = \\\"1s\\\" was not reached in 5 passes"), "{warning}");
     assert_complete(&world);

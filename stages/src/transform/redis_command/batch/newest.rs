@@ -25,7 +25,7 @@ impl BatchEncoder<'_> {
         let is_hash = bound.route.layout == Layout::Hash;
         let values = if is_hash { 2 * self.fields.spans().len() } else { 1 };
         let out = &mut self.payload;
-        resp::write_array(7 + values, out);
+        resp::write_array(8 + values, out);
         out.extend_from_slice(b"$7\r\nEVALSHA\r\n");
         resp::write_bulk(NEWEST_SHA1.as_bytes(), out);
         out.extend_from_slice(b"$1\r\n1\r\n");
