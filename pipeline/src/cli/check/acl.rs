@@ -187,11 +187,7 @@ pub(super) async fn cut_over(stream: &mut dyn Stream, timeout: Duration) -> Cont
     }
 }
 
-async fn access(
-    stream: &mut dyn Stream,
-    prefixes: &[&str],
-    needs: &Needs,
-) -> io::Result<Control> {
+async fn access(stream: &mut dyn Stream, prefixes: &[&str], needs: &Needs) -> io::Result<Control> {
     const NAME: &str = "redis access";
     let user = match ask(stream, &["ACL", "WHOAMI"]).await? {
         Reply::Text(user) => user,

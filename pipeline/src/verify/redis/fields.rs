@@ -23,7 +23,7 @@ pub(super) async fn differing(
 ) -> Result<Vec<String>> {
     let rows = find(cpu, route, &[key.as_bytes()], true).await?;
     let Some(row) = rows.raw.get(key.as_bytes()) else { return Ok(Vec::new()) };
-    let raw = stages::RawBatch { bytes: row.raw.bytes.clone(), rows: 1, is_last: true };
+    let raw = stages::RawBatch::new(row.raw.bytes.clone(), 1, true);
     let transform = (route.transform)(&row.bounds, Style::Blank);
     let encoded = transform.apply(raw, 0)?;
     let mut commands = Commands::default();
