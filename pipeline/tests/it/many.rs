@@ -252,7 +252,7 @@ fn one_key_of_300_000_elements_beside_thousands_of_small_ones_takes_bounded_memo
         "create table builds (id bigint primary key, repo bigint not null, started timestamptz not null); \
          create index on builds (repo); \
          insert into builds select i, case when i % 60 <> 0 then 5 else 10 + i end, \
-         timestamptz '2024-01-01Z' + (i * 7919 % 305001) * interval '1 second' \
+         timestamptz '2024-01-01Z' + (i::bigint * 7919 % 305001) * interval '1 second' \
          from generate_series(1, 305084) i; vacuum analyze builds",
     );
     assert_eq!(world.sql("select count(*) from builds where repo = 5"), "300000");
