@@ -246,13 +246,13 @@ fn a_view_is_cut_by_split_by_with_nulls_and_ties_and_every_row_is_read_once() {
 }
 
 #[test]
-fn a_view_is_cut_by_a_text_and_by_a_time() {
+fn a_view_is_cut_by_a_text_a_time_and_its_own_key() {
     let world = World::new();
     world.sql(
         "create view texts as select i as id, chr(39) || chr(92) || md5(i::text) as s, \
          '2024-01-01Z'::timestamptz + i * interval '1.000001 s' as at, 'v' || i as v from generate_series(1, 1000) i",
     );
-    for column in ["s", "at"] {
+    for column in ["s", "at", "id"] {
         let more = format!("columns = [\"v\"]\non_collision = \"error\"\nsplit_by = \"{column}\"");
         world.plan(&route("texts", "string", &more));
         world.redis(&["FLUSHALL"]);

@@ -16,7 +16,7 @@ pub(crate) const BUILDS: &str = "create collation ci (provider = icu, locale = '
      create table builds (id bigint primary key, repo bigint not null, author text collate ci, \
      status text not null, minutes numeric, started timestamptz not null, until timestamptz); \
      create index on builds (repo); \
-     insert into builds select i, case when i % 2 = 0 then 1 else 2 + i % 3000 end, (array['w', 'W'])[1 + i % 2] || (i * 7919 % 1013), \
+     insert into builds select i, case when i % 2 = 0 then 1 else 2 + i / 2 % 3000 end, (array['w', 'W'])[1 + i % 2] || (i * 7919 % 1013), \
      (array['ok', 'failed', 'größe \"q\" 🚀'])[1 + i % 3], (i % 1000) / 4.0, \
      timestamptz '2024-02-28 22:59:58Z' + (i * 7919 % 90001) * interval '61.000001 seconds' \
      from generate_series(1, 60000) i; vacuum analyze builds";
@@ -252,7 +252,7 @@ fn one_key_of_300_000_elements_beside_thousands_of_small_ones_takes_bounded_memo
         "create table builds (id bigint primary key, repo bigint not null, started timestamptz not null); \
          create index on builds (repo); \
          insert into builds select i, case when i % 60 <> 0 then 5 else 10 + i end, \
-         timestamptz '2024-01-01Z' + (i * 7919 % 305001) * interval '1 second' \
+         timestamptz '2024-01-01Z' + (i::bigint * 7919 % 305001) * interval '1 second' \
          from generate_series(1, 305084) i; vacuum analyze builds",
     );
     assert_eq!(world.sql("select count(*) from builds where repo = 5"), "300000");

@@ -129,7 +129,7 @@ fn a_member_with_two_scores_ends_the_run_or_the_last_one_wins() {
     // GIVEN members that come again THEN the run ends before anything is written
     world.plan(&plan(""));
     let said = ["members of its keys have several scores", "on_collision = \"last\""];
-    world.rebuild(&[]).expect(7).says(&said);
+    world.rebuild(&[]).expect(2).says(&said);
     assert_eq!(world.redis(&["DBSIZE"]), "0");
     // AND with an order the last one stays
     world.plan(&plan("on_collision = \"last\"\norder_by = \"v\""));

@@ -104,7 +104,8 @@ fn cut(bound: &BoundRoute, partition: &Partition, from: &Position) -> Cut {
                 None => format!("{column} is not null"),
             });
             conditions.extend(to.iter().map(|value| format!("{exact} <= {}", literal(value))));
-            lead = Some(format!("{exact}::text"));
+            // Under a name of its own: the column may be selected too, and ORDER BY looks at names first.
+            lead = Some(format!("{exact}::text as \"rekindle:position\""));
             order = order::rows(bound).or(Some(exact));
             from_origin(route)
         }
