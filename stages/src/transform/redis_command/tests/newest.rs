@@ -11,7 +11,8 @@ fn encoded(layout: Layout) -> Encoded {
     let mut route = bound.route.clone();
     (route.on_conflict, route.version_by) = (OnConflict::Newest, Some("at".into()));
     bound = BoundRoute::bind(&route, bound.schema).unwrap();
-    let rows = [row(1, Some("a"), Some(NOW_MS + 1)), row(2, Some("b"), None), row(3, None, Some(1))];
+    let rows =
+        [row(1, Some("a"), Some(NOW_MS + 1)), row(2, Some("b"), None), row(3, None, Some(1))];
     let way = Way::Restore(ListpackLimits::default());
     let commands = RedisCommands::new(Arc::new(bound), Lead::None, Style::Newest, way);
     commands.apply(raw(&rows, true), NOW_MS).unwrap()
@@ -32,7 +33,9 @@ fn versions_go_as_digits_and_into_the_ledger() {
     assert_eq!((hashes.entries.len(), hashes.expired), (2, 1));
     let texts = encoded(Layout::Json);
     let expected = [
-        format!("EVALSHA {NEWEST_SHA1} 1 k:1 jz at {one} 1000001 {{\"name\":\"a\",\"at\":\"{at}\"}}"),
+        format!(
+            "EVALSHA {NEWEST_SHA1} 1 k:1 jz at {one} 1000001 {{\"name\":\"a\",\"at\":\"{at}\"}}"
+        ),
         format!("EVALSHA {NEWEST_SHA1} 1 k:2 jz at {none} 0 {{\"name\":\"b\"}}"),
     ];
     assert_eq!(payload(&texts), resp(&[&expected[0], &expected[1]]));
