@@ -55,9 +55,9 @@ impl CutOverRun {
             databases.release(&run_id).await?;
         }
         let is_resumed = recorded.is_some();
-        if !(is_resumed && marked != Marked::Nowhere)
-            && !recorded.as_ref().is_some_and(|r| r.is_swapped)
-        {
+        let is_swapped = recorded.as_ref().is_some_and(|record| record.is_swapped);
+        let is_ours = is_swapped || (is_resumed && marked != Marked::Nowhere);
+        if !is_ours {
             refuse_filled(&databases).await?;
         }
         let serving = databases.serving;

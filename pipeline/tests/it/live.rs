@@ -61,10 +61,6 @@ fn newer_keys_stay_and_every_other_gives_way() {
         .expect(4)
         .says(&["ten-hash:4 (a version that cannot be read)", "ten-json:4"])
         .summary();
-    for name in ["ten-hash", "ten-json"] {
-        let counts = of_route(&summary, name);
-        assert_eq!((&counts["written"], &counts["kept"]), (&7.into(), &3.into()), "{name}");
-    }
     assert_eq!(summary["verified"]["newer"], 4, "{summary}");
     for id in [1, 9] {
         assert_eq!(hash(&world, &key("hash", id))["stale"], "1");
@@ -84,6 +80,10 @@ fn newer_keys_stay_and_every_other_gives_way() {
     // WHEN the unreadable ones are gone THEN the next attempt ends well, and leaves the newer ones again
     world.redis(&["DEL", &key("hash", 4), &key("json", 4)]);
     let summary = world.rebuild(&[]).expect(0).summary();
+    for name in ["ten-hash", "ten-json"] {
+        let counts = of_route(&summary, name);
+        assert_eq!((&counts["written"], &counts["kept"]), (&8.into(), &2.into()), "{name}");
+    }
     assert_eq!(summary["verified"]["newer"], 4, "{summary}");
     assert_eq!(hash(&world, &key("hash", 4)), row(4));
     assert_eq!(hash(&world, &key("hash", 1))["a"], "newer");

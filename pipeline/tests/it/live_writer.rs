@@ -224,12 +224,16 @@ fn seeds() -> [u64; 2] {
 
 #[test]
 fn no_hash_is_older_than_its_row_after_a_rebuild_beside_a_writer() {
-    seeds().iter().for_each(|seed| rebuilt_beside_an_application("hash", *seed, false));
+    for seed in seeds() {
+        rebuilt_beside_an_application("hash", seed, false);
+    }
 }
 
 #[test]
 fn no_json_value_is_older_than_its_row_after_a_rebuild_beside_a_writer() {
-    seeds().iter().for_each(|seed| rebuilt_beside_an_application("json", *seed, false));
+    for seed in seeds() {
+        rebuilt_beside_an_application("json", seed, false);
+    }
 }
 
 #[test]

@@ -37,7 +37,9 @@ fn write_integer(number: i64, out: &mut Vec<u8>) {
     out.push(if number < 0 { b'0' } else { b'1' });
     print(out, format_args!("{:019}", number.unsigned_abs()));
     if number < 0 {
-        out[start..].iter_mut().for_each(|digit| *digit = b'9' - (*digit - b'0'));
+        for digit in &mut out[start..] {
+            *digit = b'9' - (*digit - b'0');
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Commands of every style byte for byte, and the accounting of rows around them.
 
 mod keys_alone;
+mod newest;
 
 use super::*;
 use crate::Kind;
