@@ -96,7 +96,7 @@ pub(crate) fn findings(summary: &Value, world: &World) -> BTreeMap<String, Strin
     found
 }
 
-/// Numbers from a seed, the same on every machine (SplitMix64).
+/// Numbers from a seed, the same on every machine (`SplitMix64`).
 pub(crate) struct Seeded(pub(crate) u64);
 
 impl Seeded {
@@ -106,6 +106,11 @@ impl Seeded {
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         (z ^ (z >> 31)) % bound
+    }
+
+    /// A place in a list of so many.
+    pub(crate) fn place(&mut self, length: usize) -> usize {
+        usize::try_from(self.below(length as u64)).unwrap()
     }
 }
 
@@ -120,7 +125,7 @@ pub(crate) fn damage(
     let mut keys: Vec<String> = redis::cmd("KEYS").arg("*").query(connection).unwrap();
     keys.sort();
     for planted in 0..number {
-        let key = keys.swap_remove(random.below(keys.len() as u64) as usize);
+        let key = keys.swap_remove(random.place(keys.len()));
         let new = format!("build:{}", 1_000_000 + planted);
         let mut expect = |key: &str, what: &str| expected.insert(key.to_owned(), what.to_owned());
         match random.below(8) {

@@ -31,9 +31,8 @@ fn trials(world: &World, damaged: u64, first_seed: u64) -> u64 {
     let mut connection = connection(world);
     let mut random = Seeded(damaged);
     let mut ids: Vec<u64> = (1..=ROWS).collect();
-    let keys: Vec<String> = (0..damaged)
-        .map(|_| format!("t:{}", ids.swap_remove(random.below(ids.len() as u64) as usize)))
-        .collect();
+    let keys: Vec<String> =
+        (0..damaged).map(|_| format!("t:{}", ids.swap_remove(random.place(ids.len())))).collect();
     for key in &keys {
         let _: () = connection.set(key, "damaged").unwrap();
     }

@@ -158,11 +158,7 @@ impl Repairer<'_> {
         }
         for (route, pile) in &mut piles {
             let mut reader = pile.read()?;
-            loop {
-                let candidates = reader.next(keys_at_once(route))?;
-                if candidates.is_empty() {
-                    break;
-                }
+            while let Some(candidates) = reader.some(keys_at_once(route))? {
                 let looks: Vec<(Vec<u8>, Look)> = candidates
                     .into_iter()
                     .map(|candidate| (candidate.key, candidate.look))
