@@ -22,13 +22,13 @@ const ABOUT_REDIS: &str = "Compares the rows of the routes with the keys that Re
 
 const AFTER_REDIS: &str = "\
 Tiers:
-  count   every row's key is there (EXISTS); no value is looked at
-  sample  count, and the values and expiries of N keys per route, spread evenly by the hash of the key:
-          N = 10,000 finds damage of 0.03 % of the values with 95 % probability
+  count   is every row's key there, with its expiry? No value is looked at
+  sample  count, and the values of N keys per route, spread evenly by the hash of the key;
+          10,000 find damage of 0.03 % of the values or more with 95 % probability
   full    every key, value and expiry, and a SCAN for keys that no row explains
-A key that differs is asked for again, at both ends, until neither moves: an application may write meanwhile.
-Nothing is written without --repair; --repair writes only what the --repair --dry-run before it has shown.
-Verdict: pass is exit code 0; fail and inconclusive are 4.
+A key that differs is asked for again, at both ends, until neither moves.
+Without --repair nothing is written; --repair writes what --repair --dry-run has shown.
+Exit code 0 is pass; 4 is fail, or inconclusive where keys never stopped moving.
 
 ";
 
@@ -147,6 +147,11 @@ impl TierFlags {
     }
 
     fn options(&self, shared: &Shared, signals: &Signals) -> Result<Options, String> {
+        if shared.deadline.is_some() || shared.lost_at.is_some() {
+            return Err(
+                "--deadline and --lost-at go with recoveries; verify has no objective".into()
+            );
+        }
         Ok(Options {
             state: shared.state.clone(),
             lanes: usize::from(shared.lanes),

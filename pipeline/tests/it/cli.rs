@@ -92,6 +92,11 @@ fn help_of_verify_bigquery() {
 }
 
 #[test]
+fn help_of_verify_redis() {
+    insta::assert_snapshot!(help(&["verify", "redis"]));
+}
+
+#[test]
 fn help_of_init() {
     insta::assert_snapshot!(help(&["init"]));
 }

@@ -35,5 +35,8 @@ mod verify;
 mod verify_bigquery;
 mod verify_bigquery_repair;
 mod verify_bigquery_rows;
+mod verify_live;
+mod verify_repair;
+mod verify_sample;
 mod ways;
 mod world;

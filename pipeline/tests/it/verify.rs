@@ -96,7 +96,7 @@ pub(crate) fn findings(summary: &Value, world: &World) -> BTreeMap<String, Strin
     found
 }
 
-/// Numbers from a seed, the same on every machine (SplitMix64).
+/// Numbers from a seed, the same on every machine (`SplitMix64`).
 pub(crate) struct Seeded(pub(crate) u64);
 
 impl Seeded {
@@ -106,6 +106,11 @@ impl Seeded {
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         (z ^ (z >> 31)) % bound
+    }
+
+    /// A place in a list of so many.
+    pub(crate) fn place(&mut self, length: usize) -> usize {
+        usize::try_from(self.below(length as u64)).unwrap()
     }
 }
 
@@ -120,7 +125,7 @@ pub(crate) fn damage(
     let mut keys: Vec<String> = redis::cmd("KEYS").arg("*").query(connection).unwrap();
     keys.sort();
     for planted in 0..number {
-        let key = keys.swap_remove(random.below(keys.len() as u64) as usize);
+        let key = keys.swap_remove(random.place(keys.len()));
         let new = format!("build:{}", 1_000_000 + planted);
         let mut expect = |key: &str, what: &str| expected.insert(key.to_owned(), what.to_owned());
         match random.below(8) {
@@ -244,4 +249,34 @@ fn full_names_every_planted_damage_and_writes_nothing() {
         assert_eq!(summary["status"], "fail");
         assert_eq!(dumped(&mut connection), before);
     }
+}
+
+#[test]
+fn the_text_names_keys_and_fields_and_never_a_value() {
+    let world = rebuilt();
+    let mut connection = connection(&world);
+    for id in 1..=7 {
+        let _: u64 = connection.del(format!("build:{id}")).unwrap();
+    }
+    let _: u64 = connection.hset("build:8", "status", "s3cret").unwrap();
+    let _: u64 = connection.hdel("build:8", "branch").unwrap();
+    let _: () = connection.set("build:x", "s3cret").unwrap();
+    let words = ["verify", "redis", "--tier", "full", "--settle", "20ms", "--progress", "none"];
+    let ran = world.run(&words).expect(4);
+    for line in [
+        "verify redis: fail, tier full, 127.0.0.1:",
+        "  builds    fail          3,000 rows, 3,000 keys asked for, 3,000 values compared, 7 missing, 1 another value, 1 unexplained\n",
+        "    missing: build:",
+        " and 2 more\n",
+        "    another value: build:8 (branch, status)\n",
+        "    unexplained: build:x\n",
+        "  users     pass          3,000 rows, 3,000 keys asked for, 3,000 values compared\n",
+        "  it would have found: any missing, different or unexplained key\n",
+        "  every key that differs is named in .rekindle/verify/findings.jsonl\n",
+    ] {
+        assert!(ran.stdout.contains(line), "{line:?} is not in {}", ran.stdout);
+    }
+    assert!(!ran.stdout.contains("s3cret") && !ran.stderr.contains("s3cret"));
+    let ran = world.run(&["verify", "redis", "--log-level", "debug", "--tier", "full"]);
+    assert!(!ran.expect(4).stderr.contains("s3cret"));
 }

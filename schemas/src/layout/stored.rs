@@ -96,7 +96,9 @@ mod tests {
             let pairs: Vec<(&[u8], &[u8])> =
                 pairs.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
             stored.begin();
-            pairs.iter().for_each(|(name, value)| stored.push(name, value));
+            for (name, value) in &pairs {
+                stored.push(name, value);
+            }
             assert_eq!(stored.value_hash(), hash_value_hash(&bound, pairs.iter().copied()));
             hashes.push(stored.value_hash());
         }

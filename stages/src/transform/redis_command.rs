@@ -5,7 +5,7 @@
 
 mod batch;
 mod dump;
-mod resp;
+pub(crate) mod resp;
 mod script;
 #[cfg(test)]
 mod tests;

@@ -47,6 +47,30 @@ pub(super) struct Settled {
     pub(super) tally: Tally,
 }
 
+impl Settled {
+    /// Counts what agrees, hands on what differs, and keeps what moves for another look, if there is one.
+    fn sort(
+        &mut self,
+        candidates: &[Candidate],
+        looked: Vec<(Second, Look)>,
+        mut moving: Option<&mut Pile>,
+        found: &mut (dyn FnMut(&[u8], Difference) -> Result<()> + Send),
+    ) -> Result<()> {
+        for (Candidate { key, .. }, (second, now)) in candidates.iter().zip(looked) {
+            match (second, &mut moving) {
+                (Second::Agrees(agreement), _) => {
+                    self.agreed += 1;
+                    self.tally.agree(agreement);
+                }
+                (Second::Differs(difference), _) => found(key, difference)?,
+                (Second::Moves, Some(moving)) => moving.push(key, now)?,
+                (Second::Moves, None) => found(key, Difference::Moving)?,
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Again<'_> {
     /// Looks at all keys of some piles; hands every key that differs for good to `found`. `new_pile` makes room for
     /// keys that have to be looked at once more.
@@ -68,26 +92,11 @@ impl Again<'_> {
             let mut moving = new_pile()?;
             for pile in &mut piles {
                 let mut reader = pile.read()?;
-                loop {
-                    let candidates = reader.next(keys_at_once(route))?;
-                    if candidates.is_empty() {
-                        break;
-                    }
+                while let Some(candidates) = reader.some(keys_at_once(route))? {
                     let look_now = || self.look(route, &candidates);
-                    let looked = patiently(self.retry_for, self.cancel, look_now);
-                    for (candidate, second) in candidates.iter().zip(looked.await?) {
-                        match second {
-                            (Second::Agrees(agreement), _) => {
-                                settled.agreed += 1;
-                                settled.tally.agree(agreement);
-                            }
-                            (Second::Differs(difference), _) => found(&candidate.key, difference)?,
-                            (Second::Moves, _) if look == LOOKS_MAX => {
-                                found(&candidate.key, Difference::Moving)?;
-                            }
-                            (Second::Moves, now) => moving.push(&candidate.key, now)?,
-                        }
-                    }
+                    let looked = patiently(self.retry_for, self.cancel, look_now).await?;
+                    let moving = (look < LOOKS_MAX).then_some(&mut moving);
+                    settled.sort(&candidates, looked, moving, found)?;
                 }
             }
             piles = vec![moving];

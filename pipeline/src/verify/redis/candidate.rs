@@ -95,8 +95,14 @@ pub(super) struct Reader<'a> {
 }
 
 impl Reader<'_> {
+    /// Returns up to so many of the next keys, or `None` at the end.
+    pub(super) fn some(&mut self, keys: usize) -> Result<Option<Vec<Candidate>>> {
+        let found = self.next(keys)?;
+        Ok((!found.is_empty()).then_some(found))
+    }
+
     /// Returns up to so many of the next keys; none at the end.
-    pub(super) fn next(&mut self, keys: usize) -> Result<Vec<Candidate>> {
+    fn next(&mut self, keys: usize) -> Result<Vec<Candidate>> {
         let mut found = Vec::new();
         let Some(file) = &mut self.file else { return Ok(found) };
         let mut head = [0; HEAD_BYTES];
@@ -175,13 +181,13 @@ mod tests {
             Look { expected: None, stored: Some(Stored::There { value: Some(0), expires_ms: 0 }) },
         ];
         let mut pile = Pile::new(folder.path(), "pile").unwrap();
-        assert!(pile.read().unwrap().next(9).unwrap().is_empty());
+        assert!(pile.read().unwrap().some(9).unwrap().is_none());
         for (number, look) in looks.iter().enumerate() {
             pile.push(&vec![b'k'; number * 3], *look).unwrap();
         }
         let mut reader = pile.read().unwrap();
         let found = [reader.next(3).unwrap(), reader.next(3).unwrap()].concat();
-        assert!(reader.next(3).unwrap().is_empty());
+        assert!(reader.some(3).unwrap().is_none());
         let candidate =
             |(number, look): (usize, &Look)| Candidate { key: vec![b'k'; number * 3], look: *look };
         assert_eq!(found, looks.iter().enumerate().map(candidate).collect::<Vec<_>>());

@@ -4,6 +4,7 @@
 
 use super::again::Again;
 use super::candidate::Pile;
+use super::fields::differing;
 use super::findings::{Finding, Writer};
 use super::judge::{Difference, Look};
 use super::pass::Seen;
@@ -16,6 +17,7 @@ use crate::ledger::io_error;
 use crate::progress::{Counters, Phase};
 use crate::route::RouteRun;
 use crate::verify::Tier;
+use schemas::plan::Layout;
 use stages::Result;
 use stages::extract::Snapshot;
 use stages::extract::redis_entries::Ask;
@@ -114,6 +116,7 @@ impl Run {
             report.counted.settled += settled.agreed;
             report.counted.take(&settled.tally);
             report.conclude();
+            self.name_fields(report, route).await?;
         }
         let (count, hash) = book.writer.finish()?;
         fs::rename(&unfinished, &path).map_err(|error| io_error("write", &path, error))?;
@@ -122,6 +125,21 @@ impl Run {
             known.repaired = Some(book.to_do);
         }
         known.findings = (count > 0).then_some(path);
+        Ok(())
+    }
+
+    /// Names the fields that differ, for the keys that the report names.
+    async fn name_fields(&self, report: &mut RouteReport, route: &RouteRun) -> Result<()> {
+        // A few names are not worth reading everything for.
+        let is_found_by_value = route.source.rows_of(&[]).is_some();
+        if route.bound.route.layout != Layout::Hash || !is_found_by_value {
+            return Ok(());
+        }
+        for example in &mut report.examples {
+            if example.difference == Difference::Value {
+                example.fields = differing(&self.ends, &self.cpu, route, &example.key).await?;
+            }
+        }
         Ok(())
     }
 

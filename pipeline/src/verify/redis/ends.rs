@@ -37,7 +37,10 @@ impl Ends {
         let endpoint = wiring::redis_endpoint(plan).map_err(one)?;
         // Repairs are few and one by one: what every server takes is good enough.
         let sink = wiring::make_sink(plan, WayChoice::Command).map_err(one)?;
-        sink.state().await.map_err(one)?;
+        if let Some(refusal) = sink.state().await.map_err(one)?.refusal {
+            let message = format!("redis at {} cannot be used: {refusal}", sink.address());
+            return Err(one(Error::new(Kind::Config, message).with_hint("rekindle check")));
+        }
         let sources = wiring::connect_sources(plan, routes, lanes).await.map_err(one)?;
         let described = wiring::describe_routes(&sources, routes).await?;
         let routes = wiring::run_routes(&sources, &sink, described).map_err(one)?;

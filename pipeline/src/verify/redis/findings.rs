@@ -140,6 +140,12 @@ impl Reader {
         Ok(found)
     }
 
+    /// Returns the route of the next finding.
+    pub(super) fn next_route(&mut self) -> Result<Option<String>> {
+        self.ahead = self.one()?;
+        Ok(self.ahead.as_ref().map(|finding| finding.route.clone()))
+    }
+
     fn one(&mut self) -> Result<Option<Finding>> {
         if let Some(finding) = self.ahead.take() {
             return Ok(Some(finding));
@@ -169,13 +175,16 @@ mod tests {
             .map(|key| Finding::new(if key[0] == b'b' { "b" } else { "c" }, Difference::Value, key))
             .collect();
         let mut writer = Writer::create(&path).unwrap();
-        findings.iter().for_each(|finding| writer.push(finding).unwrap());
+        for finding in &findings {
+            writer.push(finding).unwrap();
+        }
         assert_eq!(writer.finish().unwrap(), measure(&path).unwrap());
         let mut reader = Reader::open(&path).unwrap();
+        assert_eq!(reader.next_route().unwrap().as_deref(), Some("b"));
         assert_eq!(reader.next(9).unwrap(), findings[..2]);
         assert_eq!(reader.next(1).unwrap(), findings[2..3]);
         assert_eq!(reader.next(9).unwrap(), findings[3..]);
-        assert!(reader.next(9).unwrap().is_empty());
+        assert!(reader.next_route().unwrap().is_none() && reader.next(9).unwrap().is_empty());
         let bytes: Vec<Vec<u8>> = findings.iter().map(|f| f.key_bytes().unwrap()).collect();
         assert_eq!(bytes, keys.map(<[u8]>::to_vec));
     }

@@ -156,6 +156,7 @@ mod tests {
     const NOW: i64 = 1_000_000;
     const RULES: Rules = Rules { keeps: false, values: true };
 
+    #[expect(clippy::unnecessary_wraps, reason = "rows are compared as options")]
     fn row(hash: u64, expires_ms: i64) -> Option<Expected> {
         Some(Expected { hash, expires_ms })
     }

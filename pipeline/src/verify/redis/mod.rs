@@ -7,6 +7,7 @@ mod again;
 mod candidate;
 mod conclude;
 mod ends;
+mod fields;
 mod findings;
 mod judge;
 mod last;
@@ -71,7 +72,7 @@ pub async fn verify_redis(plan: &Plan, options: RedisOptions, watcher: Arc<dyn W
     let began = Instant::now();
     match prepared(plan, &options).await {
         Ok(run) => {
-            let ended = run.work(&*watcher, began).await;
+            let ended = Box::pin(run.work(&*watcher, began)).await;
             watcher.end();
             ended
         }

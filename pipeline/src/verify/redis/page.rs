@@ -121,12 +121,11 @@ impl Page {
         let mut entries = self.iter();
         answers(bound, ask, bytes, |_, stored, now_ms| {
             let (key, expected) = entries.next().ok_or_else(torn)?;
-            match rules.compare(Some(expected), stored, now_ms) {
-                Ok(agreement) => compared.tally.agree(agreement),
-                Err(_) => {
-                    let look = Look { expected: Some(expected), stored: Some(stored) };
-                    compared.differing.push((key.to_vec(), look));
-                }
+            if let Ok(agreement) = rules.compare(Some(expected), stored, now_ms) {
+                compared.tally.agree(agreement);
+            } else {
+                let look = Look { expected: Some(expected), stored: Some(stored) };
+                compared.differing.push((key.to_vec(), look));
             }
             Ok(())
         })?;

@@ -119,7 +119,8 @@ impl Pass {
                 Ok(Err(error)) if error.kind() == Kind::Cancelled && !failures.is_empty() => {}
                 Ok(Err(error)) => failures.push(error),
                 Err(error) => {
-                    failures.push(Error::new(Kind::Internal, "a lane panicked").with_source(error))
+                    let message = "a lane panicked";
+                    failures.push(Error::new(Kind::Internal, message).with_source(error));
                 }
             }
         }
@@ -228,11 +229,11 @@ impl Pass {
             let comparison = self.cpu.submit(move || page.compare(&bound, ask, &answers));
             // The page before was compared while Redis answered this one.
             if let Some(earlier) = comparing.replace(comparison) {
-                looked.take(earlier.await?)?;
+                looked.take(&earlier.await?)?;
             }
         }
         if let Some(last) = comparing {
-            looked.take(last.await?)?;
+            looked.take(&last.await?)?;
         }
         if self.stop.is_cancelled() {
             return Err(Error::new(Kind::Cancelled, "the command was asked to stop"));
@@ -333,7 +334,7 @@ impl Pass {
 }
 
 impl Looked {
-    fn take(&mut self, compared: Compared) -> Result<()> {
+    fn take(&mut self, compared: &Compared) -> Result<()> {
         self.tally.add(&compared.tally);
         compared.differing.iter().try_for_each(|(key, look)| self.pile.push(key, *look))
     }

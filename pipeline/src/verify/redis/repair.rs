@@ -136,10 +136,9 @@ impl Repairer<'_> {
         let mut repaired = Repaired::default();
         let mut reader = Reader::open(findings)?;
         let mut piles = Vec::new();
-        loop {
-            let findings = reader.next(super::rows::KEYS_BY_VALUE)?;
-            let Some(first) = findings.first() else { break };
-            let route = self.route(&first.route)?;
+        while let Some(name) = reader.next_route()? {
+            let route = self.route(&name)?;
+            let findings = reader.next(keys_at_once(route))?;
             let keys: Vec<Vec<u8>> = findings
                 .iter()
                 .filter(|finding| repaired.ask(finding, self.named))
@@ -159,11 +158,7 @@ impl Repairer<'_> {
         }
         for (route, pile) in &mut piles {
             let mut reader = pile.read()?;
-            loop {
-                let candidates = reader.next(keys_at_once(route))?;
-                if candidates.is_empty() {
-                    break;
-                }
+            while let Some(candidates) = reader.some(keys_at_once(route))? {
                 let looks: Vec<(Vec<u8>, Look)> = candidates
                     .into_iter()
                     .map(|candidate| (candidate.key, candidate.look))

@@ -266,12 +266,11 @@ impl Report {
                     .filter(|example| example.difference == difference)
                     .map(Example::told)
                     .collect();
+                let more = route.counted.of(difference) - examples.len() as u64;
+                let more = (more > 0).then(|| format!(" and {} more", count(more)));
                 if !examples.is_empty() {
-                    let more = route.counted.of(difference) - examples.len() as u64;
-                    let more =
-                        if more > 0 { format!(" and {} more", count(more)) } else { String::new() };
-                    let told = difference.told();
-                    line(&mut text, &format!("    {told}: {}{more}", examples.join(", ")));
+                    let (told, examples) = (difference.told(), examples.join(", "));
+                    line(&mut text, &format!("    {told}: {examples}{}", more.unwrap_or_default()));
                 }
             }
         }

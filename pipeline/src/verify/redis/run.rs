@@ -22,7 +22,7 @@ use crate::rebuild::{Watcher, patiently};
 use crate::verify::{Ended, Tier};
 use crate::wiring::needs_collision_check;
 use schemas::{Partition, Plan, Route};
-use stages::extract::redis_entries::Ask;
+use stages::extract::redis_entries::{Ask, Stored};
 use stages::{Error, Kind};
 use std::fs;
 use std::path::PathBuf;
@@ -129,7 +129,7 @@ impl Run {
         watcher.begin(Arc::clone(&counters), None);
         if let Err(error) = self.repair(&mut known, &counters).await {
             known.errors.push(error);
-        } else if let Err(errors) = self.verify(&mut known, &counters).await {
+        } else if let Err(errors) = Box::pin(self.verify(&mut known, &counters)).await {
             known.errors.extend(errors);
         }
         for route in &self.ends.routes {
@@ -192,16 +192,22 @@ impl Run {
             known.data_as_of_us = known.data_as_of_us.into_iter().chain(oldest).min();
         }
         self.note_unproven(known, &seen);
+        let present = match present {
+            // Its failure stopped the lanes, which only say that they were stopped.
+            Err(error) if error.kind() != Kind::Cancelled => return Err(one(error)),
+            Err(_) if !failures.is_empty() => return Err(failures),
+            other => other.map_err(one)?,
+        };
         if !failures.is_empty() {
             return Err(failures);
         }
         sampled.map_err(one)?;
         if let Some(explained) = explained {
             let explained = unlocked(explained).finish().map_err(one)?;
-            let present = present.map_err(one)?.map(Buckets::finish).transpose().map_err(one)?;
+            let present = present.map(Buckets::finish).transpose().map_err(one)?;
             self.add_unexplained(&mut seen, explained, present.unwrap_or_default()).map_err(one)?;
         }
-        self.look_again(known, counters, seen).await.map_err(one)
+        Box::pin(self.look_again(known, counters, seen)).await.map_err(one)
     }
 
     async fn cut(&self, counters: &Counters) -> stages::Result<Vec<(usize, Partition)>> {
@@ -280,12 +286,10 @@ impl Run {
                 let answers = patiently(retry_for, cancel, ask).await?;
                 let compared = page.compare(&route.bound, Ask::Value, &answers)?;
                 let mut pile = pass.new_pile(route)?;
-                for (key, look) in &compared.differing {
-                    // What is missing was met before.
-                    if look.stored != Some(stages::extract::redis_entries::Stored::Missing) {
-                        pile.push(key, *look)?;
-                    }
-                }
+                // What is missing was met before.
+                let is_there = |look: &Look| look.stored != Some(Stored::Missing);
+                let mut there = compared.differing.iter().filter(|(_, look)| is_there(look));
+                there.try_for_each(|(key, look)| pile.push(key, *look))?;
                 let mut seen = lock(&pass.seen[route.index]);
                 seen.tally.compared += compared.tally.compared;
                 seen.tally.kept += compared.tally.kept;

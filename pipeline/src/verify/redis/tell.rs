@@ -65,8 +65,7 @@ impl Run {
         let values = self.tier().detects(fewest);
         match self.tier() {
             Tier::Full => "any missing, different or unexplained key".to_owned(),
-            Tier::Sample(_) => format!("any missing key, any other expiry; {values}"),
-            Tier::Count => format!("any missing key, any other expiry; {values}"),
+            Tier::Sample(_) | Tier::Count => format!("any missing key, any other expiry; {values}"),
         }
     }
 
