@@ -87,6 +87,11 @@ fn help_of_restore_bigquery() {
 }
 
 #[test]
+fn help_of_verify_bigquery() {
+    insta::assert_snapshot!(help(&["verify", "bigquery"]));
+}
+
+#[test]
 fn help_of_verify_redis() {
     insta::assert_snapshot!(help(&["verify", "redis"]));
 }

@@ -29,10 +29,8 @@ impl Cloud {
         let summary = self.verify(&["--tier", "full"]).expect(code).summary();
         assert!(self.image() == image, "a verification wrote to redis");
         assert_eq!(self.sql("SELECT COUNT(*) FROM d.t"), rows);
-        let state = std::fs::read_dir(self.folder.path().join(".rekindle")).unwrap();
-        let folders = state.map(Result::unwrap).filter(|entry| entry.path().is_dir());
-        let scratch =
-            folders.filter(|entry| entry.file_name().to_string_lossy().starts_with("verify"));
+        let state = std::fs::read_dir(self.folder.path().join(".rekindle/verify")).unwrap();
+        let scratch = state.map(Result::unwrap).filter(|entry| entry.path().is_dir());
         assert_eq!(scratch.count(), 0, "bucket files stay behind");
         summary
     }
@@ -52,7 +50,7 @@ impl Cloud {
 
     /// The findings of the last verification that speak of something, in one field.
     pub(crate) fn found(&self, what: &str, field: &str) -> BTreeSet<String> {
-        let path = self.folder.path().join(".rekindle/verify-bigquery.jsonl");
+        let path = self.folder.path().join(".rekindle/verify/bigquery.jsonl");
         let text = std::fs::read_to_string(path).unwrap();
         let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
         let of = lines.filter(|line| line["what"] == what);

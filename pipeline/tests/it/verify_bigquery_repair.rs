@@ -81,7 +81,6 @@ fn a_repair_never_overwrites_a_copy_with_less_and_leaves_what_a_person_decides()
     let _: () = connection.del("log:b:20251101:1:0").unwrap();
     cloud.sql("DELETE FROM d.t WHERE id < 5 AND ts < TIMESTAMP '2025-11-03 00:00:00+00:00'");
     let before = cloud.image();
-    let before = cloud.image();
     let summary = cloud.verify(&SHOWN).expect(4).summary();
     assert_eq!(summary["repair"]["copied_again"], json!([]), "{summary}");
     let left = summary["repair"]["left"].to_string();

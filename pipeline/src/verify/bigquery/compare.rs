@@ -142,7 +142,8 @@ impl Unit<'_> {
             part.hint = Some(self.hint_lost());
         }
         if self.depth == Depth::Full && part.damage_count == 0 {
-            part.since = Some(self.apart(newest, now_us, columns, "since").await?);
+            part.since = self.apart(newest, now_us, columns, "since").await?;
+            part.is_stale = part.since.is_none();
         }
         Ok(())
     }
@@ -176,7 +177,8 @@ impl Unit<'_> {
             part.reason =
                 Some("which rows differ can be told when its blocks are whole".to_owned());
         } else if self.depth == Depth::Full {
-            part.rows = Some(self.apart(newest, at_us, columns, "then").await?);
+            part.rows = self.apart(newest, at_us, columns, "then").await?;
+            part.is_stale = part.rows.is_none();
         } else {
             let rows = part.rows_in_bigquery.unwrap_or(0);
             let what = if rows > copy.rows { "missing in redis" } else { "missing in bigquery" };
@@ -238,14 +240,15 @@ impl Unit<'_> {
         })
     }
 
-    /// Finds the rows that differ. One at a time, whatever the lanes: each takes bucket files and memory.
+    /// Finds the rows that differ; `None` where blocks that were whole are not any more. One at a time, whatever the
+    /// lanes: each takes bucket files and memory.
     async fn apart(
         &self,
         newest: &Version,
         at_us: i64,
         columns: &Columns,
         when: &'static str,
-    ) -> Result<Apart> {
+    ) -> Result<Option<Apart>> {
         let _turn = self.shared.one_at_a_time.lock().await;
         let look = marks::by_column(self.table.route.backup.row_key.clone());
         let blocks = self.blocks_of(newest);
@@ -255,23 +258,23 @@ impl Unit<'_> {
             let ordinals = 0..u32::try_from(newest.blocks.len()).unwrap_or(u32::MAX);
             let mut of_redis = |rows: Vec<Marked>| spread.push(Side::Redis, &rows);
             let bad = blocks.read(self.shared, ordinals, &look, &mut of_redis).await?;
-            if let Some(bad) = bad.first() {
-                let message = format!("block {} {} meanwhile", bad.key, bad.what);
-                return Err(Error::new(Kind::Unavailable, message));
+            if !bad.is_empty() {
+                return Ok(None);
             }
             let mut of_bigquery = |rows: Vec<Marked>| spread.push(Side::BigQuery, &rows);
             read::rows(self.shared, &reading, columns, &look, &mut of_bigquery).await?;
-            Ok(spread)
+            Ok(Some(spread))
         };
-        let spread = self.shared.patiently(find).await?;
+        let Some(spread) = self.shared.patiently(find).await? else { return Ok(None) };
         let (table, id) = (self.table.full_name(), self.id);
-        spread.compare(&mut |_, _| true, &mut |sort, name| {
+        let apart = spread.compare(&mut |_, _| true, &mut |sort, name| {
             let key = String::from_utf8_lossy(name);
             let key = (!key.is_empty()).then_some(key);
             self.shared.findings.note(&json!({
                 "table": table, "table_partition": id, "what": sort.word(), "when": when,
                 "row_key": key,
             }))
-        })
+        })?;
+        Ok(Some(apart))
     }
 }

@@ -11,7 +11,12 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-const NAME: &str = "verify-bigquery.jsonl";
+const NAME: &str = "bigquery.jsonl";
+
+/// Where verifications keep what they find.
+pub(super) fn folder(state: &Path) -> PathBuf {
+    state.join("verify")
+}
 
 /// The file while it is written; lines of several lanes do not mix.
 pub(super) struct Findings {
@@ -22,8 +27,9 @@ pub(super) struct Findings {
 impl Findings {
     /// Replaces the file of the last verification.
     pub(super) fn create(state: &Path) -> Result<Self> {
-        make_folder(state)?;
-        let path = state.join(NAME);
+        let folder = folder(state);
+        make_folder(&folder)?;
+        let path = folder.join(NAME);
         let file =
             OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path);
         let file = file.map_err(|error| io_error("create", &path, error))?;
@@ -54,7 +60,7 @@ pub(super) struct Scratch(PathBuf);
 impl Scratch {
     /// Makes a folder of this process under the state folder.
     pub(super) fn create(state: &Path) -> Result<Self> {
-        let path = state.join(format!("verify-bigquery.{}", std::process::id()));
+        let path = folder(state).join(format!("bigquery.{}", std::process::id()));
         if path.exists() {
             // A process of the same number was killed.
             std::fs::remove_dir_all(&path).map_err(|error| io_error("remove", &path, error))?;

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-const NAME: &str = "verify-bigquery.repair.json";
+const NAME: &str = "bigquery.repair.json";
 
 /// Damaged versions by route and table partition.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,7 +86,7 @@ impl Shown {
 }
 
 fn path(state: &Path) -> PathBuf {
-    state.join(NAME)
+    findings::folder(state).join(NAME)
 }
 
 /// Tells what is copied again, and what is left and why.

@@ -76,6 +76,9 @@ pub(super) struct Part {
     /// Versions that cannot be restored; a repair removes them when it has copied the table partition again.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) damaged_generations: Vec<u64>,
+    /// Whether its blocks were replaced while its rows were compared.
+    #[serde(skip)]
+    pub(super) is_stale: bool,
     /// Lines for the file of findings.
     #[serde(skip)]
     pub(super) findings: Vec<serde_json::Value>,
@@ -105,6 +108,7 @@ impl Part {
             reason: None,
             hint: None,
             damaged_generations: Vec::new(),
+            is_stale: false,
             findings: Vec::new(),
             is_repairable: false,
         }

@@ -11,6 +11,7 @@ use arrow::datatypes::SchemaRef;
 use futures::stream::{self, StreamExt};
 use schemas::key::key_hash;
 use stages::extract::redis_rows::{Commands, EntryId, RowReader};
+use stages::transform::arrow_rows::read_schema;
 use stages::transform::redis_rows::{Page, decode};
 use stages::{Error, Kind, Result};
 use std::path::Path;
@@ -97,7 +98,7 @@ async fn arrow_schema(comparison: &Comparison<'_>, way: &Way) -> Result<SchemaRe
     let shared = comparison.shared;
     let reading = comparison.reading(shared.snapshot_us);
     let session = stages::extract::table_rows::open(&shared.bigquery, &reading).await?;
-    let schema = stages::transform::arrow_message::schema(&session.schema)?;
+    let schema = read_schema(&session.schema)?;
     let places = way.reverse.schema().columns.iter().map(|column| {
         let same =
             |field: &arrow::datatypes::FieldRef| field.name().eq_ignore_ascii_case(&column.name);
