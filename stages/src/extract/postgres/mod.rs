@@ -3,6 +3,7 @@
 //! Invariant: every read of a run happens in a repeatable-read, read-only transaction whose snapshot is
 //! known; no snapshot is held longer than `snapshot_max`.
 
+mod columns;
 mod cut;
 mod list;
 mod pass;
