@@ -26,6 +26,7 @@ use crate::rebuild::Watcher;
 use report::BackupSummary;
 use schemas::Plan;
 use stages::Error;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -33,6 +34,9 @@ use tokio_util::sync::CancellationToken;
 
 /// The command's name in the journal and in summaries.
 pub const COMMAND: &str = "backup bigquery";
+
+/// Generations of table partitions that are damaged, by route and name of the table partition.
+pub type Damaged = BTreeMap<String, BTreeMap<String, Vec<u64>>>;
 
 /// How a backup was asked for.
 #[derive(Debug, Clone)]
@@ -55,6 +59,9 @@ pub struct Options {
     pub fresh: bool,
     /// Remove the mark of this dead run first.
     pub take_over: Option<String>,
+    /// Versions of table partitions that a verification found damaged, by route and name: they are copied again whatever
+    /// their length says, and these generations are not kept.
+    pub damaged: Damaged,
     /// Cancelled by a signal.
     pub cancel: CancellationToken,
 }

@@ -3,7 +3,7 @@
 //! Invariant: nothing is written to Redis and no value is read; a key counts as a route's only when its name fits the
 //! route's key template and its type is the one that the route writes.
 
-mod explain;
+pub(crate) mod explain;
 pub mod left_out;
 mod pattern;
 mod tally;
@@ -143,7 +143,7 @@ pub async fn cover(plan: &Plan, told: &(dyn Fn(u64, u64) + Sync)) -> Result<Cove
 }
 
 /// Whether the duplicate of BigQuery lives in the database that is looked at.
-fn has_duplicate(plan: &Plan, endpoint: &Endpoint) -> Result<bool> {
+pub(crate) fn has_duplicate(plan: &Plan, endpoint: &Endpoint) -> Result<bool> {
     match &plan.duplicate {
         None => Ok(true),
         Some(section) => {

@@ -13,10 +13,11 @@ use crate::rejects::RejectWriter;
 use crate::route::RouteRun;
 use crate::snapshots::Snapshots;
 use crate::stop::StopSwitch;
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 use schemas::{Partition, PartitionId, Position};
 use stages::extract::{BatchStream, Columns, READAHEAD};
 use stages::load::{Sink, Written};
+use stages::transform::many_rows::Stitcher;
 use stages::{Encoded, Error, Kind, Result};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -53,7 +54,13 @@ pub struct Shared {
     pub stop: StopSwitch,
 }
 
-/// A batch that was transformed, with its ledger frame.
+/// A batch that was transformed, with its ledger frame where it stands for itself.
+struct Transformed {
+    encoded: Encoded,
+    frame: Option<Vec<u8>>,
+}
+
+/// A batch ready to be written, with its ledger frame.
 struct Ready {
     encoded: Encoded,
     frame: Vec<u8>,
@@ -63,6 +70,7 @@ struct Ready {
 struct Acknowledged {
     position: Position,
     counts: Counts,
+    is_settled: bool,
     ledger_bytes: u64,
 }
 
@@ -162,24 +170,43 @@ impl Attempt<'_> {
     ) -> Result<()> {
         let mut from = position;
         let mut length = ledger_bytes;
+        let mut unsettled = Counts::default();
+        let name = format!("{}:{}:{}", self.shared.run_id, self.partition.id, self.epoch);
+        let mut stitcher = transform.stitcher(&name);
         let transformed = self.batches(stream).map_ok(|raw| {
             let transform = Arc::clone(&transform);
             self.shared.cpu.submit(move || {
                 let encoded = transform.apply(raw, now_ms())?;
-                let frame = ledger::encode_frame(&encoded)?;
-                Ok(Ready { encoded, frame })
+                let is_whole = encoded.open.is_none();
+                let frame = is_whole.then(|| ledger::encode_frame(&encoded)).transpose()?;
+                Ok(Transformed { encoded, frame })
             })
         });
-        let written = transformed.try_buffered(TRANSFORMS).map_ok(|ready| {
+        let stitched = transformed
+            .try_buffered(TRANSFORMS)
+            .map(|transformed| futures::stream::iter(stitched(&mut stitcher, transformed)))
+            .flatten();
+        let shared = Arc::clone(self.shared);
+        let ready = stitched.and_then(move |transformed| framed(Arc::clone(&shared), transformed));
+        let written = ready.map_ok(|ready| {
             length += ready.frame.len() as u64;
             self.write(ready, length)
         });
         let mut written = std::pin::pin!(written.try_buffered(WRITES));
         while let Some(acknowledged) = written.try_next().await? {
-            let Acknowledged { position, counts, ledger_bytes } = acknowledged;
+            let Acknowledged { position, counts, is_settled, ledger_bytes } = acknowledged;
             // A batch inside one group of equal `split_by` values completes none: the position stays.
             let position = if position == Position::Start { from.clone() } else { position };
             self.shared.counters.add(self.route.index, &counts);
+            let counts = unsettled.checked_add(counts).ok_or_else(|| {
+                Error::new(Kind::Internal, "a counter of a partition would overflow")
+            })?;
+            // Rows after the position are read again by another attempt, and counted then.
+            if !is_settled {
+                unsettled = counts;
+                continue;
+            }
+            unsettled = Counts::default();
             let delta = Delta {
                 partition: self.partition.id.clone(),
                 epoch: self.epoch,
@@ -217,6 +244,9 @@ impl Attempt<'_> {
 
     async fn write(&self, ready: Ready, ledger_bytes: u64) -> Result<Acknowledged> {
         let Ready { encoded, frame } = ready;
+        if !encoded.temporary.is_empty() {
+            self.shared.ledger.note_temporary(&encoded.temporary)?;
+        }
         let id: &PartitionId = &self.partition.id;
         // Before the first byte leaves: a key that may be in the target is in the ledger.
         if !frame.is_empty() {
@@ -233,19 +263,53 @@ impl Attempt<'_> {
         let counts = Counts {
             rows: encoded.rows_read,
             bytes: encoded.bytes_read,
-            written,
+            // Of a row that is left out nothing is written, as of a field that is.
+            written: written + encoded.left_out,
             kept,
             expired: encoded.expired,
             rejects,
             digest: encoded.digest,
         };
-        if counts.rows != written + kept + counts.expired + rejects {
+        if counts.rows != counts.written + kept + counts.expired + rejects {
             return Err(Error::new(
                 Kind::Internal,
                 format!("a batch of partition {id} does not add up: {} rows read", counts.rows),
             ));
         }
-        Ok(Acknowledged { position: encoded.position, counts, ledger_bytes })
+        let Encoded { position, is_settled, .. } = encoded;
+        Ok(Acknowledged { position, counts, is_settled, ledger_bytes })
+    }
+}
+
+/// Makes the ledger frame of a batch that has none yet.
+async fn framed(shared: Arc<Shared>, transformed: Transformed) -> Result<Ready> {
+    let Transformed { encoded, frame } = transformed;
+    if let Some(frame) = frame {
+        return Ok(Ready { encoded, frame });
+    }
+    let framing = shared.cpu.submit(move || {
+        let frame = ledger::encode_frame(&encoded)?;
+        Ok(Ready { encoded, frame })
+    });
+    framing.await
+}
+
+/// Joins a batch that is open at its ends to the one before; every other one passes.
+fn stitched(
+    stitcher: &mut Option<Stitcher>,
+    transformed: Result<Transformed>,
+) -> Vec<Result<Transformed>> {
+    let (open, stitcher) = match (transformed, stitcher) {
+        (Ok(Transformed { encoded: Encoded { open: Some(open), .. }, .. }), Some(stitcher)) => {
+            (open, stitcher)
+        }
+        (transformed, _) => return vec![transformed],
+    };
+    match stitcher.take(*open) {
+        Ok(parts) => {
+            parts.into_iter().map(|encoded| Ok(Transformed { encoded, frame: None })).collect()
+        }
+        Err(error) => vec![Err(error)],
     }
 }
 

@@ -17,12 +17,14 @@ use crate::rebuild::{COMMIT_COST_GUESS, CRASH_EVERY, Options, patiently, selecte
 use crate::route::RouteRun;
 use crate::summarize::rss_bytes;
 use crate::wiring::{self, Described, Facts, Sources};
-use schemas::{Bounds, Plan};
+use schemas::plan::{Layout, OnCollision};
+use schemas::{Bounds, Plan, Route, duration};
 use serde::Serialize;
 use stages::Error;
 use stages::extract::{BATCH_BYTES, Estimate};
 use stages::load::Sink;
 use stages::load::redis::RedisSink;
+use stages::load::redis::cut_over::CutOver;
 use std::sync::Arc;
 
 /// Resident memory that a run adds to what `plan` itself uses: journal, TLS, allocator slack. Measured on
@@ -143,10 +145,15 @@ pub async fn plan_rebuild(plan: &Plan, options: &Options) -> Result<PlanReport, 
     let (retry_for, cancel) = (options.retry_for, &options.cancel);
     let connect = || wiring::connect_sources(plan, &chosen, options.lanes);
     let sources = patiently(retry_for, cancel, connect).await.map_err(one)?;
-    let sink = wiring::make_sink(plan, options.way).map_err(one)?;
+    let mut notes = Vec::new();
+    if let Some(build) = options.cut_over {
+        let databases = wiring::make_cut_over(plan, build).map_err(one)?;
+        let built = patiently(retry_for, cancel, || databases.built()).await.map_err(one)?;
+        notes.extend(cut_over_notes(&databases, built.entries));
+    }
+    let sink = wiring::make_sink_in(plan, options.way, options.cut_over).map_err(one)?;
     let state = patiently(retry_for, cancel, || sink.state()).await.map_err(one)?;
     let described = wiring::describe_routes(&sources, &chosen).await?;
-    let mut notes = Vec::new();
     if let Some(refusal) = &state.refusal {
         notes.push(format!("the target cannot be used as it is: {refusal}"));
     }
@@ -203,6 +210,22 @@ pub async fn plan_rebuild(plan: &Plan, options: &Options) -> Result<PlanReport, 
         rows_estimate,
         notes,
     })
+}
+
+/// What a cut-over does, and what it does not bring.
+fn cut_over_notes(databases: &CutOver, entries: u64) -> Vec<String> {
+    let (serving, build) = (databases.serving, databases.build);
+    let mut notes = vec![format!(
+        "it is built in database {build}, read back there, and then swapped with {serving} by SWAPDB; both are in memory until \
+         one is emptied. Keys written to {serving} meanwhile, and those of no route, are then in {build} only. The way back: {}",
+        databases.way_back()
+    )];
+    if entries > 0 {
+        notes.push(format!(
+            "database {build} holds {entries} keys: a run refuses it unless they are its own"
+        ));
+    }
+    notes
 }
 
 async fn route_reports(
@@ -266,7 +289,18 @@ fn report(
 ) -> RouteReport {
     let Facts { table, cut, rows, bytes, .. } = facts;
     let route = &run.bound.route;
-    let uniqueness = if run.bound.key_is_proven_unique {
+    let uniqueness = if let Some(many) = &run.bound.many {
+        match (route.layout, many.members_are_distinct) {
+            (Layout::List, _) => "many rows make one key; every row is an element",
+            (_, true) => "many rows make one key; its members are distinct by a unique index",
+            (Layout::Set, false) => "many rows make one key; equal members are one",
+            (_, false) if matches!(route.on_collision, Some(OnCollision::Last { .. })) => {
+                "many rows make one key; of equal members the last by order_by stays"
+            }
+            (_, false) => "many rows make one key; equal members that differ otherwise end the run",
+        }
+        .to_owned()
+    } else if run.bound.key_is_proven_unique {
         "proven by a unique index".to_owned()
     } else if wiring::needs_collision_check(&run.bound) {
         let buckets = Buckets::wanted(rows.unwrap_or(0));
@@ -288,7 +322,7 @@ fn report(
         bytes_read: estimate.and_then(|estimate| estimate.bytes_read),
         bytes_billed: estimate.map(|estimate| estimate.bytes_billed),
         uniqueness,
-        on_conflict: route.on_conflict.word().to_owned(),
+        on_conflict: on_conflict(route),
         expiry: route
             .expiry
             .as_ref()
@@ -306,4 +340,15 @@ fn report(
             .map(|column| format!("{} {}", column.name, column.source_type))
             .collect(),
     }
+}
+
+fn on_conflict(route: &Route) -> String {
+    let mut told = route.on_conflict.word().to_owned();
+    if let Some(column) = &route.version_by {
+        told = format!("{told} by {column}");
+    }
+    if let Some(lag) = route.catch_up {
+        told = format!("{told}, caught up to {} before the end", duration::format(lag));
+    }
+    told
 }

@@ -13,6 +13,7 @@ use crate::rebuild::{COMMAND, Options, patiently};
 use crate::route::RouteRun;
 use crate::snapshots::Snapshots;
 use schemas::Plan;
+use schemas::plan::Layout;
 use stages::load::{Sentinel, Sink};
 use stages::{Error, Kind, Result};
 use std::sync::Arc;
@@ -321,7 +322,7 @@ pub async fn load_counters(engine: &Engine, shared: &Shared) -> Result<()> {
 pub async fn check_keys(engine: &Arc<Engine>) -> Result<()> {
     let shared = &engine.shared;
     for route in &engine.routes {
-        if !crate::wiring::needs_collision_check(&route.bound) {
+        if !crate::wiring::needs_collision_check(&route.bound) && !route.bound.is_many() {
             continue;
         }
         let partitions = partitions_of(engine, route.name()).await?;
@@ -329,10 +330,31 @@ pub async fn check_keys(engine: &Arc<Engine>) -> Result<()> {
             continue;
         }
         shared.counters.enter(route.index, crate::progress::Phase::CheckingKeys);
+        if route.bound.is_many() {
+            let token = shared.stop.token();
+            patiently(engine.retry_for, &token, || check_members(route)).await?;
+            continue;
+        }
         let cover: Vec<_> = partitions.into_iter().map(|record| record.partition).collect();
         let (scratch, token) = (shared.ledger.scratch(), shared.stop.token());
         let check = || crate::keys::check_collisions(&shared.cpu, route, &cover, &scratch);
         patiently(engine.retry_for, &token, check).await?;
     }
     Ok(())
+}
+
+/// Refuses a key of many rows in which a member has several scores or a field several values.
+async fn check_members(route: &RouteRun) -> Result<()> {
+    let found = route.source.contradictions().await?;
+    if found == 0 {
+        return Ok(());
+    }
+    let what = match route.bound.route.layout {
+        Layout::Zset => "members of its keys have several scores",
+        _ => "fields of its keys have several values",
+    };
+    let message = format!("route {}: {found} {what}", route.name());
+    Err(Error::new(Kind::Data, message).with_hint(
+        "add a column to member, or say on_collision = \"last\" with order_by; nothing was written",
+    ))
 }

@@ -49,8 +49,17 @@ pub struct RouteCounters {
 }
 
 /// What a route may be doing.
-pub const PHASES: [&str; 6] =
-    ["waiting", "checking keys", "loading", "catching up", "reading back", "done"];
+pub const PHASES: [&str; 9] = [
+    "waiting",
+    "checking keys",
+    "loading",
+    "catching up",
+    "reading back",
+    "done",
+    "comparing",
+    "looking again",
+    "repairing",
+];
 
 /// A phase of a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +76,12 @@ pub enum Phase {
     ReadingBack,
     /// Complete and read back.
     Done,
+    /// Rows are compared with what the target holds.
+    Comparing,
+    /// What differed is looked at once more.
+    LookingAgain,
+    /// What differs is written again.
+    Repairing,
 }
 
 impl Counters {

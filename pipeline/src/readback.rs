@@ -9,6 +9,7 @@ use crate::route::RouteRun;
 use bytes::Bytes;
 use schemas::key::key_hash;
 use schemas::plan::OnConflict;
+use serde::{Deserialize, Serialize};
 use stages::Result;
 use stages::load::Difference;
 use std::collections::HashMap;
@@ -21,7 +22,7 @@ pub const SAMPLE: u64 = 1_000;
 const KEYS_PER_EXCHANGE: usize = 8_192;
 
 /// What a read-back covered and found.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReadBack {
     /// Keys whose existence was checked.
     pub counted: u64,
@@ -31,7 +32,9 @@ pub struct ReadBack {
     pub missing: u64,
     /// Keys with another value or expiry.
     pub different: u64,
-    /// Up to five of them, by name.
+    /// Keys that hold a newer version than was read: an application wrote them.
+    pub newer: u64,
+    /// Up to five of the missing and different, by name.
     pub examples: Vec<String>,
 }
 
@@ -42,6 +45,7 @@ impl ReadBack {
         self.compared += other.compared;
         self.missing += other.missing;
         self.different += other.different;
+        self.newer += other.newer;
         self.examples.extend(other.examples.iter().take(5 - self.examples.len().min(5)).cloned());
     }
 
@@ -50,7 +54,14 @@ impl ReadBack {
         self.missing + self.different
     }
 
-    fn note(&mut self, key: &[u8], difference: Difference) {
+    /// Counts a key whose version cannot be read, so that nothing tells whether it is newer.
+    pub(crate) fn note_unreadable(&mut self, key: &[u8]) {
+        self.different += 1;
+        self.example(key, "a version that cannot be read");
+    }
+
+    /// Counts a key that is not as it was written.
+    pub(crate) fn note(&mut self, key: &[u8], difference: Difference) {
         let what = match difference {
             Difference::Missing => {
                 self.missing += 1;
@@ -65,6 +76,10 @@ impl ReadBack {
                 "another expiry"
             }
         };
+        self.example(key, what);
+    }
+
+    fn example(&mut self, key: &[u8], what: &str) {
         if self.examples.len() < 5 {
             self.examples.push(format!("{} ({what})", String::from_utf8_lossy(key)));
         }

@@ -4,17 +4,20 @@
 //! target was still the one that was written to.
 
 mod assemble;
+mod end;
 mod run;
 
 use crate::journal::CommitHandle;
+use crate::live::Lag;
 use crate::outcome::Exit;
 use crate::progress::Counters;
 use crate::readback::ReadBack;
-use crate::summary::Summary;
+use crate::summary::{CutOverSummary, Summary};
 use run::Run;
 use schemas::{Plan, Route};
 use stages::load::redis::WayChoice;
 use stages::{Error, Kind};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -50,6 +53,8 @@ pub struct Options {
     pub take_over: Option<String>,
     /// How hashes are written.
     pub way: WayChoice,
+    /// Build in this database of the same server, and swap it with the one of the plan when it is proven.
+    pub cut_over: Option<u32>,
     /// Cancelled by a signal.
     pub cancel: CancellationToken,
 }
@@ -86,6 +91,10 @@ pub struct Findings {
     pub read_back: Option<ReadBack>,
     /// Whether it compared every value.
     pub read_back_is_full: bool,
+    /// How far behind its source each route was when its last pass ended, where the plan asks for it.
+    pub lags: BTreeMap<String, Lag>,
+    /// What became of the cut-over, where one was asked for.
+    pub cut_over: Option<CutOverSummary>,
 }
 
 /// Rebuilds Redis. Never panics on bad input; every failure is in `Ended`.
@@ -96,7 +105,8 @@ pub async fn rebuild_redis(plan: &Plan, options: Options, watcher: Arc<dyn Watch
         Err(errors) => return failed(errors),
     };
     watcher.begin(Arc::clone(&run.engine.shared.counters), Some(run.engine.shared.commits.clone()));
-    let findings = run.work(&options, &*watcher).await;
+    let mut findings = run.work(&options, &*watcher).await;
+    run.cut_over(&options, &mut findings).await;
     let ended = run.end(findings, &options, clock).await;
     watcher.end();
     ended

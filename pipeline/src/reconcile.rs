@@ -1,16 +1,20 @@
 //! After a run that used more than one snapshot: finds the keys it wrote whose rows are gone, and removes them.
 //!
 //! Invariant: only keys from this run's own ledger are ever removed, and only when the source, read whole in
-//! one snapshot, no longer renders them. Keys the application wrote are never touched.
+//! one snapshot, no longer renders them. Keys the application wrote are never touched; where versions are compared, not
+//! even under a key of this run.
 
 use crate::keys::{Buckets, read_keys};
 use crate::lane::Shared;
 use crate::ledger::{Frame, FrameReader, io_error};
 use crate::route::RouteRun;
+use bytes::Bytes;
 use schemas::Partition;
 use schemas::key::key_hash;
 use schemas::plan::OnConflict;
+use schemas::version::OLDEST;
 use stages::extract::Snapshot;
+use stages::load::Versioned;
 use stages::{Error, Kind, Result};
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
@@ -47,8 +51,9 @@ pub async fn reconcile(
         keys.hashes().try_for_each(|hash| present.push(hash, &[]))
     })
     .await?;
-    let mut output = Output::create(shared, name)?;
-    let may_remove = route.bound.route.on_conflict == OnConflict::Replace && route.has_own_keys;
+    let mut output = Output::create(shared, route)?;
+    let on_conflict = route.bound.route.on_conflict;
+    let may_remove = on_conflict == OnConflict::Replace && route.has_own_keys;
     for (written, present) in written.finish()?.into_iter().zip(present.finish()?) {
         // Only what was written is held in memory; the source, which may be far larger, streams past.
         let mut entries: HashMap<u128, (Vec<u8>, bool)> = HashMap::new();
@@ -65,16 +70,26 @@ pub async fn reconcile(
         })?;
         let mut gone = Vec::new();
         for (payload, is_present) in entries.into_values() {
-            let (key, value_hash, expires_ms) = unpack(&payload)?;
+            let entry = unpack(&payload)?;
             if is_present {
-                output.keep(key, value_hash, expires_ms)?;
+                output.keep(&entry)?;
             } else {
-                output.name(key)?;
-                gone.push(bytes::Bytes::copy_from_slice(key));
+                gone.push(entry);
             }
         }
+        if on_conflict == OnConflict::Newest {
+            // An application may have removed a key itself, or written one for a row that is there again.
+            if route.has_own_keys {
+                for at in shared.sink.remove_unless_newer(&route.bound, &gone).await? {
+                    output.name(&gone[at].key)?;
+                }
+            }
+            continue;
+        }
+        gone.iter().try_for_each(|entry| output.name(&entry.key))?;
         if may_remove && !gone.is_empty() {
-            shared.sink.remove(&gone).await?;
+            let keys: Vec<Bytes> = gone.into_iter().map(|entry| entry.key).collect();
+            shared.sink.remove(&keys).await?;
         }
     }
     let dropped = output.finish()?;
@@ -86,10 +101,11 @@ fn spread_ledger(shared: &Shared, route: &str, buckets: &mut Buckets) -> Result<
     for path in shared.ledger.raw_files(route)? {
         let mut reader = FrameReader::open(&path)?;
         while let Some(frame) = reader.next_frame()? {
-            for (key, hash, expires_ms) in frame.iter() {
+            for (index, (key, hash, expires_ms)) in frame.iter().enumerate() {
                 payload.clear();
                 payload.extend_from_slice(&hash.to_le_bytes());
                 payload.extend_from_slice(&expires_ms.to_le_bytes());
+                payload.extend_from_slice(&frame.version(index).unwrap_or(OLDEST).to_le_bytes());
                 payload.extend_from_slice(key);
                 buckets.push(key_hash(key), &payload)?;
             }
@@ -98,12 +114,15 @@ fn spread_ledger(shared: &Shared, route: &str, buckets: &mut Buckets) -> Result<
     Ok(())
 }
 
-fn unpack(payload: &[u8]) -> Result<(&[u8], u64, i64)> {
+fn unpack(payload: &[u8]) -> Result<Versioned> {
     let eight = |at: usize| payload.get(at..at + 8).and_then(|bytes| bytes.try_into().ok());
-    match (eight(0), eight(8), payload.get(16..)) {
-        (Some(hash), Some(expiry), Some(key)) => {
-            Ok((key, u64::from_le_bytes(hash), i64::from_le_bytes(expiry)))
-        }
+    match (eight(0), eight(8), eight(16), payload.get(24..)) {
+        (Some(hash), Some(expiry), Some(version), Some(key)) => Ok(Versioned {
+            key: Bytes::copy_from_slice(key),
+            value_hash: u64::from_le_bytes(hash),
+            expires_ms: i64::from_le_bytes(expiry),
+            version: i64::from_le_bytes(version),
+        }),
         _ => Err(Error::new(Kind::Internal, "a spool record is too short")),
     }
 }
@@ -118,10 +137,13 @@ struct Output<'a> {
     names_path: PathBuf,
     names: Option<File>,
     dropped: u64,
+    has_versions: bool,
 }
 
 impl<'a> Output<'a> {
-    fn create(shared: &'a Shared, route: &'a str) -> Result<Self> {
+    fn create(shared: &'a Shared, route: &'a RouteRun) -> Result<Self> {
+        let has_versions = route.bound.version.is_some();
+        let route = route.name();
         let mut temporary = shared.ledger.compacted(route).into_os_string();
         temporary.push(".tmp");
         let temporary = PathBuf::from(temporary);
@@ -134,11 +156,26 @@ impl<'a> Output<'a> {
             .map_err(|error| io_error("create", &temporary, error))?;
         let names_path = shared.ledger.dropped_names(route);
         let frame = Frame::default();
-        Ok(Self { shared, route, temporary, compacted, frame, names_path, names: None, dropped: 0 })
+        Ok(Self {
+            shared,
+            route,
+            temporary,
+            compacted,
+            frame,
+            names_path,
+            names: None,
+            dropped: 0,
+            has_versions,
+        })
     }
 
-    fn keep(&mut self, key: &[u8], hash: u64, expires_ms: i64) -> Result<()> {
-        self.frame.push(key, hash, expires_ms);
+    fn keep(&mut self, entry: &Versioned) -> Result<()> {
+        let Versioned { key, value_hash, expires_ms, version } = entry;
+        if self.has_versions {
+            self.frame.push_version(key, *value_hash, *expires_ms, *version);
+        } else {
+            self.frame.push(key, *value_hash, *expires_ms);
+        }
         if self.frame.len() >= FRAME_ENTRIES {
             self.flush()?;
         }

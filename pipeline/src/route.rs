@@ -25,6 +25,8 @@ pub struct RouteRun {
     pub source: Arc<dyn Source>,
     /// How its rows are encoded.
     pub transform: MakeTransform,
+    /// How raw batches of a partition are decoded, for who takes single rows out of them.
+    pub decoder_of: fn(&Bounds) -> Decoder,
     /// The route reduced to its key, for the collision and deletion passes.
     pub key_only: Arc<KeyOnly>,
     /// How batches that hold the key columns only are decoded.
@@ -46,6 +48,7 @@ impl RouteRun {
         bound: Arc<BoundRoute>,
         source: Arc<dyn Source>,
         transform: MakeTransform,
+        decoder_of: fn(&Bounds) -> Decoder,
         key_decoder: Decoder,
     ) -> Self {
         let key_only = Arc::new(bound.key_only());
@@ -54,6 +57,7 @@ impl RouteRun {
             bound,
             source,
             transform,
+            decoder_of,
             key_only,
             key_decoder,
             membership: None,
@@ -76,10 +80,12 @@ impl RouteRun {
         let is_new = is_first && !matches!(bounds, Bounds::ChangedSince { .. });
         match self.bound.route.on_conflict {
             OnConflict::Keep => Style::Keep,
+            // Also into a target found empty: an application may write to it at any time.
+            OnConflict::Newest => Style::Newest,
             OnConflict::Replace
                 if is_new
                     && self.has_own_keys
-                    && self.bound.key_is_proven_unique
+                    && (self.bound.key_is_proven_unique || self.bound.is_many())
                     && self.target_was_empty.load(Ordering::Relaxed) =>
             {
                 Style::Blank
@@ -108,6 +114,8 @@ impl RouteRun {
     /// Forgets the snapshot, because the route starts over.
     pub fn start_over(&self) {
         self.only_snapshot.store(0, Ordering::Relaxed);
+        // What was written before is there now.
+        self.target_was_empty.store(false, Ordering::Relaxed);
     }
 }
 

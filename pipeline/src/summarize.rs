@@ -7,11 +7,12 @@ use crate::coverage::left_out::not_brought_back;
 use crate::engine::Engine;
 use crate::journal::{PartitionRecord, RouteRecord, RunRecord};
 use crate::lane::now_ms;
+use crate::live::compares_versions;
 use crate::outcome::from_journal;
 use crate::progress::RouteCounters;
 use crate::readback::{ReadBack, detection_power};
 use crate::rebuild::{COMMAND, Findings, Options};
-use crate::summary::{PriorityDone, RouteSummary, RunEnd, Summary, Verified};
+use crate::summary::{Freshness, PriorityDone, RouteSummary, RunEnd, Summary, Verified};
 use schemas::{Digest, Plan};
 use stages::Result;
 use stages::extract::Snapshot;
@@ -31,19 +32,27 @@ pub async fn summarize(
     clock: Instant,
 ) -> Result<Summary> {
     let shared = &engine.shared;
+    let ended_ms = now_ms();
     let records = shared.journal.routes(&run.id).await.map_err(from_journal)?;
     let mut routes = Vec::new();
     let mut as_of: Option<i64> = None;
     for route in &engine.routes {
         let partitions = partitions_of(engine, route.name()).await?;
         let record = records.iter().find(|record| record.name == route.name());
-        if let Some(shown) = shown(engine, &partitions, record).await {
-            as_of = Some(as_of.map_or(shown.taken_us, |other| other.min(shown.taken_us)));
-        }
+        let taken_us = shown(engine, &partitions, record).await.map(|shown| shown.taken_us);
+        as_of = as_of.into_iter().chain(taken_us).min();
         let counters = &shared.counters.routes[route.index];
-        routes.push(route_summary(route.name(), &partitions, record, counters, engine));
+        let counted = route_summary(route.name(), &partitions, record, counters, engine);
+        routes.push(RouteSummary {
+            freshness: taken_us.map(|us| Freshness {
+                data_as_of: rfc3339(us / 1000),
+                stale_seconds: (ended_ms as f64 / 1e3 - us as f64 / 1e6).max(0.0),
+                lag_seconds: findings.lags.get(route.name()).map(|lag| lag.reached.as_secs_f64()),
+                compares_versions: compares_versions(route),
+            }),
+            ..counted
+        });
     }
-    let ended_ms = now_ms();
     let seconds = clock.elapsed().as_secs_f64();
     let since_loss = (ended_ms - run.lost_at_ms).max(0) as f64 / 1000.0;
     let rto = options.deadline.unwrap_or(plan.redis_objective.rto);
@@ -78,6 +87,7 @@ pub async fn summarize(
         priorities: priorities(engine, &records, run.started_ms),
         routes,
         way: shared.sink.way_note(),
+        cut_over: findings.cut_over.clone(),
         not_brought_back: Some(not_brought_back(plan, &options.routes, &options.state)),
         warnings: findings.warnings.clone(),
     })
@@ -122,6 +132,7 @@ fn route_summary(
         dropped_keys: record.map_or(0, |record| record.dropped_keys),
         seconds: total(|p| p.busy_ms) as f64 / 1000.0,
         bottleneck: bottleneck(counters, engine).to_owned(),
+        freshness: None,
         // Rows read in several snapshots, some twice, have no digest that another run could repeat.
         digest: (snapshots.len() == 1).then(|| digest.hex()),
     }
@@ -143,7 +154,7 @@ fn bottleneck(counters: &RouteCounters, engine: &Engine) -> &'static str {
 }
 
 fn verified(findings: &Findings) -> Verified {
-    let Some(ReadBack { counted, compared, .. }) = &findings.read_back else {
+    let Some(ReadBack { counted, compared, newer, .. }) = &findings.read_back else {
         return Verified { tier: "none".into(), ..Verified::default() };
     };
     let differences = findings.read_back.as_ref().map_or(0, ReadBack::differences);
@@ -157,6 +168,7 @@ fn verified(findings: &Findings) -> Verified {
         keys_counted: *counted,
         keys_compared: *compared,
         differences,
+        newer: *newer,
         detects,
     }
 }

@@ -79,6 +79,9 @@ pub struct Summary {
     /// How hashes were written and why; absent where none were.
     #[serde(default)]
     pub way: Option<String>,
+    /// Which database serves now, where one was built beside it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cut_over: Option<CutOverSummary>,
     /// What a rebuild leaves out and what is known of it; absent where nothing is rebuilt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_brought_back: Option<NotBroughtBack>,
@@ -97,8 +100,24 @@ pub struct Verified {
     pub keys_compared: u64,
     /// Keys missing or different.
     pub differences: u64,
+    /// Keys that hold a newer version than was read, which an application wrote.
+    #[serde(default)]
+    pub newer: u64,
     /// What the sample would have found, in words.
     pub detects: String,
+}
+
+/// A database that was built to take the place of another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CutOverSummary {
+    /// The number by which applications know it.
+    pub serving_db: u32,
+    /// The number under which it was built; after the swap it holds what served before.
+    pub build_db: u32,
+    /// Whether they were swapped.
+    pub is_swapped: bool,
+    /// The command that swaps them (again).
+    pub way_back: String,
 }
 
 /// When a priority was complete.
@@ -135,6 +154,24 @@ pub struct RouteSummary {
     pub seconds: f64,
     /// What the lanes waited for most in this process: `source`, `cpu` or `target`.
     pub bottleneck: String,
+    /// How old the route's source state is; absent when nothing was read, and where no source is read.
+    #[serde(flatten)]
+    pub freshness: Option<Freshness>,
     /// Row digest (32 hex digits) when every row was read once under one snapshot, else absent.
     pub digest: Option<String>,
+}
+
+/// How old the source state is that a route shows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Freshness {
+    /// The state, RFC 3339.
+    pub data_as_of: String,
+    /// Its age when the run ended, in seconds, the stale window: what changed in the source since is not in Redis,
+    /// unless an application wrote it.
+    pub stale_seconds: f64,
+    /// How far behind the source the last catch-up pass ended, in seconds; absent without `catch_up`.
+    #[serde(default)]
+    pub lag_seconds: Option<f64>,
+    /// Whether a newer version in Redis stays (`on_conflict = "newest"`).
+    pub compares_versions: bool,
 }

@@ -20,8 +20,10 @@ use schemas::plan::{Layout, OnCollision};
 use schemas::{BoundRoute, Bounds, Plan};
 use stages::connect::redis;
 use stages::extract::{Estimate, Source};
+use stages::load::redis::cut_over::CutOver;
 use stages::load::redis::{RedisSink, WayChoice};
 use stages::transform::copy_binary::Lead;
+use stages::transform::many_rows::ManyRows;
 use stages::transform::redis_command::RedisCommands;
 use stages::transform::{Decoder, Transform};
 use stages::{Error, Kind, Result};
@@ -33,12 +35,32 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Makes the sink of the plan; nothing is connected yet. `way` matters only where a route writes hashes.
 pub fn make_sink(plan: &Plan, way: WayChoice) -> Result<Arc<RedisSink>> {
+    make_sink_in(plan, way, None)
+}
+
+/// Makes the same sink on another database of its server, where one is named.
+pub fn make_sink_in(plan: &Plan, way: WayChoice, database: Option<u32>) -> Result<Arc<RedisSink>> {
+    let mut endpoint = redis_endpoint(plan)?;
+    if let Some(database) = database {
+        endpoint = endpoint.with_database(database);
+    }
+    let has_hashes =
+        plan.routes.iter().any(|route| route.layout == Layout::Hash && route.many.is_none());
+    let way = has_hashes.then_some(way);
+    Ok(Arc::new(RedisSink::new(endpoint, way)?))
+}
+
+/// Makes the cut-over from a database that is built to the one of the plan; nothing is connected yet.
+pub fn make_cut_over(plan: &Plan, build: u32) -> Result<CutOver> {
+    CutOver::new(&redis_endpoint(plan)?, build)
+}
+
+/// Names the Redis of the plan; nothing is connected yet.
+pub fn redis_endpoint(plan: &Plan) -> Result<redis::Endpoint> {
     let Some(url) = &plan.redis else {
         return Err(Error::new(Kind::Config, "the plan has no [redis] url"));
     };
-    let has_hashes = plan.routes.iter().any(|route| route.layout == Layout::Hash);
-    let way = has_hashes.then_some(way);
-    Ok(Arc::new(RedisSink::new(redis::Endpoint::parse(&url.0, CONNECT_TIMEOUT)?, way)?))
+    redis::Endpoint::parse(&url.0, CONNECT_TIMEOUT)
 }
 
 /// Makes the runnable routes of described ones.
@@ -52,13 +74,22 @@ pub fn run_routes(
     for (index, described) in described.into_iter().enumerate() {
         let bound = Arc::clone(described.bound());
         let (source, decoder_of, key_decoder) = source_of(sources, described)?;
+        if let (Some(_), Some(reason)) = (bound.route.catch_up, source.no_catch_up()) {
+            let name = &bound.route.name;
+            let message = format!("route {name}: catch_up cannot be kept, because {reason}");
+            return Err(Error::new(Kind::Config, message)
+                .with_hint("leave catch_up out; the summary then tells the stale window"));
+        }
         let (encoded, sink) = (Arc::clone(&bound), Arc::clone(sink));
-        let transform = Box::new(move |bounds: &Bounds, style| {
+        let transform = Box::new(move |bounds: &Bounds, style| -> Arc<dyn Transform> {
             let decoder = decoder_of(bounds);
+            if encoded.is_many() {
+                return Arc::new(ManyRows::new(Arc::clone(&encoded), decoder, style));
+            }
             let commands = RedisCommands::new(Arc::clone(&encoded), decoder, style, sink.way());
-            Arc::new(commands) as Arc<dyn Transform>
+            Arc::new(commands)
         });
-        let mut route = RouteRun::new(index, bound, source, transform, key_decoder);
+        let mut route = RouteRun::new(index, bound, source, transform, decoder_of, key_decoder);
         route.membership = memberships.iter().find(|(of, _)| *of == index).map(|(_, m)| m.clone());
         routes.push(route);
     }
@@ -88,7 +119,9 @@ pub async fn read_estimate(sources: &Sources, described: Described) -> Result<Op
 
 /// Whether `on_collision = "error"` still has to be checked, because no index proves it.
 pub fn needs_collision_check(bound: &BoundRoute) -> bool {
-    !bound.key_is_proven_unique && bound.route.on_collision == Some(OnCollision::Error)
+    !bound.is_many()
+        && !bound.key_is_proven_unique
+        && bound.route.on_collision == Some(OnCollision::Error)
 }
 
 fn tuples(bounds: &Bounds) -> Decoder {

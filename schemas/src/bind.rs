@@ -4,16 +4,19 @@
 //! before the first row is refused here, all mistakes at once.
 
 mod check;
+mod many;
 mod reverse;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use many::{BoundMany, BoundScore, OrderBy, ScoreScale};
 pub use reverse::ReverseRoute;
 
 use crate::json_path::JsonPath;
 use crate::key::{BoundKey, nearest_name};
 use crate::plan::{Expiry, FieldSpec, OnCollision, Route};
 use crate::table::TableSchema;
+use crate::version::BoundVersion;
 
 /// A mistake found when a route meets its table. The message names route and column.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -58,10 +61,14 @@ pub struct BoundRoute {
     pub fields: Vec<BoundField>,
     /// Index of the expiry column and what is added to its time, in milliseconds.
     pub expiry: Option<(usize, i64)>,
+    /// What `on_conflict = "newest"` compares.
+    pub version: Option<BoundVersion>,
     /// Columns that the row digest covers (key columns and field columns, each once), in name order.
     pub digest_columns: Vec<usize>,
     /// Whether a unique key of the table lies inside the losslessly rendered key columns.
     pub key_is_proven_unique: bool,
+    /// Present where many rows make one key.
+    pub many: Option<BoundMany>,
 }
 
 /// A route reduced to its key, for reads that need the keys only.
@@ -103,19 +110,24 @@ impl BoundRoute {
         for (column, _) in route.key.columns() {
             mistakes.index_of(&schema, column);
         }
-        check::key(route, &schema, &mut mistakes);
+        check::template("key", &route.key, &schema, &mut mistakes);
+        let many = route.many.as_ref();
+        let many = many.and_then(|many| BoundMany::bind(route, many, &schema, &mut mistakes));
         if let Some((index, _)) = expiry {
             check::expiry(&schema.columns[index], &mut mistakes);
         }
+        let version = check::version(route, &schema, &fields, &mut mistakes);
         match BoundKey::new(&route.key, &schema) {
             Ok(key) if mistakes.found.is_empty() => Ok(Self {
                 digest_columns: digest_columns(&schema, &key, &fields),
                 key_is_proven_unique: is_proven_unique(route, &schema),
+                many,
                 route: route.clone(),
                 schema,
                 key,
                 fields,
                 expiry,
+                version,
             }),
             // A column that the key lacks was reported above.
             _ => Err(mistakes.found),
@@ -139,7 +151,7 @@ impl BoundRoute {
     }
 }
 
-/// Returns the source columns that a route reads (key, fields, expiry), each once, in source order.
+/// Returns the source columns that a route reads (key, fields, expiry, version), each once, in source order.
 ///
 /// Every column that the route names is checked, `split_by`, `newest_by`, `order_by` and `as_text` too.
 pub fn columns_needed(
@@ -159,7 +171,12 @@ pub fn columns_needed(
             }
             FieldSpec::Constant { .. } => None,
         }))
-        .chain(route.expiry.as_ref().map(Expiry::column));
+        .chain(route.expiry.as_ref().map(Expiry::column))
+        .chain(route.version_by.as_deref())
+        .chain(route.many.iter().flat_map(|many| {
+            let score = many.score.iter().map(|score| score.column.as_str());
+            many.member.columns().map(|(column, _)| column).chain(score)
+        }));
     for column in read {
         if let Some(index) = mistakes.position(column, all_columns.iter().map(String::as_str)) {
             is_needed[index] = true;
@@ -169,7 +186,15 @@ pub fn columns_needed(
         Some(OnCollision::Last { order_by }) => Some(order_by),
         Some(OnCollision::Error) | None => None,
     };
-    let named = route.split_by.iter().chain(&route.newest_by).chain(order_by).chain(&route.as_text);
+    let list_order =
+        route.many.as_ref().and_then(|many| many.order.as_ref()).map(|order| &order.column);
+    let named = route
+        .split_by
+        .iter()
+        .chain(&route.newest_by)
+        .chain(order_by)
+        .chain(list_order)
+        .chain(&route.as_text);
     for column in named {
         mistakes.position(column, all_columns.iter().map(String::as_str));
     }
@@ -186,6 +211,9 @@ pub fn columns_needed(
 fn field_specs(route: &Route, all_columns: &[String]) -> Vec<FieldSpec> {
     if let Some(columns) = &route.columns {
         return columns.clone();
+    }
+    if route.many.is_some() {
+        return Vec::new();
     }
     let in_key = route.key.lossless_columns();
     let carried = all_columns.iter().filter(|column| !in_key.contains(&column.as_str()));

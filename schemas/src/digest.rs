@@ -20,6 +20,15 @@ pub const DIGEST_VERSION: u32 = 1;
 /// The public seed of the row hash (XXH3-128); the ASCII bytes of `rekindle`, big-endian.
 pub const DIGEST_SEED: u64 = 0x7265_6b69_6e64_6c65;
 
+/// Returns what a key that many rows make adds to a digest: the hash of its length (u32 LE), itself and its value hash
+/// (u64 LE), which covers its elements in a canonical way.
+pub fn entry_hash(key: &[u8], value_hash: u64) -> u128 {
+    let mut canonical = Vec::with_capacity(key.len() + 12);
+    write_bytes(key, &mut canonical);
+    canonical.extend_from_slice(&value_hash.to_le_bytes());
+    xxh3_128_with_seed(&canonical, DIGEST_SEED)
+}
+
 /// Tag of a null.
 const NULL: u8 = 0;
 /// Tag of a value.

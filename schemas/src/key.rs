@@ -96,6 +96,33 @@ impl KeyTemplate {
         &self.leading
     }
 
+    /// Refuses literal braces that Redis Cluster would not take for a hash tag: an opening brace that no literal one
+    /// closes, and `{}` with nothing in it.
+    ///
+    /// A tag is what stands between the first `{` of a key and the first `}` after it (Redis cluster specification,
+    /// "Hash tags"). What a value of a column brings along is not looked at: it changes the slot of a key, not the key.
+    pub fn check_hash_tag(&self) -> Result<(), String> {
+        let text = &self.text;
+        let literals = std::iter::once(self.leading.as_str())
+            .chain(self.placeholders.iter().map(|p| p.literal.as_str()));
+        // Between two literals stands a value.
+        let mut characters = literals.flat_map(|literal| literal.chars().map(Some).chain([None]));
+        if !characters.any(|c| c == Some('{')) {
+            return Ok(());
+        }
+        if characters.next() == Some(Some('}')) {
+            return Err(format!(
+                "key template {text} has an empty hash tag {{}}, which redis ignores; put something between the braces or leave them out"
+            ));
+        }
+        if !characters.any(|c| c == Some('}')) {
+            return Err(format!(
+                "key template {text} opens a hash tag with {{{{ and never closes it; write }}}} behind it or leave it out"
+            ));
+        }
+        Ok(())
+    }
+
     /// Splits a key into the rendered texts of the placeholders in order, or `None` when it does not fit.
     ///
     /// `urlencode` is undone; what `lower` and `date` lost stays lost.

@@ -15,6 +15,7 @@ pub mod plan;
 pub mod table;
 pub mod text;
 pub mod type_map;
+pub mod version;
 
 pub use bind::{BindError, BoundField, BoundRoute, FieldValue, ReverseRoute};
 pub use digest::Digest;

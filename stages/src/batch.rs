@@ -1,7 +1,8 @@
 //! What travels between the stages: raw source bytes in, wire-format target bytes out.
 //!
-//! Invariant: `Encoded::rows_read == entries + expired + rejected` for every batch.
+//! Invariant: `Encoded::rows_read == carried + left_out + expired + rejected` for every batch.
 
+use crate::transform::many_rows::OpenBatch;
 use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
 use schemas::{Digest, Position};
@@ -68,25 +69,61 @@ pub struct Encoded {
     pub payload: Bytes,
     /// How the replies group; empty means one row and one reply per entry.
     pub units: Vec<Unit>,
-    /// Whether a null or zero reply means that the key existed and was left alone (`on_conflict = "keep"`).
+    /// Whether a null or zero reply means that the key existed and was left alone (`keep`, `newest`).
     pub may_keep: bool,
     /// Rows decoded.
     pub rows_read: u64,
     /// Bytes that the raw batch counts for.
     pub bytes_read: u64,
+    /// Rows behind the commands: one per entry, or the rows that make the keys.
+    pub carried: u64,
+    /// Rows of which nothing is written, because the route leaves out what is null.
+    pub left_out: u64,
     /// Rows skipped because their expiry has passed.
     pub expired: u64,
     /// Keys of the entries, concatenated.
     pub keys: Bytes,
     /// One per key, in payload order.
     pub entries: Vec<Entry>,
+    /// The version of each entry, as [`schemas::version::VersionKind::rank`] takes it; empty where the route has none.
+    pub versions: Vec<i64>,
     /// Rows that could not be carried.
     pub rejected: Option<Rejected>,
-    /// Digest of every row decoded, rejected and expired ones included.
+    /// Digest of every row decoded, rejected and expired ones included; of the keys where many rows make one.
     pub digest: Digest,
+    /// Whether what is counted may be committed with the position; otherwise it counts with the batch that follows.
+    pub is_settled: bool,
+    /// Temporary keys that the commands begin.
+    pub temporary: Vec<Bytes>,
+    /// Present where the first and last key may go on in the batches beside it: the batch is still to be stitched, and
+    /// everything else is empty.
+    pub open: Option<Box<OpenBatch>>,
 }
 
 impl Encoded {
+    /// A batch of nothing.
+    pub fn empty() -> Self {
+        Self {
+            position: Position::Start,
+            payload: Bytes::new(),
+            units: Vec::new(),
+            may_keep: false,
+            rows_read: 0,
+            bytes_read: 0,
+            carried: 0,
+            left_out: 0,
+            expired: 0,
+            keys: Bytes::new(),
+            entries: Vec::new(),
+            versions: Vec::new(),
+            rejected: None,
+            digest: Digest::default(),
+            is_settled: true,
+            temporary: Vec::new(),
+            open: None,
+        }
+    }
+
     /// Iterates over keys and entries in payload order.
     pub fn keyed(&self) -> impl Iterator<Item = (&[u8], &Entry)> {
         let mut start = 0;

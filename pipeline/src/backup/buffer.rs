@@ -55,7 +55,8 @@ fn may_matter(source: &SourceTable, standing: &Standing, snapshot_us: i64) -> bo
         }
 }
 
-async fn count(
+/// Counts the rows of every table partition as of a time, those of the streaming buffer where they belong.
+pub(crate) async fn count(
     bigquery: &BigQuery,
     source: &SourceTable,
     snapshot_us: i64,
@@ -90,7 +91,7 @@ async fn count(
 }
 
 /// A condition on the partition column that holds for every row, because a table may ask for one.
-pub(super) fn every_row(partitioning: &Partitioning) -> Option<String> {
+pub(crate) fn every_row(partitioning: &Partitioning) -> Option<String> {
     let (column, least, _) = expression(partitioning)?;
     Some(format!("({column} >= {least} OR {column} IS NULL)"))
 }

@@ -79,6 +79,8 @@ pub struct Unit {
     pub generation: u64,
     /// What is published now.
     pub published: Option<Manifest>,
+    /// Generations that cannot be restored and are not kept.
+    pub damaged: Vec<u64>,
     /// Whether its rows move into other table partitions, so that it may have fewer than before.
     pub is_buffer: bool,
 }
@@ -256,10 +258,13 @@ impl TableCopy {
         };
         let published = unit.published.as_ref();
         let mut versions = vec![version];
-        versions.extend(published.iter().flat_map(|manifest| manifest.versions.clone()));
+        let before = published.iter().flat_map(|manifest| manifest.versions.clone());
+        versions.extend(before.filter(|version| !unit.damaged.contains(&version.generation)));
         let dropped = versions.split_off(self.keep_versions.min(versions.len()));
         let mut retired: Vec<(u64, u64)> =
             published.map(|manifest| manifest.retired.clone()).unwrap_or_default();
+        // How many blocks they have does not matter: they are looked for.
+        retired.extend(unit.damaged.iter().map(|generation| (*generation, 0)));
         retired.extend(dropped.iter().map(|old| (old.generation, old.blocks.len() as u64)));
         let manifest = Manifest {
             format: FORMAT,

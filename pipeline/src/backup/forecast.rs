@@ -11,6 +11,7 @@ use crate::wiring;
 use schemas::{Plan, Route};
 use serde::Serialize;
 use stages::Result;
+use std::collections::BTreeMap;
 
 /// What a backup would do with one table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -57,7 +58,7 @@ pub async fn forecast(plan: &Plan, names: &[String]) -> Result<Vec<Forecast>> {
             forecasts.push(of_rows(&table, &warnings));
             continue;
         }
-        let table = Table::inspect(&common, route, false, Vec::new()).await?;
+        let table = Table::inspect(&common, route, false, Vec::new(), &BTreeMap::new()).await?;
         let mut notes = warnings.clone();
         notes.extend(table.findings.iter().map(ToString::to_string));
         if table.has_windows() {

@@ -51,6 +51,8 @@ pub struct Table {
     filters: BTreeMap<String, String>,
     /// Whether its loss of rows was accepted.
     pub accept_loss: bool,
+    /// Generations that a verification found damaged, by table partition.
+    damaged: BTreeMap<String, Vec<u64>>,
     /// Losses and damage, by name.
     pub findings: Vec<Error>,
     /// Whether anything may be written: not for a table that is missing or was made anew.
@@ -64,6 +66,7 @@ impl Table {
         route: &Route,
         accept_loss: bool,
         known: Vec<String>,
+        damaged: &BTreeMap<String, Vec<u64>>,
     ) -> Result<Self> {
         let Origin::Table { schema: dataset, table: name, .. } = &route.origin else {
             return Err(Error::new(
@@ -78,6 +81,10 @@ impl Table {
         known.extend(partitions.map(|partition| partition.id.clone()));
         let mut standing = Standing::read(common.duplicate, &keys, known).await?;
         standing.measure(common.duplicate, &keys).await?;
+        for name in damaged.keys() {
+            let problem = format!("a verification found table partition {name} damaged");
+            standing.damage.entry(name.clone()).or_insert(problem);
+        }
         let mut filters = BTreeMap::new();
         let snapshot_us = common.snapshot_us;
         if let (Some(found), Some(watermark)) = (&mut source, &route.backup.watermark)
@@ -99,6 +106,7 @@ impl Table {
             fates: BTreeMap::new(),
             filters,
             accept_loss,
+            damaged: damaged.clone(),
             is_open: true,
         };
         table.decide(common)?;
@@ -195,6 +203,7 @@ impl Table {
                     filter,
                     generation: self.standing.generation_base(&found.id),
                     published: self.standing.manifests.get(&found.id).cloned(),
+                    damaged: self.damaged.get(&found.id).cloned().unwrap_or_default(),
                     is_buffer: source.partitioning.is_by_ingestion() && found.id == UNPARTITIONED,
                 })
             })

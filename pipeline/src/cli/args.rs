@@ -22,7 +22,7 @@ Exit codes:
     3  a system could not be reached in time; run the same command again later
     4  a difference was found between what was written and what is there
     5  capacity: the target would evict or run out of memory
-    6  the data is right, but the objective (RTO or RPO) was missed
+    6  the data is right, but the objective (RTO, RPO or catch_up) was missed
     7  finished with more rejected rows than the plan allows
     8  another run holds the state folder or the target
   130  interrupted (SIGINT), checkpointed, resumable
@@ -38,9 +38,10 @@ Examples:
   rekindle rebuild redis --route builds --lost-at 2026-01-31T04:05:06Z
   rekindle backup bigquery                keep the duplicate of BigQuery in Redis up to date
   rekindle restore bigquery               bring a lost table back from its duplicate in Redis
+  rekindle verify redis --tier full       does Redis hold what the rows say, and nothing else?
   rekindle status                         how far is it?
 
-Not built yet, refused by name: verify, bench, drill, report, demo.
+Not built yet, refused by name: bench, drill, report, demo.
 
 ";
 
@@ -108,9 +109,13 @@ pub enum Command {
         #[command(subcommand)]
         target: super::restore::Target,
     },
-    /// Known, not built yet.
-    #[command(hide = true, disable_help_flag = true)]
-    Verify(Rest),
+    /// Compares both ends of the routes: what is missing, different or unexplained; pass, fail or inconclusive
+    #[command(subcommand_required = true, arg_required_else_help = true, after_help = EXIT_CODES)]
+    Verify {
+        /// Which system.
+        #[command(subcommand)]
+        target: super::verify::Target,
+    },
     /// Known, not built yet.
     #[command(hide = true, disable_help_flag = true)]
     Bench(Rest),
@@ -129,7 +134,6 @@ impl Command {
     /// Returns the name of a command that is known but not built.
     pub fn not_built(&self) -> Option<&'static str> {
         match self {
-            Self::Verify(_) => Some("verify"),
             Self::Bench(_) => Some("bench"),
             Self::Drill(_) => Some("drill"),
             Self::Report(_) => Some("report"),
@@ -140,6 +144,7 @@ impl Command {
             | Self::Rebuild { .. }
             | Self::Backup { .. }
             | Self::Restore { .. }
+            | Self::Verify { .. }
             | Self::Schema
             | Self::Status => None,
         }
@@ -172,7 +177,7 @@ pub struct RebuildRedis {
     #[command(flatten)]
     pub run: RunFlags,
     /// Take the target over from this run, which must be dead
-    #[arg(long, value_name = "RUN_ID")]
+    #[arg(long, value_name = "RUN_ID", conflicts_with = "cut_over")]
     pub take_over: Option<String>,
 }
 
@@ -202,6 +207,9 @@ pub struct RunFlags {
     /// How hashes are written: auto, command (HSET) or restore (RESTORE); auto tries both at the start
     #[arg(long, value_name = "HOW", value_enum, default_value_t = Way::Auto, hide_possible_values = true)]
     pub way: Way,
+    /// Build in the empty database DB of the same server, and swap it with the one of the plan when it is proven
+    #[arg(long, value_name = "DB", conflicts_with = "no_verify")]
+    pub cut_over: Option<u32>,
 }
 
 /// Flags of every command.
@@ -384,11 +392,7 @@ mod tests {
 
     #[test]
     fn commands_that_are_not_built_are_known_whatever_follows() {
-        for (line, name) in [
-            ("rekindle drill", "drill"),
-            ("rekindle verify redis --tier count", "verify"),
-            ("rekindle demo --help", "demo"),
-        ] {
+        for (line, name) in [("rekindle drill", "drill"), ("rekindle demo --help", "demo")] {
             assert_eq!(parse(line).unwrap().command.not_built(), Some(name), "{line}");
         }
         assert_eq!(parse("rekindle dril").unwrap_err().exit_code(), 2);

@@ -11,6 +11,7 @@ use crate::rebuild::{self, Watcher};
 use crate::summary::RunEnd;
 use clap::{Args, Subcommand};
 use indicatif::MultiProgress;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -71,6 +72,7 @@ pub(super) async fn backup(
         accept_loss: flags.accept_loss.clone(),
         retry_for: flags.retry_for,
         take_over: flags.take_over.clone(),
+        damaged: BTreeMap::new(),
         cancel: signals.cancel.clone(),
     };
     let display = Arc::new(watch::Display::new(shared.progress, bars));

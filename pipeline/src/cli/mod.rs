@@ -6,13 +6,15 @@ pub mod args;
 mod backup;
 mod check;
 mod failure;
-mod figures;
+pub(crate) mod figures;
 mod init;
+mod live_text;
 mod loading;
 mod restore;
 mod signals;
 mod status;
 mod summary_text;
+mod verify;
 mod watch;
 mod way;
 
@@ -119,11 +121,10 @@ async fn dispatch(cli: &Cli, bars: MultiProgress, signals: &Signals) -> Exit {
         Command::Restore { target: restore::Target::Bigquery(flags) } => {
             Box::pin(restore::restore(shared, flags, bars, signals)).await
         }
-        Command::Verify(_)
-        | Command::Bench(_)
-        | Command::Drill(_)
-        | Command::Report(_)
-        | Command::Demo(_) => Exit::Usage,
+        Command::Verify { target } => Box::pin(verify::verify(shared, target, bars, signals)).await,
+        Command::Bench(_) | Command::Drill(_) | Command::Report(_) | Command::Demo(_) => {
+            Exit::Usage
+        }
     }
 }
 
@@ -146,6 +147,7 @@ fn options(shared: &Shared, flags: &RunFlags, signals: &Signals) -> Options {
         retry_for: flags.retry_for,
         take_over: None,
         way: flags.way.choice(),
+        cut_over: flags.cut_over,
         cancel: signals.cancel.clone(),
     }
 }

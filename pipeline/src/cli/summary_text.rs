@@ -3,6 +3,7 @@
 //! Invariant: it says what the JSON says, nothing more, and never calls a run done that is not.
 
 use super::figures::{bytes, clock, clock_of_seconds, count, per_second, seconds, things};
+use super::live_text;
 use crate::coverage::left_out::{Declared, NotBroughtBack};
 use crate::summary::{RouteSummary, RunEnd, Summary};
 use std::fmt::Write as _;
@@ -35,6 +36,9 @@ pub(crate) fn render(summary: &Summary, rejects: &Path) -> String {
     line("verified", verified(summary));
     line("RTO", rto(summary));
     line("RPO", rpo(summary));
+    for (label, value) in live_text::lines(summary) {
+        line(label, value);
+    }
     if !summary.priorities.is_empty() {
         let done: Vec<String> = summary
             .priorities
@@ -136,6 +140,9 @@ fn verified(summary: &Summary) -> String {
         things(verified.keys_compared, noun),
         things(verified.differences, "difference")
     );
+    if verified.newer > 0 {
+        text = format!("{text}, {} newer than was read", things(verified.newer, noun));
+    }
     if !verified.detects.is_empty() {
         text = format!("{text} ({})", verified.detects);
     }
@@ -253,6 +260,7 @@ mod tests {
                 keys_counted: 999_000,
                 keys_compared: 3_000,
                 differences: 0,
+                newer: 0,
                 detects: "one altered key in 1,000 with 95 %".into(),
             },
             priorities: vec![PriorityDone { priority: 1, seconds: 2.25 }],
@@ -268,8 +276,10 @@ mod tests {
                 dropped_keys: 1,
                 seconds: 120.25,
                 bottleneck: "target".into(),
+                freshness: None,
                 digest: None,
             }],
+            cut_over: None,
             not_brought_back: None,
             way: Some("RESTORE: in a trial 1.70 times as fast as HSET".into()),
             warnings: vec!["the server evicts under pressure".into()],

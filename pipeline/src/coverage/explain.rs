@@ -8,11 +8,12 @@ use schemas::plan::{OWN_KEYS, Unrouted};
 use schemas::{Plan, Route};
 use stages::load::redis::SENTINEL_KEY;
 use stages::load::redis::duplicate::BACKUP_SENTINEL_KEY;
+use stages::transform::many_rows::TEMPORARY_PREFIX;
 use stages::transform::redis_command::TRIAL_PREFIX;
 
 /// What a key is, as far as its name tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Named {
+pub(crate) enum Named {
     /// A mark or a trial key of rekindle.
     Own,
     /// A key of the duplicate that this route keeps.
@@ -26,7 +27,7 @@ pub(super) enum Named {
 }
 
 /// A plan, asked about keys.
-pub(super) struct Explainer<'a> {
+pub(crate) struct Explainer<'a> {
     routes: &'a [Route],
     unrouted: &'a [Unrouted],
     /// Keys of duplicates, or of what is recorded of rows, with the number of their route.
@@ -35,7 +36,7 @@ pub(super) struct Explainer<'a> {
 
 impl<'a> Explainer<'a> {
     /// Takes a plan. `has_duplicate` says whether the duplicate of BigQuery lives in the same database.
-    pub(super) fn new(plan: &'a Plan, has_duplicate: bool) -> Self {
+    pub(crate) fn new(plan: &'a Plan, has_duplicate: bool) -> Self {
         let duplicates = plan
             .routes
             .iter()
@@ -47,7 +48,7 @@ impl<'a> Explainer<'a> {
     }
 
     /// Returns what a key is by its name.
-    pub(super) fn named(&self, key: &[u8]) -> Named {
+    pub(crate) fn named(&self, key: &[u8]) -> Named {
         if is_own(key) {
             return Named::Own;
         }
@@ -93,7 +94,8 @@ fn is_own(key: &[u8]) -> bool {
     key.starts_with(OWN_KEYS.as_bytes())
         && (key == SENTINEL_KEY.as_bytes()
             || key == BACKUP_SENTINEL_KEY.as_bytes()
-            || key.starts_with(TRIAL_PREFIX.as_bytes()))
+            || key.starts_with(TRIAL_PREFIX.as_bytes())
+            || key.starts_with(TEMPORARY_PREFIX.as_bytes()))
 }
 
 /// Whether a key is one that a duplicate has: a block, a manifest, a recorded table, or the record of its last run.

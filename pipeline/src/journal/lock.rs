@@ -12,13 +12,13 @@ use std::path::Path;
 
 /// Holds the state folder until it is dropped.
 #[derive(Debug)]
-pub(super) struct StateLock {
+pub(crate) struct StateLock {
     _held: Flock<File>,
 }
 
 impl StateLock {
     /// Takes the lock without waiting and writes the process id into `path`.
-    pub(super) fn take(path: &Path) -> Result<Self> {
+    pub(crate) fn take(path: &Path) -> Result<Self> {
         let file = OpenOptions::new()
             .read(true)
             .write(true)

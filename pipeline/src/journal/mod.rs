@@ -25,7 +25,7 @@ pub use record::{
 };
 pub use restores::{JobRecord, RestoreRecord, StreamRecord};
 
-use lock::StateLock;
+pub(crate) use lock::StateLock;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };

@@ -5,7 +5,7 @@
 
 mod bucket;
 
-pub use bucket::{Buckets, Record};
+pub use bucket::{Bucket, Buckets, Record};
 
 use crate::cpu::CpuPool;
 use crate::route::RouteRun;

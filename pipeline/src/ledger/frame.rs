@@ -2,7 +2,7 @@
 //!
 //! Layout, little-endian: magic `RKL1` (4 bytes), rows u32, raw length u32, body length u32, low half of the
 //! xxh3-64 of these 16 bytes (4 bytes), xxh3-64 of the body (8 bytes), body. The body is zstd of: key lengths u32 x rows, value hashes u64 x rows, expiries i64 x
-//! rows (ms since 1970, 0 = never), keys.
+//! rows (ms since 1970, 0 = never), keys. With the magic `RKL2`, versions i64 x rows follow the expiries.
 //!
 //! Invariant: a frame is read whole with a matching checksum, or not at all.
 
@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::xxh3_64;
 
 const MAGIC: [u8; 4] = *b"RKL1";
+/// Of a frame whose entries have versions.
+const MAGIC_VERSIONED: [u8; 4] = *b"RKL2";
 const HEADER_BYTES: usize = 28;
 /// A batch is far smaller; anything above it is damage and must not be allocated.
 const BODY_BYTES_MAX: usize = 256 * 1024 * 1024;
@@ -25,9 +27,22 @@ const LEVEL: i32 = 1;
 pub struct Frame {
     keys: Vec<u8>,
     entries: Vec<(usize, u64, i64)>,
+    /// One per entry, or none at all.
+    versions: Vec<i64>,
 }
 
 impl Frame {
+    /// Adds an entry with its version; a frame has versions for all of its entries or for none.
+    pub fn push_version(&mut self, key: &[u8], hash: u64, expires_ms: i64, version: i64) {
+        self.push(key, hash, expires_ms);
+        self.versions.push(version);
+    }
+
+    /// Returns the version of an entry; `None` where the frame has none.
+    pub fn version(&self, index: usize) -> Option<i64> {
+        self.versions.get(index).copied()
+    }
+
     /// Iterates over `(key, value hash, expiry in ms or 0)` in the order they were sent.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], u64, i64)> {
         let mut start = 0;
@@ -57,27 +72,36 @@ impl Frame {
     /// Encodes and empties the frame.
     pub fn take_encoded(&mut self) -> Result<Vec<u8>> {
         let frame = std::mem::take(self);
-        encode(frame.iter(), frame.len(), frame.keys.len())
+        encode(frame.iter(), frame.len(), frame.keys.len(), &frame.versions)
     }
 }
 
 /// Encodes the entries of a batch; empty when it has none.
 pub fn encode_frame(batch: &Encoded) -> Result<Vec<u8>> {
     let entries = batch.keyed().map(|(key, entry)| (key, entry.value_hash, entry.expires_ms));
-    encode(entries, batch.entries.len(), batch.keys.len())
+    encode(entries, batch.entries.len(), batch.keys.len(), &batch.versions)
 }
 
 fn encode<'a>(
     entries: impl Iterator<Item = (&'a [u8], u64, i64)>,
     rows: usize,
     key_bytes: usize,
+    versions: &[i64],
 ) -> Result<Vec<u8>> {
     if rows == 0 {
         return Ok(Vec::new());
     }
-    let raw_length = rows * 20 + key_bytes;
-    let mut raw = vec![0; rows * 20];
+    let magic = if versions.is_empty() { MAGIC } else { MAGIC_VERSIONED };
+    if !versions.is_empty() && versions.len() != rows {
+        return Err(Error::new(Kind::Internal, "a batch has versions for some entries only"));
+    }
+    let fixed = rows * fixed_bytes(magic);
+    let raw_length = fixed + key_bytes;
+    let mut raw = vec![0; fixed];
     raw.reserve(key_bytes);
+    for (index, version) in versions.iter().enumerate() {
+        put(&mut raw, rows * 20 + index * 8, &version.to_le_bytes());
+    }
     for (index, (key, hash, expires_ms)) in entries.enumerate() {
         put(&mut raw, index * 4, &length(key.len())?.to_le_bytes());
         put(&mut raw, rows * 4 + index * 8, &hash.to_le_bytes());
@@ -88,7 +112,7 @@ fn encode<'a>(
         Error::new(Kind::Internal, "cannot compress the ledger").with_source(error)
     })?;
     let mut frame = Vec::with_capacity(HEADER_BYTES + body.len());
-    frame.extend_from_slice(&MAGIC);
+    frame.extend_from_slice(&magic);
     frame.extend_from_slice(&length(rows)?.to_le_bytes());
     frame.extend_from_slice(&length(raw_length)?.to_le_bytes());
     frame.extend_from_slice(&length(body.len())?.to_le_bytes());
@@ -98,6 +122,11 @@ fn encode<'a>(
     frame.extend_from_slice(&xxh3_64(&body).to_le_bytes());
     frame.extend_from_slice(&body);
     Ok(frame)
+}
+
+/// Bytes of an entry beside its key.
+fn fixed_bytes(magic: [u8; 4]) -> usize {
+    if magic == MAGIC_VERSIONED { 28 } else { 20 }
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "the low half is enough for 16 bytes")]
@@ -143,7 +172,7 @@ impl FrameReader {
         let raw = zstd::bulk::decompress(&body, header.raw_length).map_err(|error| {
             damaged(&self.path, &format!("a frame does not decompress: {error}"))
         })?;
-        decode(&raw, header.rows)
+        decode(&raw, &header)
             .map(Some)
             .ok_or_else(|| damaged(&self.path, "a frame has inconsistent lengths"))
     }
@@ -207,6 +236,7 @@ pub(super) fn whole_length(path: &Path) -> Result<u64> {
 }
 
 struct Header {
+    magic: [u8; 4],
     rows: usize,
     raw_length: usize,
     body_length: usize,
@@ -219,21 +249,23 @@ impl Header {
             bytes.get(at..at + 4)?.try_into().ok().map(|four| u32::from_le_bytes(four) as usize)
         };
         let header = Self {
+            magic: bytes.get(..4)?.try_into().ok()?,
             rows: number(4)?,
             raw_length: number(8)?,
             body_length: number(12)?,
             checksum: u64::from_le_bytes(bytes.get(20..28)?.try_into().ok()?),
         };
-        let is_sane = bytes.starts_with(&MAGIC)
+        let is_sane = [MAGIC, MAGIC_VERSIONED].contains(&header.magic)
             && number(16)? == checksum_of_header(bytes.get(..16)?) as usize
             && header.body_length <= BODY_BYTES_MAX
             && header.raw_length <= BODY_BYTES_MAX
-            && header.rows * 20 <= header.raw_length;
+            && header.rows * fixed_bytes(header.magic) <= header.raw_length;
         is_sane.then_some(header)
     }
 }
 
-fn decode(raw: &[u8], rows: usize) -> Option<Frame> {
+fn decode(raw: &[u8], header: &Header) -> Option<Frame> {
+    let rows = header.rows;
     let eight = |at: usize| raw.get(at..at + 8)?.try_into().ok();
     let mut entries = Vec::with_capacity(rows);
     let mut end = 0;
@@ -244,8 +276,12 @@ fn decode(raw: &[u8], rows: usize) -> Option<Frame> {
         let expires_ms = i64::from_le_bytes(eight(rows * 12 + index * 8)?);
         entries.push((end, hash, expires_ms));
     }
-    let keys = raw.get(rows * 20..)?.to_vec();
-    (keys.len() == end).then_some(Frame { keys, entries })
+    let fixed = fixed_bytes(header.magic);
+    let versions: Vec<i64> = (0..if fixed > 20 { rows } else { 0 })
+        .map(|index| Some(i64::from_le_bytes(eight(rows * 20 + index * 8)?)))
+        .collect::<Option<_>>()?;
+    let keys = raw.get(rows * fixed..)?.to_vec();
+    (keys.len() == end).then_some(Frame { keys, entries, versions })
 }
 
 #[cfg(test)]
@@ -300,6 +336,24 @@ mod tests {
             assert!(read_all(&path).is_err(), "a flipped byte at {at} went unnoticed");
             assert_eq!(whole_length(&path).unwrap(), 0, "damage at {at} counts as whole");
         }
+    }
+
+    #[test]
+    fn versions_are_read_back_beside_frames_without() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.ledger");
+        let mut versioned = Frame::default();
+        for (row, version) in [(1_u64, i64::MIN), (2, -1), (3, i64::MAX)] {
+            versioned.push_version(format!("k{row}").as_bytes(), row, 0, version);
+        }
+        let plain = sample(2);
+        let frames = [plain.clone(), versioned.clone()];
+        let bytes = frames.clone().map(|mut frame| frame.take_encoded().unwrap()).concat();
+        std::fs::write(&path, bytes).unwrap();
+        assert_eq!(read_all(&path).unwrap(), frames);
+        assert_eq!((versioned.version(1), plain.version(1)), (Some(-1), None));
+        versioned.push(b"k4", 4, 0);
+        assert!(versioned.take_encoded().is_err());
     }
 
     #[test]

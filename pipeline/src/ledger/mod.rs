@@ -11,6 +11,7 @@ mod frame;
 
 pub use frame::{Frame, FrameReader, encode_frame};
 
+use bytes::Bytes;
 use schemas::PartitionId;
 use stages::{Error, Kind, Result};
 use std::collections::HashMap;
@@ -150,6 +151,59 @@ impl Ledger {
     /// Path of the list of keys removed because their rows are gone.
     pub fn dropped_names(&self, route: &str) -> PathBuf {
         self.folder.with_file_name(format!("dropped-{route}.txt"))
+    }
+
+    /// Notes temporary keys before they can be in the target.
+    pub fn note_temporary(&self, names: &[Bytes]) -> Result<()> {
+        let path = self.temporary_path();
+        let failed = |error| io_error("write", &path, error);
+        let mut file =
+            OpenOptions::new().append(true).create(true).mode(0o600).open(&path).map_err(failed)?;
+        let mut text = Vec::new();
+        for name in names {
+            let length = u32::try_from(name.len()).map_err(|_| {
+                Error::new(Kind::Internal, "the name of a temporary key exceeds 4 GiB")
+            })?;
+            text.extend_from_slice(&length.to_le_bytes());
+            text.extend_from_slice(name);
+        }
+        file.write_all(&text).map_err(failed)
+    }
+
+    /// The temporary keys noted since they were last forgotten; a torn last one was never sent.
+    pub fn temporary(&self) -> Result<Vec<Bytes>> {
+        let path = self.temporary_path();
+        let text = match fs::read(&path) {
+            Ok(text) => Bytes::from(text),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(io_error("read", &path, error)),
+        };
+        let mut names = Vec::new();
+        let mut rest = text;
+        while let Some(length) = rest.first_chunk::<4>() {
+            let length = u32::from_le_bytes(*length) as usize;
+            if rest.len() < 4 + length {
+                break;
+            }
+            names.push(rest.slice(4..4 + length));
+            rest = rest.slice(4 + length..);
+        }
+        Ok(names)
+    }
+
+    /// Forgets the temporary keys, because none of them is left.
+    pub fn forget_temporary(&self) -> Result<()> {
+        let path = self.temporary_path();
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(io_error("remove", &path, error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn temporary_path(&self) -> PathBuf {
+        self.folder.with_file_name("temporary.keys")
     }
 
     /// Folder for the temporary files of a reconciliation.

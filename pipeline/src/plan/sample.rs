@@ -37,7 +37,7 @@ pub struct RouteSample {
 pub struct RowSample {
     /// Column to its canonical text, or null.
     pub row: Map<String, Value>,
-    /// `written`, `expired` or `rejected`.
+    /// `written`, `expired`, `left out` or `rejected`.
     pub outcome: &'static str,
     /// Why it is rejected.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -99,8 +99,11 @@ async fn one_route(
         notes.push(format!("{} of {rows} rows were found", raw.len()));
     }
     let layout = sampler.bound().route.layout.word();
+    let is_many = sampler.bound().is_many();
     notes.push(match (layout, style) {
+        _ if is_many => "each row is shown alone; a run writes all rows of a key at once, and one that does not fit a batch under a temporary name first".to_owned(),
         ("hash", Style::Keep) => "EVALSHA runs a script that writes the hash only where there is no key".to_owned(),
+        (_, Style::Newest) => "EVALSHA runs a script that leaves the key alone where its version is newer; the words behind the key are its kind, field and digits, and the expiry".to_owned(),
         ("hash", _) => "a run may send the same hash by RESTORE, where a trial at its start finds that faster, and up to 64 rows in one transaction".to_owned(),
         _ => "a run sends up to 64 rows in one MSET".to_owned(),
     });
@@ -136,6 +139,7 @@ fn outcome(encoded: &Encoded) -> (&'static str, Option<String>) {
     match &encoded.rejected {
         Some(rejected) => ("rejected", rejected.reasons.first().cloned()),
         None if encoded.expired > 0 => ("expired", None),
+        None if encoded.left_out > 0 => ("left out", None),
         None => ("written", None),
     }
 }
@@ -189,6 +193,9 @@ impl RouteSample {
             let outcome = match &sample.reason {
                 Some(reason) => format!("rejected: {reason}"),
                 None if sample.outcome == "expired" => "expired: not written".to_owned(),
+                None if sample.outcome == "left out" => {
+                    "left out: what would be its element is null".to_owned()
+                }
                 None => format!("written{}", expiry.unwrap_or_default()),
             };
             writeln!(out, "  -> {outcome}")?;

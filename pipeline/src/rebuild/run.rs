@@ -1,29 +1,27 @@
-//! One run from its set-up to its end: load, catch up, prove, summarise.
+//! One run from its set-up to its proof: load, catch up, read back.
 //!
-//! Invariant: the target's mark is removed only after the read-back; a run that failed stays resumable.
+//! Invariant: every failure is in the findings; what a failed run wrote stays known to the journal.
 
 use super::assemble::engine;
-use super::{Ended, Findings, Options, Watcher};
-use super::{failed, patiently, selected_routes};
-use crate::catch_up::{catch_up, partitions_of};
+use super::end::remove_temporary;
+use super::{Findings, Options, Watcher};
+use super::{patiently, selected_routes};
+use crate::catch_up::partitions_of;
 use crate::checkpoint::Status;
+use crate::cut_over::CutOverRun;
 use crate::engine::{Engine, order};
-use crate::journal::{Journal, RunRecord, RunStatus};
-use crate::lane::now_ms;
-use crate::outcome::{Exit, from_journal};
+use crate::journal::{Journal, RunRecord};
+use crate::live;
+use crate::outcome::from_journal;
 use crate::prepare::{self, Target};
 use crate::progress::Phase;
 use crate::readback::{ReadBack, Tier, is_count_proven, read_back};
 use crate::route::RouteRun;
-use crate::summarize;
-use crate::summary::{RunEnd, Summary};
 use crate::wiring;
-use schemas::plan::RejectsMax;
-use schemas::{Plan, Route};
+use schemas::Plan;
 use stages::load::{Sentinel, Sink};
 use stages::{Error, Kind};
 use std::sync::Arc;
-use std::time::Instant;
 
 /// Times a target or a route may be lost and started over within one process.
 const RESTARTS_MAX: usize = 3;
@@ -31,10 +29,11 @@ const RESTARTS_MAX: usize = 3;
 /// A run that is set up: connected, journaled, claimed.
 pub(super) struct Run {
     pub(super) engine: Arc<Engine>,
-    plan: Plan,
-    record: RunRecord,
-    target: Target,
-    sources: wiring::Sources,
+    pub(super) plan: Plan,
+    pub(super) record: RunRecord,
+    pub(super) target: Target,
+    pub(super) sources: wiring::Sources,
+    pub(super) cut_over: Option<CutOverRun>,
 }
 
 impl Run {
@@ -43,10 +42,11 @@ impl Run {
         let chosen = selected_routes(plan, &options.routes)?;
         let journal =
             Journal::open(&options.state).await.map_err(|error| one(from_journal(error)))?;
+        let cut_over = CutOverRun::prepare(plan, options, &journal).await.map_err(one)?;
         let (retry_for, cancel) = (options.retry_for, &options.cancel);
         let connect = || wiring::connect_sources(plan, &chosen, options.lanes);
         let sources = patiently(retry_for, cancel, connect).await.map_err(one)?;
-        let sink = wiring::make_sink(plan, options.way).map_err(one)?;
+        let sink = wiring::make_sink_in(plan, options.way, options.cut_over).map_err(one)?;
         patiently(retry_for, cancel, || sink.state()).await.map_err(one)?;
         let described = wiring::describe_routes(&sources, &chosen).await?;
         let routes = wiring::run_routes(&sources, &sink, described).map_err(one)?;
@@ -54,15 +54,28 @@ impl Run {
             sink.release(run_id).await.map_err(one)?;
         }
         let (run, is_resumed) = prepare::open_run(&journal, plan, options, &routes, &*sink).await?;
+        if let Some(cut_over) = &cut_over {
+            cut_over.begin(&journal, &run.id).await.map_err(one)?;
+        }
         let engine = engine(plan, options, &run, journal, sink, routes).await.map_err(one)?;
         sources.resume_at(&engine.shared.snapshots.all().await);
-        let target = prepare::inspect_target(&engine, is_resumed).await.map_err(one)?;
-        Ok(Self { engine, plan: plan.clone(), record: run, target, sources })
+        let is_swapped = cut_over.as_ref().is_some_and(|cut_over| cut_over.proven().is_some());
+        let target = if is_swapped {
+            // What was built serves; there is nothing left to look at in the other database.
+            Target::AsLeft
+        } else {
+            prepare::inspect_target(&engine, is_resumed).await.map_err(one)?
+        };
+        Ok(Self { engine, plan: plan.clone(), record: run, target, sources, cut_over })
     }
 
     /// Loads, catches up and reads back; everything found is in the findings.
     pub(super) async fn work(&mut self, options: &Options, watcher: &dyn Watcher) -> Findings {
         let mut findings = Findings::default();
+        if let Some(proof) = self.cut_over.as_ref().and_then(CutOverRun::proven) {
+            findings.read_back = Some(proof);
+            return findings;
+        }
         for _ in 0..=RESTARTS_MAX {
             match self.pass(options, watcher, &mut findings).await {
                 Ok(()) => return findings,
@@ -133,15 +146,11 @@ impl Run {
         let (retry_for, cancel) = (options.retry_for, &options.cancel);
         patiently(retry_for, cancel, || prepare::claim_target(&engine)).await.map_err(one)?;
         self.load().await?;
-        for route in &engine.routes {
-            let records = shared.journal.routes(&shared.run_id).await;
-            let records = records.map_err(|error| one(from_journal(error)))?;
-            let Some(mut record) = records.into_iter().find(|r| r.name == route.name()) else {
-                continue;
-            };
-            let caught_up = catch_up(&engine, route, &mut record).await?;
+        remove_temporary(shared).await.map_err(one)?;
+        let (caught_up, lags) = live::follow(&engine, &self.sources).await?;
+        for (name, caught_up) in caught_up {
             if let Some(names) = caught_up.names {
-                let (count, name) = (caught_up.dropped, route.name());
+                let count = caught_up.dropped;
                 let line = format!(
                     "route {name}: {count} keys belong to rows deleted since they were written; they are named in {}",
                     names.display()
@@ -150,7 +159,13 @@ impl Run {
                 findings.warnings.push(line);
             }
         }
-        // Nothing is read from the source any more.
+        for (name, lag) in lags.iter().filter(|(_, lag)| !lag.is_met()) {
+            let line = lag.told(name);
+            watcher.say(&line);
+            findings.warnings.push(line);
+        }
+        findings.lags = lags;
+        // Nothing is read from the source any more, but for a second look.
         self.sources.release_snapshot().await;
         if options.verify {
             self.prove(findings).await?;
@@ -197,8 +212,12 @@ impl Run {
         let mut differing = Vec::new();
         for route in &engine.routes {
             shared.counters.enter(route.index, Phase::ReadingBack);
-            let reading = read_back(shared, route, tier);
-            let found = shared.stop.unless_cancelled(reading).await.map_err(one)?;
+            let found = if live::compares_versions(route) {
+                live::read_back(engine, &self.sources, route).await?
+            } else {
+                let reading = read_back(shared, route, tier);
+                shared.stop.unless_cancelled(reading).await.map_err(one)?
+            };
             if found.differences() > 0 {
                 differing.push(route.name().to_owned());
             }
@@ -235,126 +254,5 @@ impl Run {
             return Err(one(Error::new(Kind::Difference, message).with_hint(hint)));
         }
         Ok(())
-    }
-
-    /// Ends the run in journal and target, and makes the summary.
-    pub(super) async fn end(
-        self,
-        mut findings: Findings,
-        options: &Options,
-        clock: Instant,
-    ) -> Ended {
-        let shared = Arc::clone(&self.engine.shared);
-        let flushed = shared.commits.flush().await;
-        if let Err(error) = flushed {
-            findings.errors.push(from_journal(error));
-        }
-        let mut exits: Vec<Exit> =
-            findings.errors.iter().map(|error| Exit::of_kind(error.kind())).collect();
-        if shared.stop.is_run_cancelled() {
-            exits.push(Exit::Interrupted);
-        }
-        let is_complete = exits.is_empty();
-        let status = match (is_complete, options.verify) {
-            (true, true) => RunEnd::Done,
-            (true, false) => RunEnd::Unverified,
-            (false, _) if exits.contains(&Exit::Interrupted) => RunEnd::Interrupted,
-            (false, _) => RunEnd::Failed,
-        };
-        let summary = summarize::summarize(
-            &self.engine,
-            &self.plan,
-            &self.record,
-            options,
-            &findings,
-            status,
-            clock,
-        )
-        .await;
-        let summary = match summary {
-            Ok(summary) => summary,
-            Err(error) => {
-                findings.errors.push(error);
-                return failed(findings.errors);
-            }
-        };
-        if is_complete {
-            if let Err(error) = shared.sink.release(&shared.run_id).await {
-                exits.push(Exit::of_kind(error.kind()));
-                findings.errors.push(error);
-            }
-            let over = self.over_budget(&summary);
-            exits.extend(over.iter().map(|_| Exit::Rejects));
-            findings.errors.extend(over);
-            if !summary.within_rto || summary.within_rpo == Some(false) {
-                exits.push(Exit::Objective);
-            }
-        }
-        let mut summary = summary;
-        match self.store_end(&summary, is_complete).await {
-            // Only now: a run that the journal does not call done may still have to read it.
-            Ok(()) if status == RunEnd::Done => summary.warnings.extend(self.discard().await),
-            Ok(()) => {}
-            Err(error) => {
-                exits.push(Exit::of_kind(error.kind()));
-                findings.errors.push(error);
-            }
-        }
-        Ended { summary: Some(summary), exits, errors: findings.errors }
-    }
-
-    /// Removes what the sources made for this run alone; says what stays until it expires.
-    async fn discard(&self) -> Vec<String> {
-        let mut left = Vec::new();
-        for route in &self.engine.routes {
-            if let Err(error) = route.source.discard().await {
-                let name = route.name();
-                left.push(format!(
-                    "route {name}: {error}; the result of its query expires by itself"
-                ));
-            }
-        }
-        left
-    }
-
-    async fn store_end(&self, summary: &Summary, is_complete: bool) -> stages::Result<()> {
-        let shared = &self.engine.shared;
-        let status = match summary.status {
-            RunEnd::Done | RunEnd::Unverified => RunStatus::Done,
-            RunEnd::Interrupted => RunStatus::Interrupted,
-            RunEnd::Failed => RunStatus::Failed,
-        };
-        let text = serde_json::to_string(summary).map_err(|error| {
-            Error::new(Kind::Internal, "cannot store the summary").with_source(error)
-        })?;
-        let ended = is_complete.then(now_ms);
-        shared
-            .journal
-            .set_run_status(&shared.run_id, status, ended, Some(text.as_str()))
-            .await
-            .map_err(from_journal)
-    }
-
-    /// Routes whose rejects exceed their budget.
-    fn over_budget(&self, summary: &Summary) -> Vec<Error> {
-        let folder = self.engine.shared.rejects.folder().display().to_string();
-        let over = |route: &Route| {
-            let counts = summary.routes.iter().find(|counts| counts.name == route.name)?;
-            let allowed = match route.rejects_max {
-                RejectsMax::Rows(rows) => rows as f64,
-                RejectsMax::Percent(share) => counts.rows as f64 * share / 100.0,
-            };
-            (counts.rejects as f64 > allowed).then(|| {
-                Error::new(
-                    Kind::Data,
-                    format!(
-                        "route {}: {} of {} rows were rejected, more than rejects_max allows; they are in {folder}",
-                        route.name, counts.rejects, counts.rows
-                    ),
-                )
-                .with_hint("mend the rows or the route, or raise rejects_max; everything else was written")
-            })
-        };
-        self.engine.routes.iter().filter_map(|route| over(&route.bound.route)).collect()
     }
 }

@@ -168,6 +168,12 @@ fn routes(plan: &Plan, options: &Options) -> std::result::Result<Vec<Route>, Vec
     let mistakes: Vec<Error> = routes
         .iter()
         .flat_map(|route| match (&route.origin, route.layout) {
+            _ if route.many.is_some() => {
+                vec![refuse(
+                    route,
+                    "it is derived: many rows make one key, and none can be read back",
+                )]
+            }
             _ if !route.uses.backup => vec![refuse(route, "it is no backup route")],
             (Origin::Table { system: System::BigQuery, .. }, Layout::Blocks) => Vec::new(),
             (Origin::Table { system: System::BigQuery, .. }, layout) => match held_in(layout) {

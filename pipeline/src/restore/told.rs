@@ -75,6 +75,7 @@ pub(super) fn summary(
         },
         routes,
         way: None,
+        cut_over: None,
         not_brought_back: None,
         warnings: tables.iter().flat_map(warnings).collect(),
     }
@@ -120,6 +121,7 @@ fn route(shared: &Shared, table: &Table) -> RouteSummary {
         dropped_keys: 0,
         seconds: (source + target) as f64 / 1e6,
         bottleneck: if source > target { "source" } else { "target" }.to_owned(),
+        freshness: None,
         digest: Some(loaded.map_or_else(|| digest.hex(), |loaded| loaded.digest.clone())),
     }
 }
@@ -136,6 +138,7 @@ fn verified(options: &Options, proof: &Proof, status: RunEnd) -> Verified {
         keys_counted: proof.counted,
         keys_compared: proof.compared,
         differences: 0,
+        newer: 0,
         detects: if is_full {
             "any missing, added or altered row".into()
         } else {

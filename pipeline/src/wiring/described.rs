@@ -62,10 +62,11 @@ impl Described {
                     table: shape.name.clone(),
                     cut: match cut {
                         Cut::Ctid => "ctid",
+                        Cut::Key if bound.is_many() => "key",
                         Cut::Key => "split_by",
                         Cut::Whole => "whole",
                     },
-                    is_counted_by_cut: cut == Cut::Key,
+                    is_counted_by_cut: cut == Cut::Key && !shape.is_heap(),
                     rows: shape.rows_estimate(),
                     bytes: shape.bytes(),
                 }
@@ -170,7 +171,7 @@ fn bind(
         mistakes.iter().map(|mistake| refused(mistake.to_string())).collect::<Vec<_>>()
     })?;
     let mut mistakes = Vec::new();
-    if !bound.key_is_proven_unique && route.on_collision.is_none() {
+    if !bound.is_many() && !bound.key_is_proven_unique && route.on_collision.is_none() {
         mistakes.push(unproven(route));
     }
     if let (Some(name), Some((type_name, false))) = (&route.newest_by, newest) {

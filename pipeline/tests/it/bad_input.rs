@@ -263,7 +263,7 @@ fn mistakes_of_a_plan_are_told_all_at_once_with_their_lines() {
     let world = world();
     world.plan(
         "[[route]]\nname = \"a\"\ntable = \"alloydb:public.users\"\nkey = \"a:{id\"\ntype = \"hsh\"\n\
-         [[route]]\nname = \"a\"\ntabel = \"alloydb:public.users\"\nkey = \"b:{id}\"\ntype = \"zset\"\nttl = \"5x\"\n",
+         [[route]]\nname = \"a\"\ntabel = \"alloydb:public.users\"\nkey = \"b:{id}\"\ntype = \"zzset\"\nttl = \"5x\"\n",
     );
     let places = ["line 8", "line 9", "line 11", "line 12", "line 14", "line 15"];
     world.rebuild(&[]).expect(2).says(&places).says(&["did you mean \"hash\"?"]);

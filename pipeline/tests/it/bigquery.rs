@@ -4,6 +4,7 @@
 
 mod every_type;
 mod resumed;
+mod verified;
 
 use crate::world::{Ran, wait_until};
 use fixtures::servers::{

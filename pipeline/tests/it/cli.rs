@@ -87,6 +87,11 @@ fn help_of_restore_bigquery() {
 }
 
 #[test]
+fn help_of_verify_redis() {
+    insta::assert_snapshot!(help(&["verify", "redis"]));
+}
+
+#[test]
 fn help_of_init() {
     insta::assert_snapshot!(help(&["init"]));
 }
@@ -99,7 +104,7 @@ fn help_of_status() {
 #[test]
 fn what_is_not_built_is_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
-    for words in [&["drill"][..], &["verify", "redis", "--tier", "count"], &["demo", "--help"]] {
+    for words in [&["drill"][..], &["bench", "redis", "--tier", "count"], &["demo", "--help"]] {
         let output = rekindle(folder.path(), words, &[]);
         let (code, text) = code_and_stderr(&output);
         let expected =

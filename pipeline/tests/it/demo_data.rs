@@ -57,3 +57,38 @@ fn code_town_arrives_without_a_difference() {
     assert_eq!(summary["expired"], expired);
     assert_eq!(proof.dbsize, proven - expired);
 }
+
+#[test]
+fn keys_of_many_rows_of_code_town_arrive_without_a_difference() {
+    let world = World::new();
+    fixtures::code_town::load(&world.postgres, 20_000).unwrap();
+    let [flag, plan] = plan_words("code-town-many");
+    let summary = world.rebuild(&[&flag, &plan]).expect(0).summary();
+    assert_eq!(summary["written"], summary["rows"]);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let (alloydb_url, redis_url) = (world.postgres.url(), world.redis.url());
+    let prove = || {
+        let proving = fixtures::prove::prove("code-town-many", &alloydb_url, &redis_url);
+        runtime.block_on(proving).unwrap()
+    };
+    let proof = prove();
+    assert!(proof.is_equal(), "{proof:#?}");
+    let keys: u64 = proof.routes.iter().map(|route| route.rows).sum();
+    assert!(proof.dbsize == keys && keys > 100, "{proof:#?}");
+    // The proof sees an element too many, one too few, another order and another score.
+    let key = |suffix: &str| {
+        world.sql(&format!("select 'repo:' || repo_id || ':{suffix}' from builds where status = 'failed' and author is not null group by 1 having count(*) > 1 order by count(*) desc limit 1"))
+    };
+    world.redis(&["SADD", &key("authors"), "nobody"]);
+    world.redis(&["ZINCRBY", &key("builds"), "0.000001", "1"]);
+    world.redis(&[
+        "HDEL",
+        &key("statuses"),
+        &world.sql(&format!(
+            "select min(id) from builds where 'repo:' || repo_id || ':statuses' = '{}'",
+            key("statuses")
+        )),
+    ]);
+    world.redis(&["LMOVE", &key("failures"), &key("failures"), "LEFT", "RIGHT"]);
+    assert_eq!(prove().routes.iter().map(|route| route.different).sum::<u64>(), 4);
+}

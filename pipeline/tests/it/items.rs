@@ -25,7 +25,7 @@ pub(crate) const JSON: &str = "[[route]]\nname = \"items\"\ntable = \"alloydb:pu
 pub(crate) const PIPELINE: usize = 1_000;
 
 /// Field names and texts of one row, null left out.
-type Fields = BTreeMap<String, String>;
+pub(crate) type Fields = BTreeMap<String, String>;
 
 /// Creates and fills the table.
 pub(crate) fn fill(world: &World) {
@@ -56,14 +56,14 @@ pub(crate) enum Reply {
 }
 
 impl Reply {
-    fn text(self) -> Option<String> {
+    pub(crate) fn text(self) -> Option<String> {
         match self {
             Self::Text(text) => text,
             other => panic!("{other:?} is no text"),
         }
     }
 
-    fn list(self) -> Vec<Reply> {
+    pub(crate) fn list(self) -> Vec<Reply> {
         match self {
             Self::List(list) => list,
             other => panic!("{other:?} is no list"),
@@ -76,14 +76,19 @@ pub(crate) struct Wire(BufReader<TcpStream>);
 
 impl Wire {
     pub(crate) fn open(world: &World) -> Self {
-        Self(BufReader::new(TcpStream::connect(("127.0.0.1", world.redis.port())).unwrap()))
+        Self::to(world.redis.port())
     }
 
-    fn ask(&mut self, words: &[&str]) -> Reply {
+    /// A connection to the server on this port.
+    pub(crate) fn to(port: u16) -> Self {
+        Self(BufReader::new(TcpStream::connect(("127.0.0.1", port)).unwrap()))
+    }
+
+    pub(crate) fn ask(&mut self, words: &[&str]) -> Reply {
         self.pipeline(&[words.iter().map(|word| (*word).to_owned()).collect()]).remove(0)
     }
 
-    fn pipeline(&mut self, commands: &[Vec<String>]) -> Vec<Reply> {
+    pub(crate) fn pipeline(&mut self, commands: &[Vec<String>]) -> Vec<Reply> {
         let mut text = String::new();
         for command in commands {
             write!(text, "*{}\r\n", command.len()).unwrap();
@@ -114,7 +119,7 @@ impl Wire {
         }
     }
 
-    fn dbsize(&mut self) -> u64 {
+    pub(crate) fn dbsize(&mut self) -> u64 {
         match self.ask(&["DBSIZE"]) {
             Reply::Number(size) => u64::try_from(size).unwrap(),
             other => panic!("{other:?}"),

@@ -1,9 +1,9 @@
 //! Several routes over one table: PostgreSQL sees one pass, and Redis gets what each route alone would have written.
 
 use crate::carried::of_route;
-use crate::items::{HASH, ROWS, Wire, fill, killed};
-use crate::world::{World, wait_until};
-use fixtures::servers::{PostgresOptions, Redis, RedisOptions};
+use crate::items::{HASH, ROWS, Wire, fill, killed, started};
+use crate::world::{Ran, World, wait_until};
+use fixtures::servers::{PostgresOptions, Redis, RedisOptions, StopMode};
 use serde_json::Value;
 use std::fs;
 
@@ -121,6 +121,23 @@ fn a_killed_pass_goes_on_from_where_each_route_was() {
     // No route is given a row twice.
     assert_eq!(summary["rows"].to_string(), wanted);
     assert_eq!(summary["verified"]["differences"], 0, "{summary:#}");
+}
+
+#[test]
+fn a_pass_whose_postgres_restarts_goes_on() {
+    let mut world = logged();
+    world.plan(&three());
+    let child = started(&world, 30);
+    world.postgres.stop(StopMode::Fast).unwrap();
+    world.postgres.start_again().unwrap();
+    let ran = Ran::of(&child.wait_with_output().unwrap());
+    if ran.code != Some(0) {
+        println!("the run ended first: {:?} {}", ran.code, ran.stderr);
+        ran.expect(3);
+        world.rebuild(&[]).expect(0);
+    }
+    let found = Wire::open(&world).everything().len().to_string();
+    assert_eq!(found, of_world(&world));
 }
 
 /// How many keys the three routes make.

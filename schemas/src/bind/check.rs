@@ -2,21 +2,27 @@
 //!
 //! Invariant: each rule adds one message that names the column and what to write instead.
 
-use super::Mistakes;
-use crate::key::Filter;
+use super::{BoundField, FieldValue, Mistakes};
+use crate::key::{Filter, KeyTemplate};
 use crate::plan::{FieldSpec, Layout, Route};
 use crate::table::{Column, TableSchema};
 use crate::type_map::ColumnType;
+use crate::version::{BoundVersion, VersionKind};
 
-/// Key columns must have a type whose text identifies the value and can be taken apart again.
-pub(super) fn key(route: &Route, schema: &TableSchema, mistakes: &mut Mistakes<'_>) {
-    for placeholder in route.key.placeholders() {
+/// Columns of a template must have a type whose text identifies the value and can be taken apart again.
+pub(super) fn template(
+    what: &str,
+    template: &KeyTemplate,
+    schema: &TableSchema,
+    mistakes: &mut Mistakes<'_>,
+) {
+    for placeholder in template.placeholders() {
         let Some(index) = schema.index_of(&placeholder.column) else { continue };
         let column = &schema.columns[index];
         let (name, column_type) = (&column.name, &column.column_type);
         if !is_key_type(column_type) {
             mistakes.add(format!(
-                "key column {name} has type {}, which cannot be in a key",
+                "{what} column {name} has type {}, which cannot be in a {what}",
                 column_type.name()
             ));
         }
@@ -31,7 +37,7 @@ pub(super) fn key(route: &Route, schema: &TableSchema, mistakes: &mut Mistakes<'
             && always.iter().any(|text| *text == placeholder.literal)
         {
             mistakes.add(format!(
-                "key column {name} always contains {:?}, the text that follows it in the key; write {{{name}|urlencode}} or another separator",
+                "{what} column {name} always contains {:?}, the text that follows it in the {what}; write {{{name}|urlencode}} or another separator",
                 placeholder.literal
             ));
         }
@@ -96,7 +102,12 @@ pub(super) fn layout(route: &Route, specs: &[FieldSpec], mistakes: &mut Mistakes
         }
         Layout::Blocks => mistakes.add("type blocks carries whole rows, not fields".into()),
         Layout::Stream => mistakes.add("type stream is not written, only read back".into()),
-        Layout::String | Layout::Hash | Layout::Json => {}
+        Layout::String
+        | Layout::Hash
+        | Layout::Json
+        | Layout::Set
+        | Layout::Zset
+        | Layout::List => {}
     }
     if route.layout != Layout::String {
         field_names(specs, mistakes);
@@ -106,14 +117,20 @@ pub(super) fn layout(route: &Route, specs: &[FieldSpec], mistakes: &mut Mistakes
 /// What `layout` asks of a layout that is read back row by row, and which those are.
 pub(super) fn layout_back(route: &Route, specs: &[FieldSpec], mistakes: &mut Mistakes<'_>) {
     match route.layout {
-        Layout::Hash | Layout::Json => layout(route, specs, mistakes),
+        Layout::Hash | Layout::Json if route.many.is_none() => layout(route, specs, mistakes),
         Layout::Stream => {
             if specs.is_empty() {
                 mistakes.add("type stream needs at least one field; list one in columns".into());
             }
             field_names(specs, mistakes);
         }
-        Layout::String | Layout::Blocks => mistakes.add(format!(
+        Layout::Hash
+        | Layout::Json
+        | Layout::String
+        | Layout::Blocks
+        | Layout::Set
+        | Layout::Zset
+        | Layout::List => mistakes.add(format!(
             "type {} is not read back row by row; hash, json and stream are",
             route.layout.word()
         )),
@@ -158,4 +175,29 @@ pub(super) fn expiry(column: &Column, mistakes: &mut Mistakes<'_>) {
             column.column_type.name()
         ));
     }
+}
+
+/// The version has an exact order, and the value carries it, so that what is stored can be compared.
+pub(super) fn version(
+    route: &Route,
+    schema: &TableSchema,
+    fields: &[BoundField],
+    mistakes: &mut Mistakes<'_>,
+) -> Option<BoundVersion> {
+    let column = mistakes.index_of(schema, route.version_by.as_deref()?)?;
+    let Column { name, column_type, .. } = &schema.columns[column];
+    let kind = VersionKind::of(column_type);
+    if kind.is_none() {
+        mistakes.add(format!(
+            "version_by column {name} has type {}; it must be an integer, a date, a timestamp or a timestamptz",
+            column_type.name()
+        ));
+    }
+    let field = fields.iter().position(|field| field.value == FieldValue::Column(column));
+    if field.is_none() {
+        mistakes.add(format!(
+            "version_by column {name} is not in the value, so what is stored cannot be compared; add it to columns"
+        ));
+    }
+    Some(BoundVersion { column, field: field?, kind: kind? })
 }

@@ -39,7 +39,7 @@ impl ReverseRoute {
         let specs = field_specs(route, &names);
         whole_rows(route, &mut mistakes);
         check::layout_back(route, &specs, &mut mistakes);
-        check::key(route, &schema, &mut mistakes);
+        check::template("key", &route.key, &schema, &mut mistakes);
         for (column, _) in route.key.columns() {
             mistakes.index_of(&schema, column);
         }

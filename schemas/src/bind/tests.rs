@@ -22,11 +22,14 @@ pub(crate) fn route(key: &str, layout: Layout) -> Route {
         key: KeyTemplate::parse(key).unwrap(),
         layout,
         columns: None,
+        many: None,
         as_text: Vec::new(),
         expiry: None,
         null: NullPolicy::Omit,
         on_collision: None,
         on_conflict: OnConflict::Replace,
+        version_by: None,
+        catch_up: None,
         priority: 100,
         newest_by: None,
         rejects_max: RejectsMax::Rows(0),
@@ -99,6 +102,34 @@ fn a_lossy_key_column_is_carried_and_proves_nothing() {
     let bound = BoundRoute::bind(&route, builds()).unwrap();
     assert_eq!(bound.fields.len(), 3);
     assert!(bound.key_is_proven_unique);
+}
+
+#[test]
+fn a_version_has_an_exact_order_and_is_in_the_value() {
+    let mut route = route("build:{id}", Layout::Json);
+    (route.on_conflict, route.version_by) = (OnConflict::Newest, Some("finished".into()));
+    route.columns = Some(vec![
+        column("status"),
+        FieldSpec::Column { field: "at".into(), column: "finished".into() },
+    ]);
+    let version = BoundRoute::bind(&route, builds()).unwrap().version.unwrap();
+    let kind = crate::version::VersionKind::TimestampTz;
+    assert_eq!((version.column, version.field, version.kind), (3, 1, kind));
+    route.columns = Some(vec![column("status")]);
+    let not_there = "version_by column finished is not in the value, so what is stored cannot be compared; add it to columns";
+    assert_eq!(messages(&route, builds()), [not_there]);
+    route.columns = None;
+    route.version_by = Some("score".into());
+    let found = messages(&route, builds());
+    assert!(
+        found[0].starts_with("version_by column score has type float8; it must be"),
+        "{found:?}"
+    );
+    route.version_by = Some("nothing".into());
+    assert_eq!(messages(&route, builds()), ["unknown column nothing"]);
+    // In the key alone it is not in the value.
+    route.version_by = Some("id".into());
+    assert!(messages(&route, builds())[0].contains("id is not in the value"));
 }
 
 #[test]

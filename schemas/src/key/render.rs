@@ -61,6 +61,21 @@ impl fmt::Display for KeyError<'_> {
 
 impl std::error::Error for KeyError<'_> {}
 
+impl KeyError<'_> {
+    /// The same of a member, which is rendered as a key is.
+    pub(crate) fn of_member(&self) -> String {
+        match self {
+            Self::Null { column } => format!("member column {column} is null"),
+            Self::ContainsLiteral { column, literal } => format!(
+                "member column {column} contains {literal:?}, the text that follows it in the member; use {{{column}|urlencode}}"
+            ),
+            Self::DateOutOfRange { column } => {
+                format!("member column {column} is not a date from year 1 to 9999")
+            }
+        }
+    }
+}
+
 impl BoundKey {
     /// Resolves the columns; an error is the name of a column that the schema lacks.
     ///
@@ -111,6 +126,7 @@ impl BoundKey {
                     filter: &placeholder.filter,
                     literal: &placeholder.literal,
                     is_checked: placeholder.may_contain_literal(),
+                    is_null_empty: false,
                 })
             })
             .collect::<Result<_, _>>()?;
@@ -133,9 +149,19 @@ struct Part<'a> {
     literal: &'a str,
     /// Whether the value has to be searched for the literal.
     is_checked: bool,
+    /// Whether a null is an empty text.
+    is_null_empty: bool,
 }
 
 impl<'a> KeyRenderer<'a> {
+    /// Renders a null as an empty text instead of refusing it.
+    pub(crate) fn with_empty_nulls(mut self) -> Self {
+        for part in &mut self.parts {
+            part.is_null_empty = true;
+        }
+        self
+    }
+
     /// Appends the key of a row; on error `out` is left as it was.
     #[inline]
     pub fn render(&self, row: usize, out: &mut Vec<u8>) -> Result<(), KeyError<'a>> {
@@ -156,6 +182,10 @@ impl<'a> Part<'a> {
     fn render(&self, row: usize, out: &mut Vec<u8>) -> Result<(), KeyError<'a>> {
         let column = self.name;
         if self.column.is_null(row) {
+            if self.is_null_empty {
+                out.extend_from_slice(self.literal.as_bytes());
+                return Ok(());
+            }
             return Err(KeyError::Null { column });
         }
         let start = out.len();

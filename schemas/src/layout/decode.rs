@@ -12,6 +12,7 @@ mod key;
 mod tests;
 
 pub use fault::RowFault;
+pub(crate) use json::member as json_member;
 
 use crate::bind::{FieldValue, ReverseRoute};
 use crate::plan::NullPolicy;

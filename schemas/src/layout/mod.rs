@@ -5,13 +5,19 @@
 
 mod decode;
 mod expiry;
+mod many;
 mod row;
+mod score;
+mod stored;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use decode::json_member;
 pub use decode::{RowDecoder, RowFault};
 pub use expiry::ExpiryTimes;
+pub use many::{Element, Elements, Part, ReadBackTally, Tally};
 pub use row::{FieldSpan, HashFields, RowRefusal, RowValues};
+pub use stored::StoredHash;
 
 use crate::bind::BoundRoute;
 use xxhash_rust::xxh3::xxh3_64;

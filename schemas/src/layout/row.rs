@@ -247,6 +247,12 @@ impl<'a> RowValues<'a> {
         if out.spans.is_empty() { Err(RowRefusal::EmptyHash) } else { Ok(()) }
     }
 
+    /// Whether a field holds nothing; what cannot be read is told when it is written.
+    #[inline]
+    pub(super) fn has_null(&self, row: usize) -> bool {
+        self.fields.iter().any(|field| matches!(field.cell(row), Ok(Cell::Null)))
+    }
+
     /// Appends the value of a string row: the text of its only field.
     #[inline]
     pub fn string(&self, row: usize, out: &mut Vec<u8>) -> Result<(), RowRefusal<'a>> {

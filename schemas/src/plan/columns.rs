@@ -11,7 +11,11 @@ pub(super) const FIELDS: Fields =
     Fields { noun: "field", built: &["field", "column", "value", "path"], refused: &[] };
 
 /// Reads `columns`; `None` where it is absent.
-pub(super) fn columns(route: &Section<'_>, layout: Option<Layout>) -> Option<Vec<FieldSpec>> {
+pub(super) fn columns(
+    route: &Section<'_>,
+    layout: Option<Layout>,
+    is_many: bool,
+) -> Option<Vec<FieldSpec>> {
     let entry = route.entry("columns")?;
     let elements = entry.elements("an array of column names and tables")?;
     let mut seen = HashSet::new();
@@ -26,16 +30,18 @@ pub(super) fn columns(route: &Section<'_>, layout: Option<Layout>) -> Option<Vec
     if elements.is_empty() {
         entry.mistake("must name at least one column; leave it out to carry every column");
     } else if layout == Some(Layout::String) {
-        check_string(&entry, elements.len(), &specs);
+        check_one(&entry, "a string", elements.len(), &specs);
+    } else if layout == Some(Layout::Hash) && is_many {
+        check_one(&entry, "a field of a hash of many rows", elements.len(), &specs);
     }
     Some(specs)
 }
 
-fn check_string(entry: &Entry<'_>, count: usize, specs: &[FieldSpec]) {
+fn check_one(entry: &Entry<'_>, what: &str, count: usize, specs: &[FieldSpec]) {
     if count != 1 {
-        entry.mistake(format!("a string holds one column, not {count}"));
+        entry.mistake(format!("{what} holds one column, not {count}"));
     } else if matches!(specs, [FieldSpec::Constant { .. }]) {
-        entry.mistake("a string must hold a column, not a constant");
+        entry.mistake(format!("{what} must hold a column, not a constant"));
     }
 }
 

@@ -4,7 +4,8 @@
 //! The fingerprint does not depend on the order of the routes. A change of this format voids unfinished runs.
 
 use super::{
-    Expiry, FieldSpec, Layout, NullPolicy, OnCollision, OnConflict, Origin, Plan, Route, System,
+    Expiry, FieldSpec, Layout, Many, NullPolicy, OnCollision, OnConflict, Order, Origin, Plan,
+    Route, Score, System,
 };
 use crate::duration;
 use serde_json::Value;
@@ -26,7 +27,7 @@ impl Plan {
 impl Route {
     /// Returns everything that affects what this route writes, one `field = value` line each, in a fixed order.
     ///
-    /// `priority`, `newest_by` and `rejects_max` are left out: they may change between the attempts of a run.
+    /// `priority`, `newest_by`, `catch_up` and `rejects_max` are left out: they may change between the attempts of a run.
     pub fn definition(&self) -> String {
         let lines = [
             ("name", quoted(&self.name)),
@@ -40,9 +41,10 @@ impl Route {
             ("expiry", expiry(self.expiry.as_ref())),
             ("null", self.null.word().to_owned()),
             ("on_collision", on_collision(self.on_collision.as_ref())),
-            ("on_conflict", self.on_conflict.word().to_owned()),
+            ("on_conflict", on_conflict(self)),
         ];
-        lines.map(|(field, value)| format!("{field} = {value}\n")).concat()
+        let many = self.many.as_ref().map(many).unwrap_or_default();
+        lines.map(|(field, value)| format!("{field} = {value}\n")).concat() + &many
     }
 }
 
@@ -55,6 +57,9 @@ impl Layout {
             Self::Json => "json",
             Self::Blocks => "blocks",
             Self::Stream => "stream",
+            Self::Set => "set",
+            Self::Zset => "zset",
+            Self::List => "list",
         }
     }
 }
@@ -76,8 +81,23 @@ impl OnConflict {
         match self {
             Self::Replace => "replace",
             Self::Keep => "keep",
+            Self::Newest => "newest",
         }
     }
+}
+
+/// The lines of a route of many rows per key; every other route has none of them.
+fn many(many: &Many) -> String {
+    let mut lines = format!("member = {}\n", quoted(many.member.text()));
+    if let Some(Score { column, unit }) = &many.score {
+        let unit = unit.map_or_else(String::new, |unit| format!(" in {}", unit.word()));
+        lines += &format!("score = {}{unit}\n", quoted(column));
+    }
+    if let Some(Order { column, is_descending }) = &many.order {
+        let direction = if *is_descending { " descending" } else { "" };
+        lines += &format!("order_by = {}{direction}\n", quoted(column));
+    }
+    lines
 }
 
 /// Quotes as JSON, whose escapes are fixed by a standard and leave no newline.
@@ -147,5 +167,13 @@ fn on_collision(on_collision: Option<&OnCollision>) -> String {
         None => "none".to_owned(),
         Some(OnCollision::Error) => "error".to_owned(),
         Some(OnCollision::Last { order_by }) => format!("last by {}", quoted(order_by)),
+    }
+}
+
+fn on_conflict(route: &Route) -> String {
+    let word = route.on_conflict.word();
+    match &route.version_by {
+        Some(column) => format!("{word} by {}", quoted(column)),
+        None => word.to_owned(),
     }
 }

@@ -3,10 +3,9 @@
 //! Invariant: which fields there are comes from the lists that the parser itself asks; a plan that parses is valid. What
 //! spans fields or needs a system is checked by the parser alone: a plan that is valid may still have mistakes.
 
+use super::newest::CONFLICTS;
 use super::raw::Fields;
-use super::route::{
-    CONFLICTS, KEEP_VERSIONS_MAX, LAYOUTS, NAME_LENGTH_MAX, NULLS, PRIORITY_MAX, ROW_FIELDS,
-};
+use super::route::{KEEP_VERSIONS_MAX, LAYOUTS, NAME_LENGTH_MAX, NULLS, PRIORITY_MAX, ROW_FIELDS};
 use super::{columns, origin, route, unrouted, validate};
 use serde_json::{Map, Value, json};
 
@@ -167,13 +166,23 @@ fn one_route() -> Value {
     let absent = |field: &str| json!({"not": {"required": [field]}});
     let is_type =
         |word: &str| json!({"properties": {"type": {"const": word}}, "required": ["type"]});
+    let newest = json!({
+        "required": ["on_conflict", "version_by"],
+        "properties": {"on_conflict": {"not": {"enum": ["replace", "keep"]}}},
+    });
+    let is_one_of =
+        |words: &[&str]| json!({"properties": {"type": {"enum": words}}, "required": ["type"]});
     let rules = json!({
         "oneOf": [
             {"required": ["table"], "allOf": [absent("query"), absent("from")]},
             {"required": ["query", "from"], "allOf": [absent("table")]},
         ],
-        "dependentRequired": {"ttl": ["ttl_from"], "ttl_from": ["ttl"], "order_by": ["on_collision"]},
-        "dependentSchemas": {"expire_at": {"allOf": [absent("ttl"), absent("ttl_from")]}},
+        "dependentRequired": {"ttl": ["ttl_from"], "ttl_from": ["ttl"]},
+        "dependentSchemas": {
+            "expire_at": {"allOf": [absent("ttl"), absent("ttl_from")]},
+            "version_by": newest,
+            "catch_up": newest,
+        },
         "allOf": [
             {
                 "if": {"properties": {"on_collision": {"const": "last"}}, "required": ["on_collision"]},
@@ -183,8 +192,28 @@ fn one_route() -> Value {
                 "if": {"properties": {"on_collision": {"const": "error"}}, "required": ["on_collision"]},
                 "then": absent("order_by"),
             },
+            {
+                "if": {"properties": {"on_conflict": {"const": "newest"}}, "required": ["on_conflict"]},
+                "then": {"required": ["version_by"]},
+            },
             {"if": is_type("string"), "then": {"properties": {"columns": {"maxItems": 1}}}},
             {"if": is_type("blocks"), "then": {"allOf": ROW_FIELDS.map(absent)}},
+            {
+                "if": is_type("list"),
+                "then": {"required": ["order_by"]},
+                "else": {"dependentRequired": {"order_by": ["on_collision"]}},
+            },
+            {
+                "if": is_type("zset"),
+                "then": {"required": ["member", "score"]},
+                "else": absent("score"),
+            },
+            {
+                "if": is_one_of(&["set", "list"]),
+                "then": {"required": ["member"], "allOf": [absent("on_collision")]},
+            },
+            {"if": is_one_of(&["set", "zset", "list"]), "then": absent("columns")},
+            {"if": is_one_of(&["string", "json", "blocks", "stream"]), "then": absent("member")},
         ],
     });
     with(table(&route::FIELDS, &["name", "key", "type"], route_field), rules)
@@ -216,8 +245,12 @@ fn route_field(name: &str) -> Value {
         "ttl_from" => text("Column that `ttl` counts from."),
         "null" => words("What a null becomes; omit by default.", &names(&NULLS)),
         "on_collision" => words("Two rows, one key.", &["error", "last"]),
-        "order_by" => text("Column that decides which row is last."),
+        "order_by" => text(
+            "Column that decides which row is last, or the order of a list; column|desc for the largest first.",
+        ),
         "on_conflict" => words("The key exists; replace by default.", &names(&CONFLICTS)),
+        "version_by" => text("Column that tells the newer of two rows; with newest."),
+        "catch_up" => duration("How far behind the source a run may end; with newest."),
         "use" => with(
             list("Which commands take the route.", &words("", &["rebuild", "backup"])),
             json!({"minItems": 1}),
@@ -240,6 +273,12 @@ fn route_field(name: &str) -> Value {
             count("Versions kept, the newest one included; 2 by default.", (1, KEEP_VERSIONS_MAX))
         }
         "row_key" => text("Column that tells rows apart, for a restore that fills."),
+        "member" => {
+            text("Template of a member, a list element or a hash field name, such as {id}.")
+        }
+        "score" => {
+            text("Column of the score; a time may name its unit: column|s, column|ms, column|us.")
+        }
         _ => formless(),
     }
 }

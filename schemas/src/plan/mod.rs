@@ -7,7 +7,9 @@ mod address;
 mod columns;
 mod definition;
 mod json_schema;
+mod many;
 mod mistake;
+mod newest;
 mod origin;
 mod raw;
 mod route;
@@ -20,6 +22,7 @@ mod validate;
 
 pub use address::redact_url;
 pub use json_schema::json_schema;
+pub use many::{Many, Order, Score, ScoreUnit};
 pub use mistake::{PlanError, PlanErrors};
 pub use unrouted::{OWN_KEYS, Unrouted};
 
@@ -120,6 +123,8 @@ pub struct Route {
     pub layout: Layout,
     /// Fields to carry; `None` means every column not in the key (and those in the key through a lossy filter).
     pub columns: Option<Vec<FieldSpec>>,
+    /// Present where many rows make one key.
+    pub many: Option<Many>,
     /// Columns cast to text by the source.
     pub as_text: Vec<String>,
     /// When a key expires.
@@ -130,6 +135,10 @@ pub struct Route {
     pub on_collision: Option<OnCollision>,
     /// The key exists already; default `Replace`.
     pub on_conflict: OnConflict,
+    /// Column whose values tell the newer of two rows; with `Newest` only.
+    pub version_by: Option<String>,
+    /// How far behind the source the route may be when the run ends; with `Newest` only.
+    pub catch_up: Option<Duration>,
     /// Lower first; default 100.
     pub priority: u32,
     /// Column that orders partitions newest first.
@@ -246,7 +255,7 @@ impl Origin {
 /// How rows are laid out in Redis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layout {
-    /// One hash per row.
+    /// One hash per row; with `member` one hash of many rows.
     Hash,
     /// One string per row holding one column.
     String,
@@ -256,6 +265,12 @@ pub enum Layout {
     Blocks,
     /// One entry of a stream per row; the key may be shared by all rows.
     Stream,
+    /// One set of many rows.
+    Set,
+    /// One sorted set of many rows.
+    Zset,
+    /// One list of many rows.
+    List,
 }
 
 /// One entry of `columns`.
@@ -342,6 +357,8 @@ pub enum OnConflict {
     Replace,
     /// The existing key is left alone.
     Keep,
+    /// The existing key is left alone where it holds a newer version by `version_by`.
+    Newest,
 }
 
 /// `rejects_max`.

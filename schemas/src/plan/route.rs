@@ -3,11 +3,12 @@
 //! Invariant: every field is checked even when another one is wrong.
 
 use super::columns::columns;
+use super::many::{self, many};
+use super::newest::newest;
 use super::origin::{origin, statement};
 use super::raw::{Entry, Fields, Section, Text};
 use super::{
-    Backup, Expiry, Layout, NullPolicy, OnCollision, OnConflict, Origin, RejectsMax, Route, System,
-    Uses,
+    Backup, Expiry, Layout, NullPolicy, OnCollision, Origin, RejectsMax, Route, System, Uses,
 };
 use crate::key::KeyTemplate;
 use std::collections::HashSet;
@@ -32,6 +33,8 @@ pub(super) const FIELDS: Fields = Fields {
         "on_collision",
         "order_by",
         "on_conflict",
+        "version_by",
+        "catch_up",
         "use",
         "priority",
         "newest_by",
@@ -40,11 +43,13 @@ pub(super) const FIELDS: Fields = Fields {
         "watermark",
         "keep_versions",
         "row_key",
+        "member",
+        "score",
     ],
-    refused: &["version_by", "member", "score", "catch_up", "rejects_keep"],
+    refused: &["rejects_keep"],
 };
 /// What a route of many rows per value cannot have: its rows go whole, and its keys are its own.
-pub(super) const ROW_FIELDS: [&str; 13] = [
+pub(super) const ROW_FIELDS: [&str; 15] = [
     "split_by",
     "where",
     "columns",
@@ -56,14 +61,18 @@ pub(super) const ROW_FIELDS: [&str; 13] = [
     "on_collision",
     "order_by",
     "on_conflict",
+    "version_by",
+    "catch_up",
     "newest_by",
     "rejects_max",
 ];
 const BLOCKS_FIELDS: [&str; 2] = ["watermark", "keep_versions"];
 /// What only a rebuild looks at; a stream is read back and never written.
-const REBUILD_FIELDS: [&str; 8] = [
+const REBUILD_FIELDS: [&str; 10] = [
     "split_by",
     "on_conflict",
+    "version_by",
+    "catch_up",
     "newest_by",
     "on_collision",
     "order_by",
@@ -72,14 +81,16 @@ const REBUILD_FIELDS: [&str; 8] = [
     "ttl_from",
 ];
 pub(super) const KEEP_VERSIONS_MAX: u64 = 1_000;
-pub(super) const LAYOUTS: [(&str, Layout); 5] = [
+pub(super) const LAYOUTS: [(&str, Layout); 8] = [
     ("hash", Layout::Hash),
     ("string", Layout::String),
     ("json", Layout::Json),
     ("blocks", Layout::Blocks),
     ("stream", Layout::Stream),
+    ("set", Layout::Set),
+    ("zset", Layout::Zset),
+    ("list", Layout::List),
 ];
-const LAYOUTS_REFUSED: [&str; 3] = ["set", "zset", "list"];
 pub(super) const NAME_LENGTH_MAX: usize = 100;
 const PRIORITY_DEFAULT: u64 = 100;
 pub(super) const PRIORITY_MAX: u64 = 1_000_000;
@@ -91,23 +102,27 @@ pub(super) fn route(section: &Section<'_>, names: &mut HashSet<String>) -> Optio
     section.know(&FIELDS);
     let name = section.required("name").and_then(|text| name(&text, names));
     let origin = origin(section);
-    let layout = section.required("type").and_then(|text| text.choose(&LAYOUTS, &LAYOUTS_REFUSED));
-    let key = section.required("key").and_then(|text| key(&text, layout));
+    let layout = section.required("type").and_then(|text| text.choose(&LAYOUTS, &[]));
+    let is_many = many::is_many(section, layout);
+    let key = section.required("key").and_then(|text| key(&text, layout, is_many));
     let priority =
         section.entry("priority").map_or(Some(PRIORITY_DEFAULT), |e| e.count(PRIORITY_MAX));
     let filter = section.text("where").and_then(|text| statement(&text));
     let null = choice(section, "null", &NULLS, &[]).unwrap_or(NullPolicy::Omit);
-    let on_conflict =
-        choice(section, "on_conflict", &CONFLICTS, &["newest"]).unwrap_or(OnConflict::Replace);
+    let (on_conflict, catch_up) = newest(section, layout, origin.as_ref(), is_many);
     choice(section, "on_drift", &[("fail", ())], &["warn"]);
     let uses = uses(section, layout);
     let backup = backup(section, layout, origin.as_ref(), uses);
+    let many = many(section, layout, key.as_ref());
+    if is_many {
+        many::check_use(section, origin.as_ref(), uses);
+    }
     let rejects_max =
         section.entry("rejects_max").map_or(Some(RejectsMax::Rows(0)), |e| rejects(&e));
-    let columns = columns(section, layout);
+    let columns = columns(section, layout, is_many);
     let as_text = as_text(section);
     let expiry = expiry(section);
-    let on_collision = on_collision(section);
+    let on_collision = on_collision(section, layout);
     Some(Route {
         split_by: section.string("split_by"),
         newest_by: section.string("newest_by"),
@@ -117,11 +132,14 @@ pub(super) fn route(section: &Section<'_>, names: &mut HashSet<String>) -> Optio
         key: key?,
         layout: layout?,
         columns,
+        many,
         as_text,
         expiry,
         null,
         on_collision,
         on_conflict,
+        version_by: section.string("version_by"),
+        catch_up,
         priority: u32::try_from(priority?).ok()?,
         rejects_max: rejects_max?,
         uses: uses?,
@@ -131,10 +149,7 @@ pub(super) fn route(section: &Section<'_>, names: &mut HashSet<String>) -> Optio
 
 pub(super) const NULLS: [(&str, NullPolicy); 3] =
     [("omit", NullPolicy::Omit), ("empty", NullPolicy::Empty), ("error", NullPolicy::Error)];
-pub(super) const CONFLICTS: [(&str, OnConflict); 2] =
-    [("replace", OnConflict::Replace), ("keep", OnConflict::Keep)];
-
-fn choice<T: Copy>(
+pub(super) fn choice<T: Copy>(
     section: &Section<'_>,
     field: &str,
     built: &[(&str, T)],
@@ -161,13 +176,15 @@ fn name(text: &Text<'_>, names: &mut HashSet<String>) -> Option<String> {
     None
 }
 
-fn key(text: &Text<'_>, layout: Option<Layout>) -> Option<KeyTemplate> {
+fn key(text: &Text<'_>, layout: Option<Layout>, is_many: bool) -> Option<KeyTemplate> {
     let parse = match layout {
         Some(Layout::Blocks) => KeyTemplate::parse_prefix,
         Some(Layout::Stream) => KeyTemplate::parse_shared,
+        _ if is_many => KeyTemplate::parse_shared,
         _ => KeyTemplate::parse,
     };
     parse(&text.value)
+        .and_then(|key| key.check_hash_tag().map(|()| key))
         .map_err(|message| text.mistake_quoting(message, "is not a valid key template"))
         .ok()
 }
@@ -253,7 +270,7 @@ fn backup(
     Some(backup)
 }
 
-fn refuse(section: &Section<'_>, fields: &[&str], why: &str) {
+pub(super) fn refuse(section: &Section<'_>, fields: &[&str], why: &str) {
     for field in fields.iter().filter(|field| section.has(field)) {
         section.mistake(field, why);
     }
@@ -291,7 +308,11 @@ fn expiry(section: &Section<'_>) -> Option<Expiry> {
     }
 }
 
-fn on_collision(section: &Section<'_>) -> Option<OnCollision> {
+fn on_collision(section: &Section<'_>, layout: Option<Layout>) -> Option<OnCollision> {
+    if matches!(layout, Some(Layout::Set | Layout::List)) {
+        // `many` reads the order of a list and refuses the rest.
+        return None;
+    }
     let is_last = choice(section, "on_collision", &[("error", false), ("last", true)], &[]);
     let order_by = section.string("order_by");
     let has_order = section.has("order_by");

@@ -1,6 +1,7 @@
 //! The plan file from the outside: what parses, what is shown of it, and that nothing secret is.
 
 mod json_schema;
+mod many;
 mod mistakes;
 mod unrouted;
 
@@ -66,11 +67,14 @@ fn a_minimal_plan_gets_the_defaults() {
             key: KeyTemplate::parse("build:{id}").unwrap(),
             layout: Layout::Hash,
             columns: None,
+            many: None,
             as_text: vec![],
             expiry: None,
             null: NullPolicy::Omit,
             on_collision: None,
             on_conflict: OnConflict::Replace,
+            version_by: None,
+            catch_up: None,
             priority: 100,
             newest_by: None,
             rejects_max: RejectsMax::Rows(0),
@@ -158,11 +162,14 @@ fn a_full_plan_parses() {
                 column("who", "author"),
                 FieldSpec::Constant { field: "v".into(), value: String::new() },
             ]),
+            many: None,
             as_text: vec!["geom".into(), "area".into()],
             expiry: Some(Expiry::After { column: "finished_at".into(), ttl: hours(720) }),
             null: NullPolicy::Empty,
             on_collision: Some(OnCollision::Last { order_by: "updated_at".into() }),
             on_conflict: OnConflict::Keep,
+            version_by: None,
+            catch_up: None,
             priority: 1,
             newest_by: Some("finished_at".into()),
             rejects_max: RejectsMax::Percent(0.1),
@@ -319,6 +326,10 @@ fn the_fingerprint_changes_with_what_is_written_only() {
     ] {
         assert_ne!(fingerprint(&FULL.replace(from, to)), same, "{from}");
     }
+    let newest = |more: &str| fingerprint(&format!("{MINIMAL}on_conflict = \"newest\"\n{more}"));
+    let by_a = newest("version_by = \"a\"\n");
+    assert_eq!(newest("version_by = \"a\"\ncatch_up = \"30s\"\n"), by_a);
+    assert_ne!(newest("version_by = \"b\"\n"), by_a);
     // A path counts by what it means.
     let with_path = |path: &str| {
         let (from, to) = ("value = \"\"", format!("column = \"meta\", path = '{path}'"));

@@ -14,7 +14,7 @@ pub(crate) use base64::base64;
 pub(crate) use decimal::{decimal128, decimal256};
 pub(crate) use interval::interval;
 pub(crate) use number::{boolean, float8, int8};
-pub(crate) use time::{date, datetime, time, timestamp};
+pub(crate) use time::{date, datetime, days_from_civil, time, timestamp};
 
 /// A value, or what follows the name of the column.
 pub(crate) type Parsed<T> = Result<T, &'static str>;

@@ -47,6 +47,22 @@ impl Endpoint {
         Ok(Self { info, address, timeout })
     }
 
+    /// The number of the database.
+    pub fn database(&self) -> i64 {
+        self.info.redis_settings().db()
+    }
+
+    /// The same server and user with another of its databases.
+    pub fn with_database(&self, database: u32) -> Self {
+        let settings = self.info.redis_settings().clone().set_db(database.into());
+        let server = self.address.rsplit_once('/').map_or(&*self.address, |(server, _)| server);
+        Self {
+            info: self.info.clone().set_redis_settings(settings),
+            address: format!("{server}/{database}"),
+            timeout: self.timeout,
+        }
+    }
+
     /// Opens the control pool. Connections are made on first use.
     pub fn pool(&self, size: usize) -> Result<deadpool_redis::Pool> {
         install_crypto();
@@ -196,6 +212,8 @@ pub fn kind_of_code(code: &str) -> Kind {
         | "NOREPLICAS" | "MOVED" | "ASK" => Kind::Unavailable,
         "NOAUTH" | "WRONGPASS" | "NOPERM" | "DENIED" => Kind::Auth,
         "WRONGTYPE" => Kind::Data,
+        // A key that was being built lost a piece with an earlier connection; it is built anew.
+        "REKINDLE" => Kind::Connection,
         _ => Kind::Internal,
     }
 }

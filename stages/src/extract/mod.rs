@@ -2,6 +2,7 @@
 
 pub mod bigquery;
 pub mod postgres;
+pub mod redis_entries;
 pub mod redis_keys;
 pub mod redis_rows;
 pub mod redis_values;
@@ -133,8 +134,17 @@ pub trait Source: Send + Sync {
     }
     /// Cuts the rows into about `wanted` partitions named `<route>/<first>..`.
     async fn partitions(&self, wanted: usize, first: usize) -> Result<Vec<Partition>>;
+    /// Counts members of keys of many rows that have several scores, or fields with several values, where that must not be.
+    async fn contradictions(&self) -> Result<u64> {
+        Ok(0)
+    }
     /// Partitions that re-read every row a snapshot with this `xmin` may not have seen.
     fn catch_up(&self, since_xid: u64, first: usize) -> Vec<Partition>;
+    /// A partition that holds every row that renders to one of these keys, perhaps more; `None` where such rows cannot
+    /// be found without reading everything.
+    fn rows_of(&self, _keys: &[&[u8]]) -> Option<Partition> {
+        None
+    }
     /// Starts a session under the run's current snapshot, or under its own where none can be shared.
     async fn open(&self) -> Result<Box<dyn Session>>;
 }

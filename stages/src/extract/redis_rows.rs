@@ -12,8 +12,8 @@ pub use scan::{EntryId, RedisRows, ScanPage, StreamState};
 use crate::connect::redis::{Endpoint, Stream, from_reply};
 use crate::error::{Error, Kind, Result};
 use crate::load::redis::reply::{Reply as Counted, Scanner};
+use crate::transform::redis_command::resp::{write_array, write_bulk};
 use bytes::{Bytes, BytesMut};
-use std::io::Write as _;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -54,12 +54,9 @@ pub struct Commands {
 impl Commands {
     /// Adds one command.
     pub fn push(&mut self, words: &[&[u8]]) {
-        // Writing to a vector cannot fail.
-        self.bytes.write_fmt(format_args!("*{}\r\n", words.len())).unwrap_or_default();
+        write_array(words.len(), &mut self.bytes);
         for word in words {
-            self.bytes.write_fmt(format_args!("${}\r\n", word.len())).unwrap_or_default();
-            self.bytes.extend_from_slice(word);
-            self.bytes.extend_from_slice(b"\r\n");
+            write_bulk(word, &mut self.bytes);
         }
         self.count += 1;
     }

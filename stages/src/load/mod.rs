@@ -59,6 +59,32 @@ impl TargetState {
     }
 }
 
+/// An entry of a route that compares versions, as it was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Versioned {
+    /// The key.
+    pub key: Bytes,
+    /// Hash of the value.
+    pub value_hash: u64,
+    /// Expiry in milliseconds since 1970; 0 when it never expires.
+    pub expires_ms: i64,
+    /// Its version, as [`schemas::version::VersionKind::rank`] takes it.
+    pub version: i64,
+}
+
+/// How an entry of a route that compares versions stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// As it was written, or rightly expired.
+    AsWritten,
+    /// The key holds a newer version: an application wrote it.
+    Newer,
+    /// The key holds something whose version cannot be read.
+    Unreadable,
+    /// It is missing, older, or another value of the same version.
+    Differs(Difference),
+}
+
 /// How one entry differs from what was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Difference {
@@ -98,6 +124,15 @@ pub trait Sink: Send + Sync {
         route: &BoundRoute,
         expected: &[(Bytes, u64, i64)],
     ) -> Result<Vec<(usize, Difference)>>;
+    /// Tells how stored entries of a route that compares versions stand, one answer per entry.
+    async fn standing(&self, route: &BoundRoute, entries: &[Versioned]) -> Result<Vec<Standing>>;
+    /// Removes each key that still holds what was written, or an older version, in one step per key that nobody else's
+    /// write comes between; returns the places of those removed.
+    async fn remove_unless_newer(
+        &self,
+        route: &BoundRoute,
+        entries: &[Versioned],
+    ) -> Result<Vec<usize>>;
     /// Removes keys; returns how many existed.
     async fn remove(&self, keys: &[Bytes]) -> Result<u64>;
     /// Which of its ways of writing was chosen, and why, for people; `None` where there was no choice.

@@ -52,6 +52,8 @@ pub enum LastLead {
         last: Option<String>,
         /// The last value that differs from `last`: all of its rows are in this batch or an earlier one.
         complete: Option<String>,
+        /// The row from which on the value is `last`.
+        last_from: usize,
     },
 }
 
@@ -269,13 +271,15 @@ struct LeadReader<'a> {
     ctid: (u32, u16),
     /// The value of the last row, absent before the first one and when it is null.
     key: Option<&'a [u8]>,
+    /// The row from which on it is `key`.
+    key_from: usize,
     /// The last value that differs from `key`.
     complete: Option<&'a [u8]>,
 }
 
 impl<'a> LeadReader<'a> {
     fn new(lead: Lead) -> Self {
-        Self { lead, rows: 0, ctid: (0, 0), key: None, complete: None }
+        Self { lead, rows: 0, ctid: (0, 0), key: None, key_from: 0, complete: None }
     }
 
     #[inline]
@@ -295,6 +299,7 @@ impl<'a> LeadReader<'a> {
                 if self.key != key {
                     self.complete = self.key;
                     self.key = key;
+                    self.key_from = usize::try_from(self.rows - 1).unwrap_or(usize::MAX);
                 }
             }
         }
@@ -312,7 +317,8 @@ impl<'a> LeadReader<'a> {
                 LastLead::Ctid { block: self.ctid.0, offset: self.ctid.1 }
             }
             Lead::Key if self.rows > 0 => {
-                LastLead::Key { last: text(self.key)?, complete: text(self.complete)? }
+                let (last, complete) = (text(self.key)?, text(self.complete)?);
+                LastLead::Key { last, complete, last_from: self.key_from }
             }
             Lead::None | Lead::Ctid | Lead::Key => LastLead::None,
         })

@@ -6,6 +6,7 @@ pub mod arrow_rows;
 pub mod copy_binary;
 mod decoder;
 pub mod keys;
+pub mod many_rows;
 pub mod redis_command;
 pub mod redis_rows;
 mod single_rows;
@@ -24,6 +25,12 @@ use crate::error::Result;
 pub trait Transform: Send + Sync {
     /// Decodes, maps and encodes the batch. `now_ms` (milliseconds since 1970) decides what is expired.
     fn apply(&self, raw: RawBatch, now_ms: i64) -> Result<Encoded>;
+    /// Makes what joins the batches of one attempt at a partition, in order, where they are open at their ends.
+    ///
+    /// `attempt` names the attempt and no other one. `None` where every batch stands for itself.
+    fn stitcher(&self, _attempt: &str) -> Option<many_rows::Stitcher> {
+        None
+    }
 }
 
 /// A batch of one route, taken out of a stream that several routes read.

@@ -5,14 +5,14 @@
 
 mod batch;
 mod dump;
-mod resp;
+pub(crate) mod resp;
 mod script;
 #[cfg(test)]
 mod tests;
 mod trial;
 
 pub use dump::ListpackLimits;
-pub use script::{KEEP_HASH_SCRIPT, KEEP_HASH_SHA1};
+pub use script::{KEEP_HASH_SCRIPT, KEEP_HASH_SHA1, NEWEST_SCRIPT, NEWEST_SHA1};
 pub use trial::{
     TRIAL_PREFIX, TrialEntry, trial_edges, trial_entries, trial_payload, trial_removal,
 };
@@ -21,6 +21,7 @@ use super::{Decoder, Transform};
 use crate::batch::{Encoded, RawBatch};
 use crate::error::Result;
 use batch::BatchEncoder;
+pub(super) use batch::{mismatch, rejected};
 use dump::DumpEncoder;
 use schemas::BoundRoute;
 use schemas::plan::Layout;
@@ -35,6 +36,8 @@ pub enum Style {
     Exact,
     /// A key that exists is left alone, whole and atomically.
     Keep,
+    /// A key that holds a newer version is left alone, whole and atomically.
+    Newest,
 }
 
 /// How hashes reach the target.
@@ -53,6 +56,8 @@ pub enum Way {
 /// | string, json | `MSET k v …`; with an expiry `SET k v [PXAT ms]` | the same | `SET k v NX [PXAT ms]` |
 /// | hash, by command | `HSET`, with an expiry in `MULTI`…`EXEC` with `PEXPIREAT` | `DEL`, `HSET`, `PEXPIREAT` in `MULTI`…`EXEC` | `EVALSHA` of `KEEP_HASH_SCRIPT` |
 /// | hash, by restore | `RESTORE k ms payload REPLACE [ABSTTL]` | the same | `RESTORE k ms payload [ABSTTL]`, where `BUSYKEY` is a key kept |
+///
+/// `Newest` runs `NEWEST_SCRIPT` for every row, whatever the way.
 ///
 /// A transaction or an `MSET` holds up to 64 rows. `Blank` by command leaves the fields of two rows with one key
 /// mixed, so it needs distinct keys as well as an empty keyspace.
@@ -89,7 +94,9 @@ impl RedisCommands {
         // Verbs, lengths and an expiry take about 100 bytes, the length of a value up to 8.
         let row_overhead = 100 + field_headers.iter().map(|header| header.len() + 8).sum::<usize>();
         let dump = match way {
-            Way::Restore(limits) if bound.route.layout == Layout::Hash => {
+            Way::Restore(limits)
+                if bound.route.layout == Layout::Hash && style != Style::Newest =>
+            {
                 let names = bound.fields.iter().map(|field| field.name.as_bytes());
                 Some(DumpEncoder::new(limits, names))
             }

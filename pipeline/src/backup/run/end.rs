@@ -116,6 +116,7 @@ impl Run {
                 keys_counted: findings.blocks,
                 keys_compared: findings.blocks,
                 differences: 0,
+                newer: 0,
                 detects: "every new block was read back before it was published".to_owned(),
             },
             priorities: Vec::new(),
@@ -126,6 +127,7 @@ impl Run {
                 .chain(self.row_tables.iter().map(|table| counted(&table.route.name)))
                 .collect(),
             way: None,
+            cut_over: None,
             not_brought_back: None,
             warnings: self.warnings.clone(),
         };
@@ -157,6 +159,7 @@ fn counted(name: &str) -> RouteSummary {
         dropped_keys: 0,
         seconds: 0.0,
         bottleneck: "source".to_owned(),
+        freshness: None,
         digest: None,
     }
 }
@@ -185,6 +188,7 @@ fn route_summary(table: &Table, findings: &Findings) -> RouteSummary {
         dropped_keys: 0,
         seconds,
         bottleneck: bottleneck.to_owned(),
+        freshness: None,
         digest: digest.map(|digest| digest.hex()),
     }
 }

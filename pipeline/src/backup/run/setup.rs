@@ -126,7 +126,8 @@ impl Run {
                 }
                 continue;
             }
-            match Table::inspect(&common, route, accept, known).await {
+            let damaged = options.damaged.get(&route.name).cloned().unwrap_or_default();
+            match Table::inspect(&common, route, accept, known, &damaged).await {
                 Ok(mut table) => {
                     let is_recorded = table.standing.run.is_some() || !table.findings.is_empty();
                     if !is_recorded && self.was_complete(&route.name).await.map_err(|e| vec![e])? {

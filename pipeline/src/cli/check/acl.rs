@@ -3,7 +3,9 @@
 //! Invariant: `ACL DRYRUN` answers for the server; nothing of what it is asked about is executed.
 
 use super::controls::Control;
+use schemas::plan::Layout;
 use stages::connect::redis::Stream;
+use stages::transform::many_rows::TEMPORARY_PREFIX;
 use stages::transform::redis_command::TRIAL_PREFIX;
 use std::fmt::Write as _;
 use std::io;
@@ -30,6 +32,19 @@ const COMMANDS: [&[&str]; 17] = [
     &["DBSIZE"],
     &["TIME"],
 ];
+/// What routes that compare versions need besides.
+const NEWEST_COMMANDS: [&[&str]; 2] = [&["WATCH", KEY], &["UNWATCH"]];
+/// What keys of many rows need beside it.
+const MANY_COMMANDS: [&[&str]; 4] =
+    [&["UNLINK", KEY], &["PEXPIRE", KEY, "1"], &["PERSIST", KEY], &["RENAME", KEY, KEY]];
+/// What each layout of many rows is written and read back with.
+const SET_COMMANDS: [&[&str]; 4] =
+    [&["SADD", KEY, "x"], &["SCARD", KEY], &["SMEMBERS", KEY], &["SSCAN", KEY, "0"]];
+const ZSET_COMMANDS: [&[&str]; 3] =
+    [&["ZADD", KEY, "0", "x"], &["ZCARD", KEY], &["ZRANGE", KEY, "0", "1"]];
+const LIST_COMMANDS: [&[&str]; 3] =
+    [&["RPUSH", KEY, "x"], &["LLEN", KEY], &["LRANGE", KEY, "0", "1"]];
+const HASH_COMMANDS: [&[&str]; 2] = [&["HLEN", KEY], &["HSCAN", KEY, "0"]];
 const KEY: &str = "\0key";
 /// The mark a run leaves.
 const SENTINEL: &str = stages::load::redis::SENTINEL_KEY;
@@ -43,15 +58,49 @@ enum Reply {
     Refused(String),
 }
 
+/// What a plan asks of the server beyond what every rebuild does.
+#[derive(Debug, Default)]
+pub(super) struct Needs {
+    /// The layouts of its keys of many rows.
+    pub(super) many: Vec<Layout>,
+    /// Whether a route compares versions.
+    pub(super) is_newest: bool,
+}
+
+/// The commands that a plan needs.
+fn needed(needs: &Needs) -> Vec<&'static [&'static str]> {
+    let layouts = &needs.many;
+    let mut commands = COMMANDS.to_vec();
+    if needs.is_newest {
+        commands.extend(NEWEST_COMMANDS);
+    }
+    if !layouts.is_empty() {
+        commands.extend(MANY_COMMANDS);
+    }
+    let of_layouts: [(Layout, &[&[&str]]); 4] = [
+        (Layout::Set, &SET_COMMANDS),
+        (Layout::Zset, &ZSET_COMMANDS),
+        (Layout::List, &LIST_COMMANDS),
+        (Layout::Hash, &HASH_COMMANDS),
+    ];
+    for (layout, of_layout) in of_layouts {
+        if layouts.contains(&layout) {
+            commands.extend(of_layout);
+        }
+    }
+    commands
+}
+
 /// Asks for the role and the access rights to keys with these prefixes.
 pub(super) async fn controls(
     stream: &mut dyn Stream,
     prefixes: &[&str],
+    needs: &Needs,
     timeout: Duration,
 ) -> (Control, Control) {
     let asked = tokio::time::timeout(timeout, async {
         let role = role(stream).await?;
-        Ok::<_, io::Error>((role, access(stream, prefixes).await?))
+        Ok::<_, io::Error>((role, access(stream, prefixes, needs).await?))
     });
     let lost = match asked.await {
         Ok(Ok(controls)) => return controls,
@@ -105,7 +154,44 @@ pub(super) async fn way(stream: &mut dyn Stream, timeout: Duration) -> Control {
     }
 }
 
-async fn access(stream: &mut dyn Stream, prefixes: &[&str]) -> io::Result<Control> {
+/// Tells whether `--cut-over` may be used, as far as rights decide it.
+pub(super) async fn cut_over(stream: &mut dyn Stream, timeout: Duration) -> Control {
+    const NAME: &str = "redis cut-over";
+    const MAY: &str = "--cut-over DB may build in an empty database beside this one and swap them";
+    let asked = tokio::time::timeout(timeout, async {
+        let Reply::Text(user) = ask(stream, &["ACL", "WHOAMI"]).await? else {
+            return Ok(Control::ok(
+                NAME,
+                "the server does not tell; a run with --cut-over tries it first",
+            ));
+        };
+        let words = ["ACL", "DRYRUN", &user, "SWAPDB", "0", "1"];
+        Ok::<_, io::Error>(match ask(stream, &words).await? {
+            Reply::Text(answer) if answer == "OK" => Control::ok(NAME, MAY),
+            Reply::Text(_) => Control::ok(
+                NAME,
+                format!(
+                    "not to be had: user {user} may not run SWAPDB; a rebuild without it does not need it"
+                ),
+            ),
+            Reply::Refused(why) => Control::ok(
+                NAME,
+                format!("the server does not tell ({why}); a run with --cut-over tries it first"),
+            ),
+        })
+    });
+    match asked.await {
+        Ok(Ok(control)) => control,
+        Ok(Err(error)) => Control::unknown(NAME, error.to_string()),
+        Err(_) => Control::unknown(NAME, format!("no answer within {} s", timeout.as_secs())),
+    }
+}
+
+async fn access(
+    stream: &mut dyn Stream,
+    prefixes: &[&str],
+    needs: &Needs,
+) -> io::Result<Control> {
     const NAME: &str = "redis access";
     let user = match ask(stream, &["ACL", "WHOAMI"]).await? {
         Reply::Text(user) => user,
@@ -118,10 +204,13 @@ async fn access(stream: &mut dyn Stream, prefixes: &[&str]) -> io::Result<Contro
     };
     let mut keys: Vec<String> = prefixes.iter().map(|prefix| format!("{prefix}0")).collect();
     keys.push(SENTINEL.to_owned());
+    if !needs.many.is_empty() {
+        keys.push(format!("{TEMPORARY_PREFIX}0"));
+    }
     keys.sort();
     keys.dedup();
     let mut denied = Vec::new();
-    for command in COMMANDS {
+    for command in needed(needs) {
         let is_keyed = command.contains(&KEY);
         let subjects = if is_keyed { keys.as_slice() } else { &keys[..1] };
         for key in subjects {
@@ -205,7 +294,8 @@ mod tests {
     async fn asked(replies: &[&str]) -> (Control, Control) {
         let (mut near, mut far) = tokio::io::duplex(1 << 20);
         far.write_all(replies.concat().as_bytes()).await.unwrap();
-        controls(&mut near, &["build:"], Duration::from_millis(200)).await
+        let needs = Needs { is_newest: true, ..Needs::default() };
+        controls(&mut near, &["build:"], &needs, Duration::from_millis(200)).await
     }
 
     #[tokio::test]
@@ -241,6 +331,24 @@ mod tests {
             let (mut near, mut far) = tokio::io::duplex(1 << 20);
             far.write_all(replies.concat().as_bytes()).await.unwrap();
             let control = way(&mut near, Duration::from_millis(200)).await;
+            assert!(
+                control.verdict == Verdict::Ok && control.detail.starts_with(told),
+                "{control:?}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn whether_a_cut_over_may_be_had_is_told_by_the_rights() {
+        for (replies, told) in [
+            (vec!["$3\r\napp\r\n", "+OK\r\n"], "--cut-over DB may build"),
+            (vec!["$3\r\napp\r\n", "+User app has no permissions\r\n"], "not to be had: user app"),
+            (vec!["$3\r\napp\r\n", "-ERR Command 'swapdb' not found\r\n"], "the server does not"),
+            (vec!["-ERR unknown command\r\n"], "the server does not"),
+        ] {
+            let (mut near, mut far) = tokio::io::duplex(1 << 20);
+            far.write_all(replies.concat().as_bytes()).await.unwrap();
+            let control = cut_over(&mut near, Duration::from_millis(200)).await;
             assert!(
                 control.verdict == Verdict::Ok && control.detail.starts_with(told),
                 "{control:?}"

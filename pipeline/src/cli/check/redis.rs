@@ -2,12 +2,12 @@
 //!
 //! Invariant: every command is a read; access is asked about, not tried out.
 
-use super::acl;
+use super::acl::{self, Needs};
 use super::controls::Control;
 use crate::cli::figures::{bytes, count, things};
 use crate::wiring::{CONNECT_TIMEOUT, make_sink};
 use schemas::Plan;
-use schemas::plan::Layout;
+use schemas::plan::{Layout, OnConflict};
 use stages::connect::redis::Endpoint;
 use stages::load::redis::{RedisSink, WayChoice};
 use stages::load::{Sentinel, Sink, TargetState};
@@ -34,11 +34,21 @@ pub(super) async fn controls(plan: &Plan, unfinished: Option<&str>) -> Vec<Contr
         Err(error) => return vec![Control::of_error("redis", &error)],
     };
     let prefixes: Vec<&str> = plan.routes.iter().map(|route| route.key.leading_literal()).collect();
-    let (role, access) = acl::controls(&mut *stream, &prefixes, CONNECT_TIMEOUT).await;
+    let needs = Needs {
+        many: plan
+            .routes
+            .iter()
+            .filter(|route| route.many.is_some())
+            .map(|route| route.layout)
+            .collect(),
+        is_newest: plan.routes.iter().any(|route| route.on_conflict == OnConflict::Newest),
+    };
+    let (role, access) = acl::controls(&mut *stream, &prefixes, &needs, CONNECT_TIMEOUT).await;
     let mut controls = vec![server(sink.address(), &state), role, access];
-    if plan.routes.iter().any(|route| route.layout == Layout::Hash) {
+    if plan.routes.iter().any(|route| route.layout == Layout::Hash && route.many.is_none()) {
         controls.push(acl::way(&mut *stream, CONNECT_TIMEOUT).await);
     }
+    controls.push(acl::cut_over(&mut *stream, CONNECT_TIMEOUT).await);
     controls.extend([memory(&state), sentinel(&sink, unfinished).await]);
     controls
 }

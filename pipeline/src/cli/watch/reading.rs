@@ -245,7 +245,8 @@ impl RouteReading {
 
     /// Whether every row has been read at least once.
     pub(crate) fn is_loaded(&self) -> bool {
-        let is_past = self.phase > Phase::Loading as usize;
+        let is_past =
+            self.phase > Phase::Loading as usize && self.phase != Phase::Comparing as usize;
         is_past || (self.partitions > 0 && self.partitions_done >= self.partitions)
     }
 

@@ -201,7 +201,7 @@ impl Reading {
 }
 
 /// Returns how many entries a page of one stream has, and the id of the last one.
-fn ends(page: &[u8]) -> Result<(u64, Option<EntryId>)> {
+pub(crate) fn ends(page: &[u8]) -> Result<(u64, Option<EntryId>)> {
     let mut replies = Replies::new(page);
     let Reply::Array(entries) = replies.token()? else { return Ok((0, None)) };
     for _ in 1..entries {

@@ -136,6 +136,26 @@ impl<'a> Cursor<'a> {
     }
 }
 
+/// Returns a member of a JSON object as it is written, the last where there are several; `None` where the text is no
+/// object or has no such member.
+pub(crate) fn member<'a>(text: &'a [u8], name: &str) -> Option<&'a str> {
+    let mut cursor = Cursor::new(text).ok()?;
+    let mut scratch = String::new();
+    cursor.expect(b'{').ok()?;
+    let (mut found, mut is_first) = (None, true);
+    while cursor.next(is_first, b'}').ok()? {
+        is_first = false;
+        let is_it = cursor.string(&mut scratch).ok()? == name;
+        cursor.expect(b':').ok()?;
+        let value = cursor.value().ok()?;
+        if is_it {
+            found = Some(value);
+        }
+    }
+    cursor.end().ok()?;
+    found
+}
+
 /// `[-]int[.digits][e[sign]digits]`, without leading zeros.
 fn is_number(text: &[u8]) -> bool {
     fn digits(text: &[u8]) -> usize {

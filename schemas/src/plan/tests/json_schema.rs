@@ -79,6 +79,10 @@ fn plans_that_parse_are_valid() {
         ("\"builds\"", "\"${env:NAME}\""),
         ("\"hash\"\n", "\"hash\"\nrejects_max = \"${env:MAX}\"\n"),
         ("\"hash\"\n", "\"hash\"\nrejects_max = \"5.%\"\n"),
+        ("\"hash\"", "\"hash\"\nmember = \"{id}\"\ncolumns = [\"a\"]"),
+        ("\"hash\"", "\"set\"\nmember = \"{id}\""),
+        ("\"hash\"", "\"zset\"\nmember = \"{id}\"\nscore = \"at|ms\""),
+        ("\"hash\"", "\"list\"\nmember = \"{id}\"\norder_by = \"at|desc\""),
     ] {
         assert_eq!(validator.check(&MINIMAL.replace(from, to)), Ok(()), "{from} -> {to}");
     }
@@ -143,7 +147,17 @@ fn plans_with_mistakes_are_invalid_and_refused_by_the_parser_too() {
     let added = lines.map(|line| format!("{MINIMAL}{line}\n"));
     let blocks = BLOCKS.replace("\"blocks\"\n", "\"blocks\"\nwhere = \"a = 1\"\n");
     let strings = MINIMAL.replace("\"hash\"", "\"string\"\ncolumns = [\"a\", \"b\"]");
-    for text in swapped.into_iter().chain(added).chain([blocks, strings]) {
+    let many = [
+        "\"zset\"\nmember = \"{id}\"",
+        "\"list\"\nmember = \"{id}\"",
+        "\"set\"\nmember = \"{id}\"\ncolumns = [\"a\"]",
+        "\"set\"\nmember = \"{id}\"\nscore = \"a\"",
+        "\"set\"\nmember = \"{id}\"\non_collision = \"error\"",
+        "\"json\"\nmember = \"{id}\"",
+    ];
+    let many = many.map(|lines| MINIMAL.replace("\"hash\"", lines));
+    let rest = [blocks, strings].into_iter().chain(many);
+    for text in swapped.into_iter().chain(added).chain(rest) {
         assert!(parse(&text).is_err(), "{text}");
         assert!(validator.check(&text).is_err(), "{text}");
     }

@@ -117,22 +117,12 @@ fn what_is_not_built_is_refused_by_name() {
     }
     let duplicate = mistakes(&format!("{MINIMAL}[redis.duplicate]\nallow_evict = true\n"));
     assert!(duplicate.contains("did you mean \"allow_eviction\"?"), "{duplicate}");
-    for field in ["version_by", "member", "score", "catch_up", "rejects_keep"] {
+    for field in ["rejects_keep"] {
         let expected = format!("route \"builds\": field \"{field}\" is not built yet");
         assert_eq!(route_mistakes(&format!("{field} = \"x\"")), [expected]);
     }
-    for (lines, expected) in [
-        ("on_conflict = \"newest\"", "on_conflict: \"newest\" is not built yet"),
-        ("on_drift = \"warn\"", "on_drift: \"warn\" is not built yet"),
-    ] {
+    for (lines, expected) in [("on_drift = \"warn\"", "on_drift: \"warn\" is not built yet")] {
         assert_eq!(route_mistakes(lines), [format!("route \"builds\": {expected}")]);
-    }
-    for layout in ["set", "zset", "list"] {
-        let text = MINIMAL.replace("\"hash\"", &format!("\"{layout}\""));
-        assert_eq!(
-            mistakes(&text),
-            format!("line 10: route \"builds\": type: \"{layout}\" is not built yet")
-        );
     }
     let cluster = MINIMAL.replace("redis://h", "redis+cluster://h");
     assert_eq!(mistakes(&cluster), "line 5: redis.url: redis+cluster:// is not built yet");
@@ -284,4 +274,34 @@ fn fields_that_need_or_exclude_each_other_are_checked() {
         mistakes(&MINIMAL.replace("build:{id}", "build:{id"))
             .contains("line 9: route \"builds\": key: ")
     );
+}
+
+#[test]
+fn newest_needs_a_version_that_the_value_carries() {
+    const NEWEST: &str = "on_conflict = \"newest\"\nversion_by = \"at\"\n";
+    let told = |lines: &str| route_mistakes(lines).join("\n");
+    assert!(parse(&format!("{MINIMAL}{NEWEST}catch_up = \"30s\"\n")).is_ok());
+    for (lines, expected) in [
+        ("on_conflict = \"newest\"".to_owned(), "on_conflict: \"newest\" needs \"version_by\""),
+        ("version_by = \"at\"".to_owned(), "version_by: goes with on_conflict = \"newest\" only"),
+        ("catch_up = \"30s\"".to_owned(), "catch_up: goes with on_conflict = \"newest\" only"),
+        (
+            "on_conflict = \"keep\"\nversion_by = \"at\"".to_owned(),
+            "version_by: goes with on_conflict = \"newest\" only",
+        ),
+        (format!("{NEWEST}catch_up = \"0s\""), "catch_up: "),
+        (
+            format!("{NEWEST}on_collision = \"last\"\norder_by = \"at\""),
+            "on_collision: \"last\" does not go with \"newest\"",
+        ),
+    ] {
+        assert!(told(&lines).contains(expected), "{lines}: {}", told(&lines));
+    }
+    let string = MINIMAL.replace("\"hash\"", "\"string\"\ncolumns = [\"at\"]");
+    let string = mistakes(&format!("{string}{NEWEST}"));
+    assert!(string.contains("not with \"string\""), "{string}");
+    let cloud = MINIMAL.replace("alloydb:builds", "bigquery:d.builds");
+    let cloud =
+        mistakes(&format!("{cloud}{NEWEST}catch_up = \"30s\"\n[bigquery]\nproject = \"p\"\n"));
+    assert!(cloud.contains("catch_up: does not go with bigquery"), "{cloud}");
 }

@@ -70,7 +70,7 @@ fn days(text: &[u8]) -> Option<i64> {
 
 /// `days_from_civil` of Howard Hinnant, <https://howardhinnant.github.io/date_algorithms.html>; the reverse of
 /// `Civil::from_days`.
-fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
+pub(crate) fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
     let year = year - i64::from(month <= 2);
     let era = year.div_euclid(400);
     let year_of_era = year.rem_euclid(400);

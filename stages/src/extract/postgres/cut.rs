@@ -3,6 +3,7 @@
 //! Invariant: the partitions of one cut cover every row exactly once under one snapshot: ranges touch,
 //! the outer ends are open, equal `split_by` values are never separated, nulls have a partition of their own.
 
+use super::order;
 use super::shape::{Cut, Relation, Shape};
 use super::snapshot::PostgresServer;
 use super::sql::{from_origin, literal, quote};
@@ -15,6 +16,8 @@ use sqlx::{AssertSqlSafe, PgConnection, Row};
 const PARTITION_BYTES_MIN: i64 = 4 * 1024 * 1024;
 /// And no larger, so that a retry of it is bounded.
 const PARTITION_BYTES_MAX: i64 = 256 * 1024 * 1024;
+/// Rows looked at, about, to cut a table by the values of a column.
+const SAMPLE_ROWS: u64 = 50_000;
 /// Blocks read at each end of a range to guess its newest row.
 const SAMPLE_BLOCKS: u32 = 2;
 /// Assumed row size where a table was never analysed; orders and progress only.
@@ -30,7 +33,7 @@ pub(super) async fn partitions(
     let mut transaction = server.begin().await?;
     let mut cut = match shape.cut(&bound.route) {
         Cut::Ctid => by_ctid(shape, wanted),
-        Cut::Key => by_key(&mut transaction.connection, bound, wanted).await?,
+        Cut::Key => by_key(&mut transaction.connection, bound, shape, wanted).await?,
         Cut::Whole => vec![(Bounds::Whole, shape.rows_estimate().unwrap_or(0), shape.bytes())],
     };
     // An empty table still has a partition, so that the route is begun, counted and finished like any other.
@@ -117,24 +120,31 @@ fn ranges(relation: &Relation, block_size: i64, step: u32) -> Vec<Sized> {
 async fn by_key(
     connection: &mut PgConnection,
     bound: &BoundRoute,
+    shape: &Shape,
     wanted: usize,
 ) -> Result<Vec<Sized>> {
     let route = &bound.route;
-    let column = quote(route.split_by.as_deref().unwrap_or_default());
+    let column = quote(bound.cut_by().unwrap_or_default());
+    let exact = order::cut(bound);
     let filter =
         route.filter.as_ref().map(|filter| format!(" where ({filter}\n)")).unwrap_or_default();
+    let wanted = order::partitions(connection, bound, shape, wanted).await?;
+    let sampled = Sampled::of(shape);
     let shares: Vec<String> =
         (1..wanted.max(1)).map(|n| format!("{:.6}", n as f64 / wanted as f64)).collect();
     let cuts = if shares.is_empty() {
         "null::text[]".to_owned()
     } else {
         format!(
-            "(percentile_disc(array[{}]) within group (order by {column}))::text[]",
+            "(percentile_disc(array[{}]) within group (order by {exact}))::text[]",
             shares.join(", ")
         )
     };
-    let sql =
-        format!("select {cuts}, count({column}), count(*) from {}{filter}", from_origin(route));
+    let sql = format!(
+        "select {cuts}, count({column}), count(*) from {}{}{filter}",
+        from_origin(route),
+        sampled.clause()
+    );
     let failed = |error| from_sqlx(error, &format!("cannot cut route {} by split_by", route.name));
     let row = sqlx::query(AssertSqlSafe(sql)).fetch_one(&mut *connection).await.map_err(failed)?;
     let cuts: Option<Vec<Option<String>>> = row.try_get(0).map_err(failed)?;
@@ -143,16 +153,48 @@ async fn by_key(
     let mut values: Vec<String> = cuts.unwrap_or_default().into_iter().flatten().collect();
     values.dedup();
     let ranges = values.len() as u64 + 1;
-    let rows = u64::try_from(keyed).unwrap_or(0) / ranges;
+    let (keyed, nulls) = (sampled.scaled(keyed), sampled.scaled(all - keyed));
+    let rows = keyed / ranges;
+    let bytes = if shape.is_heap() { shape.bytes() / ranges } else { rows * 150 };
     let mut cut = Vec::new();
     let mut from = None;
     for to in values.into_iter().map(Some).chain([None]) {
-        cut.push((Bounds::Key { from: from.clone(), to: to.clone() }, rows, rows * 150));
+        cut.push((Bounds::Key { from: from.clone(), to: to.clone() }, rows, bytes));
         from = to;
     }
     // The null partition is always there: a null may appear before a later snapshot.
-    cut.push((Bounds::KeyNull, u64::try_from(all - keyed).unwrap_or(0), 0));
+    cut.push((Bounds::KeyNull, nulls, 0));
     Ok(cut)
+}
+
+/// The share of a table that is looked at to cut it: ranges need not be equal, and their ends are open.
+#[derive(Debug, Clone, Copy)]
+struct Sampled {
+    /// Percent of the blocks; `None` where everything is read.
+    percent: Option<f64>,
+}
+
+impl Sampled {
+    /// Only what is stored in a heap can be sampled.
+    fn of(shape: &Shape) -> Self {
+        let rows = shape.rows_estimate().filter(|rows| *rows > 2 * SAMPLE_ROWS);
+        Self { percent: rows.map(|rows| 100.0 * SAMPLE_ROWS as f64 / rows as f64) }
+    }
+
+    fn clause(self) -> String {
+        self.percent
+            .map(|percent| format!(" tablesample system ({percent:.6})"))
+            .unwrap_or_default()
+    }
+
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "an estimate, not negative"
+    )]
+    fn scaled(self, rows: i64) -> u64 {
+        (rows.max(0) as f64 * 100.0 / self.percent.unwrap_or(100.0)) as u64
+    }
 }
 
 /// Guesses the newest `newest_by` value of a range from a few blocks at its ends. Orders partitions only.

@@ -3,9 +3,11 @@
 //! Invariant: every read of a run happens in a repeatable-read, read-only transaction whose snapshot is
 //! known; no snapshot is held longer than `snapshot_max`.
 
+mod by_key;
 mod columns;
 mod cut;
 mod list;
+mod order;
 mod pass;
 mod read;
 mod shape;
@@ -17,6 +19,7 @@ pub use pass::PostgresPass;
 pub use shape::{Cut, Relation, Shape, SourceColumn, describe};
 pub use snapshot::PostgresServer;
 
+use crate::connect::postgres::from_sqlx;
 use crate::error::Result;
 use crate::extract::{Session, Snapshot, Source};
 use async_trait::async_trait;
@@ -54,6 +57,9 @@ impl Source for PostgresSource {
     }
 
     fn no_catch_up(&self) -> Option<&'static str> {
+        if self.bound.is_many() {
+            return Some("a key is made of many rows, and those that changed do not make it whole");
+        }
         match self.cut() {
             Cut::Ctid => None,
             Cut::Key => Some("a view, foreign table or query has no row versions"),
@@ -65,8 +71,25 @@ impl Source for PostgresSource {
         cut::partitions(&self.server, &self.bound, &self.shape, wanted, first).await
     }
 
+    async fn contradictions(&self) -> Result<u64> {
+        let Some(sql) = order::contradictions(&self.bound) else { return Ok(0) };
+        let mut transaction = self.server.begin().await?;
+        let name = &self.bound.route.name;
+        let failed = |error| from_sqlx(error, &format!("cannot check the members of route {name}"));
+        let found: i64 = sqlx::query_scalar(sqlx::AssertSqlSafe(sql))
+            .fetch_one(&mut *transaction.connection)
+            .await
+            .map_err(failed)?;
+        transaction.commit().await.map_err(failed)?;
+        Ok(u64::try_from(found).unwrap_or(0))
+    }
+
     fn catch_up(&self, since_xid: u64, first: usize) -> Vec<Partition> {
         cut::catch_up(&self.bound.route.name, &self.shape, since_xid, first)
+    }
+
+    fn rows_of(&self, keys: &[&[u8]]) -> Option<Partition> {
+        by_key::partition(&self.bound, keys)
     }
 
     async fn open(&self) -> Result<Box<dyn Session>> {

@@ -70,7 +70,11 @@ pub struct SourceColumn {
 impl Shape {
     /// Returns how the route is cut.
     pub fn cut(&self, route: &Route) -> Cut {
-        let is_heap = !self.relations.is_empty() && self.relations.iter().all(|r| r.is_heap);
+        let is_heap = self.is_heap();
+        if route.many.is_some() {
+            // Where all rows share one key, nothing can be cut.
+            return if route.key.columns().next().is_some() { Cut::Key } else { Cut::Whole };
+        }
         match (&route.on_collision, &route.split_by) {
             // The last row can only be told when all rows come in one order.
             (Some(OnCollision::Last { .. }), _) => Cut::Whole,
@@ -78,6 +82,11 @@ impl Shape {
             (_, Some(_)) => Cut::Key,
             _ => Cut::Whole,
         }
+    }
+
+    /// Whether every relation is stored in the heap access method.
+    pub fn is_heap(&self) -> bool {
+        !self.relations.is_empty() && self.relations.iter().all(|relation| relation.is_heap)
     }
 
     /// Returns the identity of the physical relations: oid and file of each.

@@ -13,11 +13,12 @@ use tokio::sync::Mutex;
 
 const BEGIN: &str = "begin isolation level repeatable read, read only";
 
-/// Reads the snapshot and, where the server tells, who it is. `pg_control_*` may be denied or absent:
+/// Reads the snapshot and, where the server tells, who it is. The time is from before the snapshot was taken: what was
+/// committed until then is in it. `pg_control_*` may be denied or absent:
 /// the identity is then empty and nothing ever continues it.
 const OBSERVE: &str = "select pg_snapshot_xmin(pg_current_snapshot())::text::bigint, \
      pg_snapshot_xmax(pg_current_snapshot())::text::bigint, \
-     (extract(epoch from clock_timestamp()) * 1000000)::bigint, \
+     (extract(epoch from statement_timestamp()) * 1000000)::bigint, \
      pg_wal_lsn_diff(case when pg_is_in_recovery() then pg_last_wal_replay_lsn() \
      else pg_current_wal_lsn() end, '0/0')::bigint";
 

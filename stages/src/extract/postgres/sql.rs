@@ -3,6 +3,7 @@
 //! Invariant: every identifier is quoted, every literal escaped; the plan's own SQL (`where`, `query`)
 //! is enclosed in parentheses and ended by a newline, so that a comment in it cannot swallow what follows.
 
+use super::order;
 use crate::extract::Columns;
 use schemas::plan::{OnCollision, Origin, Route};
 use schemas::{BoundRoute, Bounds, Partition, Position};
@@ -25,6 +26,14 @@ pub(super) fn from_origin(route: &Route) -> String {
     }
 }
 
+/// What a partition makes of a statement.
+struct Cut {
+    source: String,
+    conditions: Vec<String>,
+    lead: Option<String>,
+    order: Option<String>,
+}
+
 /// Returns the COPY statement of a partition from a position on.
 pub(super) fn copy(
     bound: &BoundRoute,
@@ -32,13 +41,41 @@ pub(super) fn copy(
     from: &Position,
     columns: Columns,
 ) -> String {
+    let Cut { source, mut conditions, lead, mut order } = cut(bound, partition, from);
+    if let Some(filter) = &bound.route.filter {
+        conditions.insert(0, format!("({filter}\n)"));
+    }
+    let mut selected = selected(bound, columns);
+    if columns == Columns::All {
+        selected.splice(0..0, lead);
+    } else {
+        order = None;
+        conditions.extend(order::has_element(bound));
+    }
+    // The keys of many rows are wanted once.
+    let is_once = columns == Columns::Key && bound.is_many();
+    let distinct = if is_once { order::once(bound) } else { String::new() };
+    let mut sql = format!("copy (select {distinct}{} from {source}", selected.join(", "));
+    if !conditions.is_empty() {
+        sql.push_str(" where ");
+        sql.push_str(&conditions.join(" and "));
+    }
+    if let Some(order) = order {
+        sql.push_str(" order by ");
+        sql.push_str(&order);
+    }
+    // A key without columns is there as soon as one row is.
+    if is_once && selected.is_empty() {
+        sql.push_str(" limit 1");
+    }
+    sql.push_str(") to stdout (format binary)");
+    sql
+}
+
+fn cut(bound: &BoundRoute, partition: &Partition, from: &Position) -> Cut {
     let route = &bound.route;
     let mut conditions = Vec::new();
-    if let Some(filter) = &route.filter {
-        conditions.push(format!("({filter}\n)"));
-    }
-    let mut lead = None;
-    let mut order = None;
+    let (mut lead, mut order) = (None, None);
     let source = match &partition.bounds {
         Bounds::Ctid { relation, .. } => {
             lead = Some("ctid".to_owned());
@@ -55,23 +92,24 @@ pub(super) fn copy(
             format!("only {relation}")
         }
         Bounds::Key { from: lower, to } => {
-            let column = quote(route.split_by.as_deref().unwrap_or_default());
+            let column = quote(bound.cut_by().unwrap_or_default());
+            let exact = order::cut(bound);
             let lower = match from {
                 Position::Key { text } => Some(text),
                 _ => lower.as_ref(),
             };
             // A range without bounds still leaves the nulls to their own partition.
             conditions.push(match lower {
-                Some(value) => format!("{column} > {}", literal(value)),
+                Some(value) => format!("{exact} > {}", literal(value)),
                 None => format!("{column} is not null"),
             });
-            conditions.extend(to.iter().map(|value| format!("{column} <= {}", literal(value))));
-            lead = Some(format!("{column}::text"));
-            order = Some(column);
+            conditions.extend(to.iter().map(|value| format!("{exact} <= {}", literal(value))));
+            lead = Some(format!("{exact}::text"));
+            order = order::rows(bound).or(Some(exact));
             from_origin(route)
         }
         Bounds::KeyNull => {
-            let column = quote(route.split_by.as_deref().unwrap_or_default());
+            let column = quote(bound.cut_by().unwrap_or_default());
             conditions.push(format!("{column} is null"));
             from_origin(route)
         }
@@ -81,29 +119,15 @@ pub(super) fn copy(
         }
         // BigQuery's table partitions never reach PostgreSQL.
         Bounds::Whole | Bounds::TablePartition { .. } => {
-            if let Some(OnCollision::Last { order_by }) = &route.on_collision {
+            if bound.is_many() {
+                order = order::rows(bound);
+            } else if let Some(OnCollision::Last { order_by }) = &route.on_collision {
                 order = Some(format!("{} nulls first", quote(order_by)));
             }
             from_origin(route)
         }
     };
-    let mut selected = selected(bound, columns);
-    if columns == Columns::All {
-        selected.splice(0..0, lead);
-    } else {
-        order = None;
-    }
-    let mut sql = format!("copy (select {} from {source}", selected.join(", "));
-    if !conditions.is_empty() {
-        sql.push_str(" where ");
-        sql.push_str(&conditions.join(" and "));
-    }
-    if let Some(order) = order {
-        sql.push_str(" order by ");
-        sql.push_str(&order);
-    }
-    sql.push_str(") to stdout (format binary)");
-    sql
+    Cut { source, conditions, lead, order }
 }
 
 /// Rows whose inserting transaction is not surely older than the snapshot.

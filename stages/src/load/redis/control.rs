@@ -10,13 +10,14 @@ use bytes::Bytes;
 use deadpool_redis::Connection;
 use redis::{Pipeline, RedisError, Value};
 use schemas::plan::Layout;
+use schemas::version::Stored;
 use schemas::{BoundRoute, layout};
 use std::collections::HashMap;
 
 /// Two clocks and a pipeline's travel time lie between a written and a read-back expiry.
 const EXPIRY_TOLERANCE_MS: i64 = 2_000;
 
-fn failed(error: RedisError, doing: &str, address: &str) -> Error {
+pub(super) fn failed(error: RedisError, doing: &str, address: &str) -> Error {
     from_redis(error, &format!("{doing} redis at {address}"))
 }
 
@@ -175,28 +176,10 @@ pub(super) async fn compare(
     route: &BoundRoute,
     expected: &[(Bytes, u64, i64)],
 ) -> Result<Vec<(usize, Difference)>> {
-    let is_hash = route.route.layout == Layout::Hash;
-    let mut pipeline = Pipeline::with_capacity(expected.len() * 2 + 1);
-    pipeline.ignore_errors().cmd("TIME");
-    for (key, _, _) in expected {
-        pipeline.cmd(if is_hash { "HGETALL" } else { "GET" }).arg(&key[..]);
-        pipeline.cmd("PTTL").arg(&key[..]);
-    }
-    let values: Vec<redis::RedisResult<Value>> = pipeline
-        .query_async(connection)
-        .await
-        .map_err(|error| failed(error, "cannot read back from", address))?;
-    let mut values = values.into_iter();
-    let now_ms = values
-        .next()
-        .and_then(redis::RedisResult::ok)
-        .and_then(|value| redis::from_redis_value::<(i64, i64)>(value).ok())
-        .map(|(seconds, micros)| seconds * 1000 + micros / 1000)
-        .ok_or_else(|| Error::new(Kind::Internal, "redis did not tell its time"))?;
+    let keys = expected.iter().map(|(key, ..)| &key[..]);
+    let (now_ms, found) = stored_entries(connection, address, route, keys).await?;
     let mut differences = Vec::new();
-    for (index, (_, hash, expires_ms)) in expected.iter().enumerate() {
-        let (value, ttl) = (values.next(), values.next());
-        let stored = StoredEntry::of(route, value, ttl, now_ms);
+    for (index, ((_, hash, expires_ms), stored)) in expected.iter().zip(&found).enumerate() {
         if let Some(difference) = stored.differs_from(*hash, *expires_ms, now_ms) {
             differences.push((index, difference));
         }
@@ -204,11 +187,51 @@ pub(super) async fn compare(
     Ok(differences)
 }
 
+/// Reads what is under each of the keys, and the server's clock in milliseconds since 1970.
+pub(super) async fn stored_entries<'a>(
+    connection: &mut Connection,
+    address: &str,
+    route: &BoundRoute,
+    keys: impl Iterator<Item = &'a [u8]>,
+) -> Result<(i64, Vec<StoredEntry>)> {
+    let is_hash = route.route.layout == Layout::Hash;
+    let mut pipeline = Pipeline::new();
+    pipeline.ignore_errors().cmd("TIME");
+    let mut count = 0;
+    for key in keys {
+        pipeline.cmd(if is_hash { "HGETALL" } else { "GET" }).arg(key);
+        pipeline.cmd("PTTL").arg(key);
+        count += 1;
+    }
+    let values: Vec<redis::RedisResult<Value>> = pipeline
+        .query_async(connection)
+        .await
+        .map_err(|error| failed(error, "cannot read back from", address))?;
+    let mut values = values.into_iter();
+    let now_ms = server_ms(values.next())?;
+    let entries = (0..count).map(|_| {
+        let (value, ttl) = (values.next(), values.next());
+        StoredEntry::of(route, value, ttl, now_ms)
+    });
+    Ok((now_ms, entries.collect()))
+}
+
+/// Reads the reply to `TIME`, in milliseconds since 1970.
+pub(super) fn server_ms(reply: Option<redis::RedisResult<Value>>) -> Result<i64> {
+    reply
+        .and_then(redis::RedisResult::ok)
+        .and_then(|value| redis::from_redis_value::<(i64, i64)>(value).ok())
+        .map(|(seconds, micros)| seconds * 1000 + micros / 1000)
+        .ok_or_else(|| Error::new(Kind::Internal, "redis did not tell its time"))
+}
+
 /// What was found under a key.
-struct StoredEntry {
+pub(super) struct StoredEntry {
     exists: bool,
     /// `None` when the value has another type.
-    value_hash: Option<u64>,
+    pub(super) value_hash: Option<u64>,
+    /// What it says of its version, where the route compares versions.
+    pub(super) version: Stored,
     /// Absolute expiry in ms; 0 when there is none.
     expires_ms: i64,
 }
@@ -220,25 +243,49 @@ impl StoredEntry {
         ttl: Option<redis::RedisResult<Value>>,
         now_ms: i64,
     ) -> Self {
-        let ttl = ttl
-            .and_then(redis::RedisResult::ok)
-            .and_then(|value| redis::from_redis_value::<i64>(value).ok())
-            .unwrap_or(-2);
-        let value_hash = value.and_then(redis::RedisResult::ok).and_then(|value| match value {
-            Value::BulkString(bytes) => Some(layout::string_value_hash(&bytes)),
+        let found = value.and_then(redis::RedisResult::ok).and_then(|value| match value {
+            Value::BulkString(bytes) => {
+                Some((layout::string_value_hash(&bytes), Stored::in_json(route, &bytes)))
+            }
             Value::Array(_) | Value::Map(_) => {
                 redis::from_redis_value::<Vec<(Vec<u8>, Vec<u8>)>>(value).ok().map(|pairs| {
                     let pairs = pairs.iter().map(|(name, value)| (&name[..], &value[..]));
-                    layout::hash_value_hash(route, pairs)
+                    let version = Stored::in_hash(route, pairs.clone());
+                    (layout::hash_value_hash(route, pairs), version)
                 })
             }
             _ => None,
         });
-        // -2: no such key; -1: no expiry (Redis command reference, PTTL).
-        Self { exists: ttl != -2, value_hash, expires_ms: if ttl >= 0 { now_ms + ttl } else { 0 } }
+        let (value_hash, version) = found.unzip();
+        Self::new(value_hash, version.unwrap_or(Stored::Nothing), ttl, now_ms)
     }
 
-    fn differs_from(&self, hash: u64, expires_ms: i64, now_ms: i64) -> Option<Difference> {
+    /// Takes the hash of a value, its version and the reply to `PTTL`.
+    pub(super) fn new(
+        value_hash: Option<u64>,
+        version: Stored,
+        ttl: Option<redis::RedisResult<Value>>,
+        now_ms: i64,
+    ) -> Self {
+        let ttl = ttl
+            .and_then(redis::RedisResult::ok)
+            .and_then(|value| redis::from_redis_value::<i64>(value).ok())
+            .unwrap_or(-2);
+        // -2: no such key; -1: no expiry (Redis command reference, PTTL).
+        Self {
+            exists: ttl != -2,
+            value_hash,
+            version,
+            expires_ms: if ttl >= 0 { now_ms + ttl } else { 0 },
+        }
+    }
+
+    pub(super) fn differs_from(
+        &self,
+        hash: u64,
+        expires_ms: i64,
+        now_ms: i64,
+    ) -> Option<Difference> {
         if !self.exists {
             let has_expired = expires_ms != 0 && expires_ms <= now_ms + EXPIRY_TOLERANCE_MS;
             return (!has_expired).then_some(Difference::Missing);

@@ -134,6 +134,25 @@ impl Duplicate {
         Ok(lengths)
     }
 
+    /// Returns of every key whether it is going to expire.
+    pub async fn expiring(&self, keys: &[String]) -> Result<Vec<bool>> {
+        let mut connection = self.connection().await?;
+        let mut expiring = Vec::with_capacity(keys.len());
+        for slice in keys.chunks(KEYS_MAX * VALUES_MAX) {
+            let mut pipeline = redis::Pipeline::with_capacity(slice.len());
+            for key in slice {
+                pipeline.cmd("PTTL").arg(key);
+            }
+            let left_ms: Vec<i64> = pipeline
+                .query_async(&mut connection)
+                .await
+                .map_err(|error| self.failed(error, "cannot read the expiry of keys of"))?;
+            // -1 stands for a key without an expiry, -2 for none.
+            expiring.extend(left_ms.into_iter().map(|left_ms| left_ms >= 0));
+        }
+        Ok(expiring)
+    }
+
     /// Removes keys in slices that do not hold the server up; returns how many existed.
     pub async fn unlink(&self, keys: &[String]) -> Result<u64> {
         let mut connection = self.connection().await?;

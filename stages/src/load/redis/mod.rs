@@ -4,7 +4,10 @@
 //! that carries this run's sentinel.
 
 pub(crate) mod control;
+pub mod cut_over;
 pub mod duplicate;
+mod many;
+mod newest;
 mod pipe;
 pub(crate) mod reply;
 mod way;
@@ -12,8 +15,9 @@ mod way;
 use crate::batch::Encoded;
 use crate::connect::redis::{Endpoint, from_pool};
 use crate::error::{Error, Kind, Result};
-use crate::load::{Difference, Sentinel, Sink, TargetState, Written};
-use crate::transform::redis_command::{KEEP_HASH_SCRIPT, Way};
+use crate::load::{Difference, Sentinel, Sink, Standing, TargetState, Versioned, Written};
+use crate::transform::many_rows::KEEP_ELEMENTS_SCRIPT;
+use crate::transform::redis_command::{KEEP_HASH_SCRIPT, NEWEST_SCRIPT, Way};
 use async_trait::async_trait;
 use bytes::Bytes;
 use deadpool_redis::{Connection, Pool};
@@ -88,7 +92,12 @@ impl RedisSink {
 
     /// A server that takes no such payload (it was replaced by an older one, say) gets commands from the next
     /// attempt on.
-    fn fall_back(&self, error: Error) -> Error {
+    fn fall_back(&self, error: Error, is_forgotten: bool) -> Error {
+        if is_forgotten {
+            let message =
+                format!("redis at {} was made to forget its scripts", self.endpoint.address);
+            return Error::new(Kind::Unavailable, message).with_source(error);
+        }
         let said = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
         let is_refused = ["DUMP payload", "Bad data format"].iter().any(|text| said.contains(text));
         if !is_refused {
@@ -116,8 +125,9 @@ impl RedisSink {
             return Ok(pipe.clone());
         }
         self.check_claim().await?;
-        let load = redis::cmd("SCRIPT").arg("LOAD").arg(KEEP_HASH_SCRIPT).get_packed_command();
-        let pipe = Pipe::open(&self.endpoint, &[load]).await?;
+        let load = |script| redis::cmd("SCRIPT").arg("LOAD").arg(script).get_packed_command();
+        let scripts = [KEEP_HASH_SCRIPT, NEWEST_SCRIPT, KEEP_ELEMENTS_SCRIPT].map(load);
+        let pipe = Pipe::open(&self.endpoint, &scripts).await?;
         *slot = Some(pipe.clone());
         Ok(pipe)
     }
@@ -144,6 +154,11 @@ impl RedisSink {
     }
 }
 
+/// Whether a script was gone (`SCRIPT FLUSH`).
+fn is_noscript(error: &Error) -> bool {
+    std::error::Error::source(error).is_some_and(|said| said.to_string().starts_with("NOSCRIPT"))
+}
+
 /// The refusal when another run's mark is found.
 pub fn foreign(address: &str, note: &str) -> Error {
     let run = control::run_of(note).unwrap_or_else(|| "unknown".into());
@@ -160,23 +175,24 @@ impl Sink for RedisSink {
     }
 
     async fn write(&self, lane: usize, batch: &Encoded) -> Result<Written> {
-        if batch.entries.is_empty() {
+        if batch.payload.is_empty() {
             return Ok(Written::default());
         }
         let pipe = self.pipe(lane).await?;
-        let rows = batch.entries.len() as u64;
+        let rows = batch.carried;
         let outcome =
             pipe.send(batch.payload.clone(), batch.units.clone(), rows, batch.may_keep).await;
-        if outcome.as_ref().is_err_and(|error| error.kind() == Kind::Timeout) {
-            // A connection that does not answer is not used again.
+        let is_forgotten = outcome.as_ref().is_err_and(is_noscript);
+        if is_forgotten || outcome.as_ref().is_err_and(|error| error.kind() == Kind::Timeout) {
+            // A connection that does not answer is not used again; a new one loads the scripts again.
             *self.pipes[lane % self.pipes.len()].lock().await = None;
         }
-        let written = outcome.map_err(|error| self.fall_back(error))?;
+        let written = outcome.map_err(|error| self.fall_back(error, is_forgotten))?;
         if written.written + written.kept != rows {
             return Err(Error::new(
                 Kind::Internal,
                 format!(
-                    "redis acknowledged {} of {rows} entries of a batch",
+                    "redis acknowledged {} of {rows} rows of a batch",
                     written.written + written.kept
                 ),
             ));
@@ -228,12 +244,35 @@ impl Sink for RedisSink {
         let mut connection = self.connection().await?;
         let mut differences = Vec::new();
         for (index, slice) in expected.chunks(READ_KEYS_MAX).enumerate() {
-            let found =
-                control::compare(&mut connection, &self.endpoint.address, route, slice).await?;
+            let address = &self.endpoint.address;
+            let found = if route.is_many() {
+                many::compare(&mut connection, address, route, slice).await?
+            } else {
+                control::compare(&mut connection, address, route, slice).await?
+            };
             let base = index * READ_KEYS_MAX;
             differences.extend(found.into_iter().map(|(at, difference)| (base + at, difference)));
         }
         Ok(differences)
+    }
+
+    async fn standing(&self, route: &BoundRoute, entries: &[Versioned]) -> Result<Vec<Standing>> {
+        let mut connection = self.connection().await?;
+        let mut standing = Vec::with_capacity(entries.len());
+        for slice in entries.chunks(READ_KEYS_MAX) {
+            let address = &self.endpoint.address;
+            standing.extend(newest::standing(&mut connection, address, route, slice).await?);
+        }
+        Ok(standing)
+    }
+
+    async fn remove_unless_newer(
+        &self,
+        route: &BoundRoute,
+        entries: &[Versioned],
+    ) -> Result<Vec<usize>> {
+        let mut connection = self.connection().await?;
+        newest::remove(&mut connection, &self.endpoint.address, route, entries).await
     }
 
     async fn remove(&self, keys: &[Bytes]) -> Result<u64> {

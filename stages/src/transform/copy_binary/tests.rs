@@ -250,15 +250,16 @@ fn the_lead_column_tells_the_position() {
         let leads: Vec<Option<&[u8]>> = leads.iter().map(|lead| Some(lead.as_bytes())).collect();
         decode(&rows(&leads), Lead::Key, &table).unwrap().last
     };
-    let key = |last: &str, complete: Option<&str>| LastLead::Key {
+    let key = |last: &str, complete: Option<&str>, last_from| LastLead::Key {
         last: Some(last.into()),
         complete: complete.map(Into::into),
+        last_from,
     };
-    assert_eq!(last(&["a", "b", "b"]), key("b", Some("a")));
-    assert_eq!(last(&["b", "b"]), key("b", None));
-    assert_eq!(last(&["a", "b", "b", "c"]), key("c", Some("b")));
+    assert_eq!(last(&["a", "b", "b"]), key("b", Some("a"), 1));
+    assert_eq!(last(&["b", "b"]), key("b", None, 0));
+    assert_eq!(last(&["a", "b", "b", "c"]), key("c", Some("b"), 3));
     let null = decode(&rows(&[None, None]), Lead::Key, &table).unwrap().last;
-    assert_eq!(null, LastLead::Key { last: None, complete: None });
+    assert_eq!(null, LastLead::Key { last: None, complete: None, last_from: 0 });
 }
 
 fn every_type() -> TableSchema {

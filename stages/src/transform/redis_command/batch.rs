@@ -3,6 +3,8 @@
 //! Invariant: buffers are per batch; nothing is allocated per row that is written. What a row's key or
 //! value is refused for leaves no byte in the output.
 
+mod newest;
+
 use super::{KEEP_HASH_SHA1, RedisCommands, Style, resp};
 use crate::batch::{Encoded, Entry, RawBatch, Rejected, Unit};
 use crate::error::{Error, Kind, Result};
@@ -16,6 +18,7 @@ use schemas::key::KeyRenderer;
 use schemas::layout::{ExpiryTimes, HashFields, RowValues, string_value_hash};
 use schemas::plan::Layout;
 use schemas::text::TypeMismatch;
+use schemas::version::RowVersions;
 use schemas::{Digest, Position, TableSchema};
 
 /// Rows in one transaction or `MSET`: enough to make what surrounds them cheap, few enough not to block the server.
@@ -41,6 +44,7 @@ pub(super) struct BatchEncoder<'a> {
     key: KeyRenderer<'a>,
     values: RowValues<'a>,
     expiry: ExpiryTimes<'a>,
+    versions: RowVersions<'a>,
     hasher: RowHasher<'a>,
     bad: std::iter::Peekable<std::slice::Iter<'a, BadRow>>,
     /// The value of the row at hand.
@@ -57,6 +61,10 @@ pub(super) struct BatchEncoder<'a> {
     units: Vec<Unit>,
     keys: Vec<u8>,
     entries: Vec<Entry>,
+    /// One per entry where the route compares versions.
+    entry_versions: Vec<i64>,
+    /// The digits of the version of the row at hand.
+    digits: Vec<u8>,
     expired: u64,
     digest: Digest,
     rejected: Vec<(usize, String)>,
@@ -86,6 +94,7 @@ impl<'a> BatchEncoder<'a> {
             key: bound.key.renderer(&decoded.rows).map_err(mismatch)?,
             values: RowValues::new(&decoded.rows, bound).map_err(mismatch)?,
             expiry: ExpiryTimes::new(&decoded.rows, bound).map_err(mismatch)?,
+            versions: RowVersions::new(&decoded.rows, bound).map_err(mismatch)?,
             hasher: RowHasher::new(&decoded.rows, bound).map_err(mismatch)?,
             bad: decoded.bad.iter().peekable(),
             commands,
@@ -102,6 +111,8 @@ impl<'a> BatchEncoder<'a> {
             units: Vec::new(),
             keys: Vec::with_capacity(row_count * 24),
             entries: Vec::with_capacity(row_count),
+            entry_versions: Vec::new(),
+            digits: Vec::new(),
             expired: 0,
             digest: Digest::default(),
             rejected: Vec::new(),
@@ -135,7 +146,11 @@ impl<'a> BatchEncoder<'a> {
                 self.value.clear();
                 self.values.json(row, &mut self.value)
             }
-            layout @ (Layout::Blocks | Layout::Stream) => {
+            layout @ (Layout::Blocks
+            | Layout::Stream
+            | Layout::Set
+            | Layout::Zset
+            | Layout::List) => {
                 let message = format!("type {} is not written row by row", layout.word());
                 return Err(Error::new(Kind::Internal, message));
             }
@@ -149,7 +164,11 @@ impl<'a> BatchEncoder<'a> {
             .map_err(|_| Error::new(Kind::Internal, "the keys of a batch exceed 4 GiB"))?;
         // Unexpired times are after `now_ms` and therefore not 0.
         let expires_ms = expires_ms.unwrap_or(0);
-        let value_hash = if self.commands.bound.route.layout == Layout::Hash {
+        let version = self.versions.version(row);
+        self.entry_versions.extend(version);
+        let value_hash = if self.commands.style == Style::Newest {
+            self.write_newest(key_start, expires_ms, version)?
+        } else if self.commands.bound.route.layout == Layout::Hash {
             match &self.commands.dump {
                 Some(dump) => {
                     let start = dump.write(self.fields.iter(), &mut self.dump);
@@ -235,7 +254,7 @@ impl<'a> BatchEncoder<'a> {
                 resp::write_bulk(key, out);
                 self.open_commands += 1;
             }
-            Style::Blank | Style::Keep => {}
+            Style::Blank | Style::Keep | Style::Newest => {}
         }
         if self.commands.style == Style::Keep {
             resp::write_array(5 + 2 * fields, out);
@@ -302,12 +321,18 @@ impl<'a> BatchEncoder<'a> {
             rejected: rejected(self.decoded, self.rejected, &self.commands.bound.schema)?,
             payload: Bytes::from(self.payload),
             units: self.units,
-            may_keep: self.commands.style == Style::Keep,
+            may_keep: matches!(self.commands.style, Style::Keep | Style::Newest),
             rows_read: self.decoded.rows.num_rows() as u64,
             bytes_read: raw.bytes_read,
+            carried: self.entries.len() as u64,
+            left_out: 0,
             expired: self.expired,
+            is_settled: true,
+            temporary: Vec::new(),
+            open: None,
             keys: Bytes::from(self.keys),
             entries: self.entries,
+            versions: self.entry_versions,
             digest: self.digest,
         })
     }
@@ -320,14 +345,14 @@ fn position(last: &LastLead, lead: Lead, is_last: bool) -> Position {
         LastLead::None => Position::Start,
         LastLead::Ctid { block, offset } => Position::Ctid { block: *block, offset: *offset },
         LastLead::Key { last: None, .. } => Position::Unordered,
-        LastLead::Key { last, complete } => match if is_last { last } else { complete } {
+        LastLead::Key { last, complete, .. } => match if is_last { last } else { complete } {
             Some(text) => Position::Key { text: text.clone() },
             None => Position::Start,
         },
     }
 }
 
-fn rejected(
+pub(in crate::transform) fn rejected(
     decoded: &Decoded,
     rejected: Vec<(usize, String)>,
     schema: &TableSchema,
@@ -346,6 +371,6 @@ fn rejected(
 }
 
 /// The decoder makes arrays of the schema's types, so a mismatch is a defect of ours.
-fn mismatch(error: TypeMismatch) -> Error {
+pub(in crate::transform) fn mismatch(error: TypeMismatch) -> Error {
     Error::new(Kind::Internal, "a decoded column has the wrong arrow type").with_source(error)
 }

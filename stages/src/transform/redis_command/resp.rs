@@ -5,20 +5,20 @@
 
 /// Appends the head of a command of `count` arguments.
 #[inline]
-pub(super) fn write_array(count: usize, out: &mut Vec<u8>) {
+pub(crate) fn write_array(count: usize, out: &mut Vec<u8>) {
     write_head(b'*', count, out);
 }
 
 /// Appends one argument.
 #[inline]
-pub(super) fn write_bulk(bytes: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn write_bulk(bytes: &[u8], out: &mut Vec<u8>) {
     write_head(b'$', bytes.len(), out);
     out.extend_from_slice(bytes);
     out.extend_from_slice(b"\r\n");
 }
 
 /// Appends one argument that is a number.
-pub(super) fn write_integer(value: i64, out: &mut Vec<u8>) {
+pub(crate) fn write_integer(value: i64, out: &mut Vec<u8>) {
     let mut buffer = [0; 20];
     let mut at = digits(value.unsigned_abs(), &mut buffer);
     if value < 0 {

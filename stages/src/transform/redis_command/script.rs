@@ -1,4 +1,4 @@
-//! The Lua script that writes a hash only where no key exists.
+//! The Lua scripts that decide about an existing key on the server, where nobody comes in between.
 //!
 //! Invariant: text and SHA-1 belong together; a changed text needs a new SHA-1 (a test compares them).
 
@@ -17,3 +17,18 @@ return 1
 
 /// SHA-1 of `KEEP_HASH_SCRIPT`, as `SCRIPT LOAD` answers it.
 pub const KEEP_HASH_SHA1: &str = "46819ae8b2a926b33deb725f47c9687f0e12bb5b";
+
+/// `EVALSHA <sha1> 1 <key> <layout and kind> <name> <digits> <expires_ms, 0 for never> …`: returns 0 and changes
+/// nothing where the key holds a newer version in its field or member `name`, or one that cannot be read; else leaves
+/// exactly this entry and returns 1.
+///
+/// `layout and kind` is `h` or `j` and the letter of the version's kind; `digits` are those of
+/// `schemas::version::VersionKind::write_digits`. What follows is `<field> <value> …` of a hash, or one JSON text.
+/// A key of another type, or without a version, is older than any row; an equal version is written again.
+///
+/// Numbers are compared as digits, because those of Lua are floats that end at 2^53; and JSON is scanned, because
+/// `cjson` makes such floats too. What is read, and how, is what `schemas::version::Stored` reads.
+pub const NEWEST_SCRIPT: &str = include_str!("newest.lua");
+
+/// SHA-1 of `NEWEST_SCRIPT`, as `SCRIPT LOAD` answers it.
+pub const NEWEST_SHA1: &str = "e876beec81f682732683566f39ca900acf135315";

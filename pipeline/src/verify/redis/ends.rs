@@ -1,0 +1,85 @@
+//! Both ends of the routes, connected: sources that read, Redis that is asked.
+//!
+//! Invariant: routes keep their numbers, so ends that are connected anew can stand in for earlier ones.
+
+use crate::route::RouteRun;
+use crate::wiring::{self, Sources};
+use schemas::{Plan, Route};
+use stages::Error;
+use stages::connect::redis::Endpoint;
+use stages::extract::redis_entries;
+use stages::extract::redis_rows::RowReader;
+use stages::load::redis::WayChoice;
+use stages::load::{Sentinel, Sink};
+use stages::{Kind, Result};
+use std::sync::Arc;
+
+/// Sources, routes and target.
+pub(super) struct Ends {
+    sources: Sources,
+    pub(super) routes: Vec<Arc<RouteRun>>,
+    pub(super) sink: Arc<dyn Sink>,
+    pub(super) endpoint: Endpoint,
+}
+
+impl Ends {
+    /// Connects to everything and binds the routes.
+    pub(super) async fn connect(
+        plan: &Plan,
+        routes: &[Route],
+        lanes: usize,
+    ) -> std::result::Result<Self, Vec<Error>> {
+        let one = |error: Error| vec![error];
+        let refused: Vec<Error> = routes.iter().filter_map(refusal).collect();
+        if !refused.is_empty() {
+            return Err(refused);
+        }
+        let endpoint = wiring::redis_endpoint(plan).map_err(one)?;
+        // Repairs are few and one by one: what every server takes is good enough.
+        let sink = wiring::make_sink(plan, WayChoice::Command).map_err(one)?;
+        if let Some(refusal) = sink.state().await.map_err(one)?.refusal {
+            let message = format!("redis at {} cannot be used: {refusal}", sink.address());
+            return Err(one(Error::new(Kind::Config, message).with_hint("rekindle check")));
+        }
+        let sources = wiring::connect_sources(plan, routes, lanes).await.map_err(one)?;
+        let described = wiring::describe_routes(&sources, routes).await?;
+        let routes = wiring::run_routes(&sources, &sink, described).map_err(one)?;
+        let routes = routes.into_iter().map(Arc::new).collect();
+        Ok(Self { sources, routes, sink, endpoint })
+    }
+
+    /// Makes a reader of Redis with a connection of its own.
+    pub(super) fn reader(&self) -> RowReader {
+        RowReader::new(&self.endpoint)
+    }
+
+    /// Lets the next read see the source as it is then.
+    pub(super) async fn release_snapshot(&self) {
+        self.sources.release_snapshot().await;
+    }
+
+    /// Fails where a run is filling the target.
+    pub(super) async fn refuse_marked(&self) -> Result<()> {
+        match self.sink.sentinel("").await? {
+            Sentinel::Foreign(note) => Err(marked(self.sink.address(), &note)),
+            Sentinel::Ours | Sentinel::Missing => Ok(()),
+        }
+    }
+}
+
+/// The refusal when a run's mark is found.
+pub(super) fn marked(address: &str, note: &str) -> Error {
+    let run = note.split_whitespace().next().unwrap_or("RUN_ID");
+    Error::new(Kind::Fenced, format!("redis at {address} is being written by another run: {note}"))
+        .with_hint(format!(
+            "wait for that run, or resume it; if it is dead for good: rekindle verify redis --take-over {run}"
+        ))
+}
+
+fn refusal(route: &Route) -> Option<Error> {
+    let reason = redis_entries::refusal(route.layout)?;
+    Some(
+        Error::new(Kind::Config, format!("route {}: {reason}", route.name))
+            .with_hint("name the other routes with --route"),
+    )
+}

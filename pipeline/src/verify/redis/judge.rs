@@ -1,0 +1,213 @@
+//! What a row says of its key, beside what Redis holds: the same, rightly absent, kept, or different.
+//!
+//! Invariant: pure; a disagreement counts as a difference only where both ends said the same thing twice.
+
+use serde::{Deserialize, Serialize};
+use stages::extract::redis_entries::{EXPIRY_TOLERANCE_MS, Stored, is_same_expiry};
+
+/// What a row leaves under its key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Expected {
+    /// Hash of the value.
+    pub(super) hash: u64,
+    /// Absolute expiry in ms since 1970, perhaps passed; 0 when it never expires.
+    pub(super) expires_ms: i64,
+}
+
+/// How a key differs from its row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Difference {
+    /// The row has no key.
+    Missing,
+    /// The key holds another value, or another type.
+    Value,
+    /// The key expires at another time, or lives although its row has expired.
+    Expiry,
+    /// No row explains the key.
+    Unexplained,
+    /// It differs each time, and never twice in the same way: both ends are being written.
+    Moving,
+}
+
+impl Difference {
+    /// All of them, in the order in which they are told.
+    pub const ALL: [Self; 5] =
+        [Self::Missing, Self::Value, Self::Expiry, Self::Unexplained, Self::Moving];
+
+    /// Returns what is wrong, for people.
+    pub fn told(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Value => "another value",
+            Self::Expiry => "another expiry",
+            Self::Unexplained => "unexplained",
+            Self::Moving => "still changing",
+        }
+    }
+}
+
+/// In which way both ends agree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Agreement {
+    /// The key holds what the row says.
+    Same,
+    /// The row has expired and its key is gone.
+    Expired,
+    /// The key holds something else, which the route keeps.
+    Kept,
+    /// Neither row nor key.
+    Absent,
+}
+
+/// What a comparison goes by.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rules {
+    /// Whether the route leaves a key alone that exists.
+    pub(super) keeps: bool,
+    /// Whether values were asked for.
+    pub(super) values: bool,
+}
+
+impl Rules {
+    /// Compares one key; `now_ms` is the time of the server that holds it.
+    pub(super) fn compare(
+        self,
+        expected: Option<Expected>,
+        stored: Stored,
+        now_ms: i64,
+    ) -> Result<Agreement, Difference> {
+        let Some(Expected { hash, expires_ms: due_ms }) = expected else {
+            return match stored {
+                Stored::Missing => Ok(Agreement::Absent),
+                Stored::There { .. } => Err(Difference::Unexplained),
+            };
+        };
+        let is_due = due_ms != 0 && due_ms <= now_ms + EXPIRY_TOLERANCE_MS;
+        let Stored::There { value, expires_ms } = stored else {
+            return if is_due { Ok(Agreement::Expired) } else { Err(Difference::Missing) };
+        };
+        let differs = if self.values && value != Some(hash) {
+            Some(Difference::Value)
+        } else if is_same_expiry(due_ms, expires_ms) {
+            None
+        } else {
+            Some(Difference::Expiry)
+        };
+        match differs {
+            None => Ok(Agreement::Same),
+            Some(_) if self.keeps => Ok(Agreement::Kept),
+            // The row has expired for good: whatever the value, the key should be gone.
+            Some(_) if due_ms != 0 && due_ms < now_ms - EXPIRY_TOLERANCE_MS => {
+                Err(Difference::Expiry)
+            }
+            Some(difference) => Err(difference),
+        }
+    }
+}
+
+/// What a second look at a key says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Second {
+    /// Both ends agree now.
+    Agrees(Agreement),
+    /// Neither end has moved: they differ.
+    Differs(Difference),
+    /// One of them has moved: it has to be looked at again.
+    Moves,
+}
+
+/// One end or both of a key at one time. `stored` is `None` where only its existence is known, from a SCAN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Look {
+    pub(super) expected: Option<Expected>,
+    pub(super) stored: Option<Stored>,
+}
+
+impl Rules {
+    /// Judges a key that differed at a first look by what both ends say now.
+    pub(super) fn judge(
+        self,
+        first: Look,
+        expected: Option<Expected>,
+        stored: Stored,
+        now_ms: i64,
+    ) -> Second {
+        let difference = match self.compare(expected, stored, now_ms) {
+            Ok(agreement) => return Second::Agrees(agreement),
+            Err(difference) => difference,
+        };
+        let is_still = match first.stored {
+            Some(before) => before.is_same(&stored),
+            None => matches!(stored, Stored::There { .. }),
+        };
+        if is_still && first.expected == expected {
+            Second::Differs(difference)
+        } else {
+            Second::Moves
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: i64 = 1_000_000;
+    const RULES: Rules = Rules { keeps: false, values: true };
+
+    fn row(hash: u64, expires_ms: i64) -> Option<Expected> {
+        Some(Expected { hash, expires_ms })
+    }
+
+    fn key(value: u64, expires_ms: i64) -> Stored {
+        Stored::There { value: Some(value), expires_ms }
+    }
+
+    #[test]
+    fn every_way_to_agree_and_to_differ() {
+        let other_type = Stored::There { value: None, expires_ms: 0 };
+        for (expected, stored, told) in [
+            (row(1, 0), key(1, 0), Ok(Agreement::Same)),
+            (row(1, NOW + 9_000), key(1, NOW + 9_900), Ok(Agreement::Same)),
+            (row(1, NOW - 9_000), Stored::Missing, Ok(Agreement::Expired)),
+            (row(1, NOW + 1_000), Stored::Missing, Ok(Agreement::Expired)),
+            (None, Stored::Missing, Ok(Agreement::Absent)),
+            (row(1, 0), Stored::Missing, Err(Difference::Missing)),
+            (row(1, NOW + 9_000), Stored::Missing, Err(Difference::Missing)),
+            (row(1, 0), key(2, 0), Err(Difference::Value)),
+            (row(1, 0), other_type, Err(Difference::Value)),
+            (row(1, NOW + 9_000), key(2, 0), Err(Difference::Value)),
+            (row(1, 0), key(1, NOW + 9_000), Err(Difference::Expiry)),
+            (row(1, NOW + 9_000), key(1, 0), Err(Difference::Expiry)),
+            (row(1, NOW + 9_000), key(1, NOW + 19_000), Err(Difference::Expiry)),
+            (row(1, NOW - 9_000), key(1, 0), Err(Difference::Expiry)),
+            (row(1, NOW - 9_000), key(2, 0), Err(Difference::Expiry)),
+            (None, key(1, 0), Err(Difference::Unexplained)),
+        ] {
+            assert_eq!(RULES.compare(expected, stored, NOW), told, "{expected:?} {stored:?}");
+        }
+        let keeps = Rules { keeps: true, values: true };
+        assert_eq!(keeps.compare(row(1, 0), key(2, 5), NOW), Ok(Agreement::Kept));
+        assert_eq!(keeps.compare(row(1, 0), Stored::Missing, NOW), Err(Difference::Missing));
+        let blind = Rules { keeps: false, values: false };
+        assert_eq!(blind.compare(row(1, 0), other_type, NOW), Ok(Agreement::Same));
+    }
+
+    #[test]
+    fn only_what_stood_still_differs() {
+        let look = |expected, stored| Look { expected, stored: Some(stored) };
+        let judge = |first, expected, stored| RULES.judge(first, expected, stored, NOW);
+        let first = look(row(1, 0), key(2, 0));
+        assert_eq!(judge(first, row(1, 0), key(2, 0)), Second::Differs(Difference::Value));
+        assert_eq!(judge(first, row(2, 0), key(2, 0)), Second::Agrees(Agreement::Same));
+        assert_eq!(judge(first, row(1, 0), key(3, 0)), Second::Moves);
+        assert_eq!(judge(first, row(3, 0), key(2, 0)), Second::Moves);
+        assert_eq!(judge(first, None, Stored::Missing), Second::Agrees(Agreement::Absent));
+        assert_eq!(judge(first, None, key(2, 0)), Second::Moves);
+        let scanned = Look { expected: None, stored: None };
+        assert_eq!(judge(scanned, None, key(2, 0)), Second::Differs(Difference::Unexplained));
+        assert_eq!(judge(scanned, row(2, 0), key(2, 0)), Second::Agrees(Agreement::Same));
+        assert_eq!(judge(scanned, row(1, 0), key(2, 0)), Second::Moves);
+    }
+}

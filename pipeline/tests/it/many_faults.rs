@@ -1,0 +1,183 @@
+//! Keys of many rows under kills: no element is lost or doubled, and no temporary key stays.
+
+use crate::items::{Wire, calls, random, settle, signal};
+use crate::many::{BUILDS, assert_held, every_layout, wanted};
+use crate::world::{Ran, World, wait_until};
+use fixtures::servers::StopMode;
+use nix::sys::signal::Signal;
+use std::hash::{BuildHasher, RandomState};
+use std::os::unix::process::ExitStatusExt;
+
+fn rounds() -> u64 {
+    if std::env::var("REKINDLE_SOAK").is_ok_and(|value| value == "1") { 25 } else { 4 }
+}
+
+/// A world with a skewed table that a run takes about a second for.
+fn filled(seed: &mut u64) -> World {
+    let world = World::new();
+    world.sql(BUILDS);
+    let large = 1 + random(seed, 3);
+    // Another share and place of the large key every time.
+    world.sql(&format!(
+        "update builds set repo = {} where id % 4 < {large}; vacuum analyze builds",
+        random(seed, 3_002)
+    ));
+    world.plan(&every_layout());
+    world
+}
+
+/// Keys that were made or replaced so far, about.
+fn progress(world: &World, wire: &mut Wire) -> u64 {
+    wire.dbsize() + calls(world, "unlink")
+}
+
+/// Starts a rebuild and kills it once it has written about so many keys. Returns whether it was still at work.
+fn killed(world: &World, keys: u64) -> bool {
+    let mut wire = Wire::open(world);
+    let before = progress(world, &mut wire);
+    let mut child = world.start_rebuild(&["--lanes", "2"]);
+    wait_until("the keys", || {
+        progress(world, &mut wire) >= before + keys || child.try_wait().unwrap().is_some()
+    });
+    drop(wire);
+    child.kill().unwrap();
+    let output = child.wait_with_output().unwrap();
+    settle(world);
+    if output.status.signal() == Some(9) {
+        return true;
+    }
+    Ran::of(&output).expect(0);
+    false
+}
+
+#[test]
+fn killed_at_random_instants_keys_are_whole_and_nothing_is_doubled() {
+    let first = RandomState::new().hash_one(());
+    println!("seed {first}");
+    let mut seed = first;
+    let mut kills = 0;
+    for round in 0..rounds() {
+        // GIVEN a table and an empty Redis, or one that holds an older state
+        let world = filled(&mut seed);
+        if round % 2 == 1 {
+            world.rebuild(&[]).expect(0);
+            world.sql("update builds set status = 'later', started = started - interval '1 day' where id % 5 = 0");
+            world.sql("delete from builds where id % 7 = 0; update builds set author = 'new' where id % 11 = 0");
+        }
+        let wanted = wanted(&world);
+        // WHEN runs of it are killed, once or twice
+        for _ in 0..=random(&mut seed, 2) {
+            let keys = 1 + random(&mut seed, wanted.len() as u64);
+            kills += u64::from(killed(&world, keys));
+        }
+        // THEN the next one leaves exactly the rows; keys of an older run whose rows are gone are not this run's
+        world.rebuild(&[]).expect(0);
+        if round % 2 == 1 {
+            let gone: Vec<String> = crate::many::held(&world)
+                .into_keys()
+                .filter(|key| !wanted.contains_key(key))
+                .inspect(|key| assert!(!key.starts_with("rekindle:"), "{key}"))
+                .collect();
+            for key in gone {
+                world.redis(&["DEL", &key]);
+            }
+        }
+        assert_held(&world, &wanted);
+    }
+    assert!(kills > 0, "no run was killed at work");
+}
+
+#[test]
+fn rows_that_change_and_vanish_between_kill_and_resume_leave_nothing_behind() {
+    // GIVEN a killed run
+    let mut seed = RandomState::new().hash_one(());
+    println!("seed {seed}");
+    let world = filled(&mut seed);
+    while !killed(&world, 4_000) {
+        world.redis(&["FLUSHALL"]);
+    }
+    // WHEN whole keys vanish, keys lose and gain members, and one moves
+    world.sql(
+        "delete from builds where repo % 10 = 3; delete from builds where id % 13 = 0; \
+         update builds set author = null where repo % 10 = 4; update builds set repo = 5000 + repo where repo % 10 = 5; \
+         insert into builds select 100000 + i, 1 + i % 40, 'late', 'late', 1, '2030-01-01Z' from generate_series(1, 500) i",
+    );
+    // THEN the resumed run holds what the table holds now
+    let summary = world.rebuild(&[]).expect(0).summary();
+    assert_eq!((&summary["status"], &summary["resumed"]), (&"done".into(), &1.into()));
+    assert_held(&world, &wanted(&world));
+}
+
+#[test]
+fn a_redis_that_loses_its_connections_or_restarts_in_mid_run_gets_whole_keys() {
+    for is_restart in [false, true] {
+        // GIVEN a run at work
+        let mut seed = RandomState::new().hash_one(());
+        println!("seed {seed}");
+        let mut world = filled(&mut seed);
+        let mut child = world.start_rebuild(&["--lanes", "2"]);
+        {
+            let mut wire = Wire::open(&world);
+            wait_until("the keys", || {
+                wire.dbsize() >= 2_000 || child.try_wait().unwrap().is_some()
+            });
+        }
+        // WHEN its connections break, or Redis comes back empty
+        if is_restart {
+            world.redis.kill().unwrap();
+            world.redis.start_again().unwrap();
+        } else {
+            for _ in 0..5 {
+                world.redis(&["CLIENT", "KILL", "TYPE", "normal"]);
+            }
+        }
+        let ran = Ran::of(&child.wait_with_output().unwrap());
+        // THEN nothing is missing or doubled in the end
+        if ran.code != Some(0) {
+            println!("the run ended first: {:?} {}", ran.code, ran.stderr);
+            ran.expect(3);
+            world.rebuild(&[]).expect(0);
+        }
+        assert_held(&world, &wanted(&world));
+    }
+}
+
+#[test]
+fn a_stopped_run_leaves_no_temporary_key_and_is_resumable() {
+    // GIVEN a run at work on a large key
+    let mut seed = RandomState::new().hash_one(());
+    let world = filled(&mut seed);
+    world.sql("update builds set repo = 1");
+    let mut child = world.start_rebuild(&["--lanes", "2"]);
+    let mut wire = Wire::open(&world);
+    wait_until("a key", || wire.dbsize() >= 2 || child.try_wait().unwrap().is_some());
+    // WHEN it is asked to stop
+    signal(&child, Signal::SIGTERM);
+    let ran = Ran::of(&child.wait_with_output().unwrap());
+    assert!(matches!(ran.code, Some(0 | 143)), "{:?} {}", ran.code, ran.stderr);
+    // THEN what it had begun to build is gone
+    let left = crate::many::held(&world).into_keys().filter(|key| key.starts_with("rekindle:tmp:"));
+    assert_eq!(left.count(), 0);
+    // AND the next run completes it
+    world.rebuild(&[]).expect(0);
+    assert_held(&world, &wanted(&world));
+}
+
+#[test]
+fn a_postgres_that_restarts_in_mid_run_loses_and_doubles_nothing() {
+    let mut seed = RandomState::new().hash_one(());
+    println!("seed {seed}");
+    let mut world = filled(&mut seed);
+    let mut child = world.start_rebuild(&["--lanes", "2"]);
+    let mut wire = Wire::open(&world);
+    wait_until("the keys", || wire.dbsize() >= 2_000 || child.try_wait().unwrap().is_some());
+    world.postgres.stop(StopMode::Immediate).unwrap();
+    world.postgres.start_again().unwrap();
+    let ran = Ran::of(&child.wait_with_output().unwrap());
+    if ran.code != Some(0) {
+        println!("the run ended first: {:?} {}", ran.code, ran.stderr);
+        ran.expect(3);
+        world.rebuild(&[]).expect(0);
+    }
+    assert_held(&world, &wanted(&world));
+}
