@@ -99,8 +99,8 @@ impl Engine {
             let Some(group) = lock(round).queue.pop_front() else { return };
             for error in self.persist(lane, group).await {
                 if error.kind() == Kind::Cancelled {
-                    // Whoever threw the switch has said why; this lane only followed.
-                    return;
+                    // Whoever threw the switch has said why; this lane only followed, and stops.
+                    continue;
                 }
                 let is_fatal = error.kind() != Kind::Data;
                 lock(round).failures.push(error);

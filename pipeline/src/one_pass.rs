@@ -10,6 +10,7 @@ use schemas::Bounds;
 use stages::extract::{BatchStream, PassSource, READAHEAD, Reader};
 use stages::transform::TakeApart;
 use stages::{Error, Kind, RawBatch, Result};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::mpsc;
@@ -42,24 +43,29 @@ pub fn group(
 ) -> Vec<Vec<PartitionRecord>> {
     let pass_of = |record: &PartitionRecord| {
         let route = routes.iter().find(|route| route.name() == record.partition.route)?;
-        let is_range = matches!(record.partition.bounds, Bounds::Ctid { .. });
-        route.membership.as_ref().filter(|_| is_range).map(|membership| membership.pass)
+        Some(route.membership.as_ref()?.pass)
     };
-    let mut groups: Vec<(Option<usize>, Vec<PartitionRecord>)> = Vec::new();
+    let mut groups: Vec<Vec<PartitionRecord>> = Vec::new();
+    // Where the group of a range stands that still has room.
+    let mut open: HashMap<(usize, String, u32, Option<u32>), usize> = HashMap::new();
     for record in partitions {
-        let pass = pass_of(&record);
-        let fitting = groups.iter_mut().find(|(other, group)| {
-            pass.is_some()
-                && *other == pass
-                && group.len() < ROUTES_MAX
-                && group[0].partition.bounds == record.partition.bounds
-        });
-        match fitting {
-            Some((_, group)) => group.push(record),
-            None => groups.push((pass, vec![record])),
+        let (Some(pass), Bounds::Ctid { relation, from_block, to_block }) =
+            (pass_of(&record), &record.partition.bounds)
+        else {
+            groups.push(vec![record]);
+            continue;
+        };
+        let place = open.entry((pass, relation.clone(), *from_block, *to_block));
+        let place = place.or_insert(groups.len());
+        match groups.get_mut(*place).filter(|group| group.len() < ROUTES_MAX) {
+            Some(group) => group.push(record),
+            None => {
+                *place = groups.len();
+                groups.push(vec![record]);
+            }
         }
     }
-    groups.into_iter().map(|(_, group)| group).collect()
+    groups
 }
 
 /// One route in a pass.

@@ -156,6 +156,16 @@ fn rows_that_cannot_be_decoded_are_kept_and_nothing_is_published() {
     let names: Vec<String> =
         rows[0].schema().fields().iter().map(|field| field.name().clone()).collect();
     assert_eq!(names, ["_key", "_reason", "_route", "_partition", "_plan", "_raw"]);
+    // Route, key and column of each: a value that does not parse, a field without a column, a key that is no number.
+    let told = |name: &str| {
+        let texts = |batch: &arrow::array::RecordBatch| format!("{:?}", batch.column_by_name(name));
+        rows.iter().map(texts).collect::<String>()
+    };
+    for reason in ["column ts ", "the route has no field \\\"colour\\\"", "column id "] {
+        assert!(told("_reason").contains(reason), "{reason} is not in {}", told("_reason"));
+    }
+    assert_eq!(told("_route").matches("\"rows\"").count(), 3, "{}", told("_route"));
+    assert!(told("_key").contains(&format!("{:?}", b"log:7")), "{}", told("_key"));
     // The same again, until they are mended or allowed.
     logs.restore(&[]).expect(7);
     let _: () = connection.del(&["log:7", "log:8", "log:x9"]).unwrap();

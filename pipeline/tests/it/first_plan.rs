@@ -19,8 +19,8 @@ fn a_plan_is_written_from_the_tables_and_runs_as_it_is() {
     // GIVEN tables of every kind that a plan has to decide about
     let world = World::with(PostgresOptions::default(), RedisOptions::default());
     world.sql(
-        "create schema shop; create type mood as enum ('sad', 'happy'); \
-         create table users (id bigint primary key, name text, joined timestamptz, place point, mood mood); \
+        "create schema shop; create type mood as enum ('sad', 'happy'); create type spot as (x int, y int); \
+         create table users (id bigint primary key, name text, joined timestamptz, place spot, mood mood); \
          insert into users values (1, 'ann', '2026-01-31Z', '(1,2)', 'sad'), (2, 'bob', null, null, null); \
          create table shop.users (code text, \"Odd Name\" date, n int, primary key (code, \"Odd Name\")); \
          insert into shop.users values ('a:b', '2026-01-31', 7); \

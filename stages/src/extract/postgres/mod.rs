@@ -4,6 +4,7 @@
 //! known; no snapshot is held longer than `snapshot_max`.
 
 mod by_key;
+mod columns;
 mod cut;
 mod list;
 mod order;

@@ -3,14 +3,15 @@
 //! Invariant: nothing is guessed. A column type that is not in the type map is refused by name, with the
 //! way out (`as_text`).
 
+use super::columns::columns;
 use super::snapshot::PostgresServer;
-use super::sql::{from_origin, quote};
+use super::sql::quote;
 use crate::connect::postgres::from_sqlx;
 use crate::error::{Error, Kind, Result};
 use schemas::plan::{OnCollision, Origin, Route};
 use schemas::type_map::PgType;
 use schemas::{Column, ColumnType, TableSchema, bind};
-use sqlx::{AssertSqlSafe, Executor, PgConnection, Row, Statement, TypeInfo};
+use sqlx::{PgConnection, Row};
 
 /// How the rows of a route are cut into partitions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -275,124 +276,4 @@ async fn unique_keys(
     .fetch_all(connection)
     .await
     .map_err(|error| from_sqlx(error, &format!("cannot read the indexes of {name}")))
-}
-
-/// Describes the columns by preparing the statement, which works alike for tables, views and queries.
-async fn columns(
-    connection: &mut PgConnection,
-    route: &Route,
-    name: &str,
-) -> Result<Vec<SourceColumn>> {
-    let sql = format!("select * from {}", from_origin(route));
-    let failed = |error| from_sqlx(error, &format!("cannot describe {name}"));
-    let statement = (&mut *connection)
-        .prepare(sqlx::SqlSafeStr::into_sql_str(AssertSqlSafe(sql)))
-        .await
-        .map_err(failed)?;
-    let mut columns = Vec::new();
-    for column in statement.columns() {
-        let info = sqlx::Column::type_info(column);
-        let Some(oid) = info.oid() else {
-            return Err(Error::new(
-                Kind::Schema,
-                format!(
-                    "column {} of {name} has type {}, which alloydb does not identify",
-                    sqlx::Column::name(column),
-                    info.name()
-                ),
-            ));
-        };
-        let (pg_type, type_name) = pg_type(connection, i64::from(oid.0), name).await?;
-        columns.push(SourceColumn {
-            name: sqlx::Column::name(column).to_owned(),
-            type_name,
-            pg_type,
-        });
-    }
-    if let Origin::Table { schema, table, .. } = &route.origin {
-        exact_type_names(connection, schema, table, &mut columns).await?;
-    }
-    Ok(columns)
-}
-
-/// Replaces type names by those with modifiers, so that `varchar(20)` to `varchar(40)` counts as drift.
-async fn exact_type_names(
-    connection: &mut PgConnection,
-    schema: &str,
-    table: &str,
-    columns: &mut [SourceColumn],
-) -> Result<()> {
-    let failed = |error| from_sqlx(error, &format!("cannot describe {schema}.{table}"));
-    let rows = sqlx::query(
-        "select a.attname::text, format_type(a.atttypid, a.atttypmod) from pg_attribute a \
-         join pg_class c on c.oid = a.attrelid join pg_namespace n on n.oid = c.relnamespace \
-         where n.nspname = $1 and c.relname = $2 and a.attnum > 0 and not a.attisdropped",
-    )
-    .bind(schema)
-    .bind(table)
-    .fetch_all(connection)
-    .await
-    .map_err(failed)?;
-    for row in rows {
-        let name: String = row.try_get(0).map_err(failed)?;
-        if let Some(column) = columns.iter_mut().find(|column| column.name == name) {
-            column.type_name = row.try_get(1).map_err(failed)?;
-        }
-    }
-    Ok(())
-}
-
-/// Describes a type and what it is made of, and returns its name as SQL writes it.
-async fn pg_type(connection: &mut PgConnection, oid: i64, name: &str) -> Result<(PgType, String)> {
-    let failed = |error| from_sqlx(error, &format!("cannot describe the types of {name}"));
-    let mut outer: Vec<PgType> = Vec::new();
-    let mut shown = None;
-    let mut next = Some(oid);
-    while let Some(oid) = next {
-        let row = sqlx::query(
-            "select t.typname::text, n.nspname::text, t.typtype::text, x.extname::text, format_type(t.oid, null), \
-             case when t.typtype = 'd' then nullif(t.typbasetype, 0)::bigint \
-             when t.typtype = 'r' then r.rngsubtype::bigint \
-             when t.typcategory = 'A' then nullif(t.typelem, 0)::bigint end from pg_type t \
-             join pg_namespace n on n.oid = t.typnamespace left join pg_range r on r.rngtypid = t.oid \
-             left join pg_depend d on d.classid = 'pg_type'::regclass and d.objid = t.oid and d.deptype = 'e' \
-             left join pg_extension x on x.oid = d.refobjid where t.oid = $1::bigint::oid",
-        )
-        .bind(oid)
-        .fetch_one(&mut *connection)
-        .await
-        .map_err(failed)?;
-        let kind: String = row.try_get(2).map_err(failed)?;
-        let kind = kind.chars().next().unwrap_or('?');
-        next = match kind {
-            'm' => Some(range_of(connection, oid).await.map_err(failed)?),
-            _ => row.try_get(5).map_err(failed)?,
-        };
-        shown = shown.or(row.try_get(4).map_err(failed)?);
-        outer.push(PgType {
-            name: row.try_get(0).map_err(failed)?,
-            schema: row.try_get(1).map_err(failed)?,
-            kind,
-            extension: row.try_get(3).map_err(failed)?,
-            inner: None,
-        });
-    }
-    let nest = |inner, outer: PgType| Some(PgType { inner: Option::map(inner, Box::new), ..outer });
-    match (outer.into_iter().rev().fold(None, nest), shown) {
-        (Some(pg_type), Some(shown)) => Ok((pg_type, shown)),
-        _ => Err(Error::new(Kind::Internal, format!("type {oid} of {name} has no name"))),
-    }
-}
-
-/// The range type of a multirange; servers before 14 have neither, nor the column that is asked for.
-async fn range_of(
-    connection: &mut PgConnection,
-    oid: i64,
-) -> std::result::Result<i64, sqlx::Error> {
-    sqlx::query_scalar(
-        "select rngtypid::bigint from pg_range where rngmultitypid = $1::bigint::oid",
-    )
-    .bind(oid)
-    .fetch_one(connection)
-    .await
 }
