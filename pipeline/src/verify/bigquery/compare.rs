@@ -15,7 +15,7 @@ use schemas::Digest;
 use schemas::manifest::Version;
 use serde_json::json;
 use stages::extract::table_rows::Reading;
-use stages::{Error, Kind, Result};
+use stages::{Kind, Result};
 
 /// Rows of one side: how many, and the sum of their hashes where they were read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
