@@ -7,6 +7,7 @@ use crate::engine::Engine;
 use crate::journal::{PartitionRecord, RouteRecord};
 use crate::outcome::from_journal;
 use crate::progress::Phase;
+use crate::rebuild::patiently;
 use crate::reconcile::{Reconciled, reconcile};
 use crate::route::RouteRun;
 use schemas::{Bounds, Partition};
@@ -38,7 +39,9 @@ pub async fn catch_up(
         let Some(shown) = shown_snapshot(&partitions, record) else {
             return Ok(CaughtUp::default());
         };
-        let current = current_snapshot(engine, route).await.map_err(one)?;
+        let (retry_for, stop) = (engine.retry_for, engine.shared.stop.token());
+        let open = || current_snapshot(engine, route);
+        let current = patiently(retry_for, &stop, open).await.map_err(one)?;
         if shown != current && route.source.no_catch_up().is_none() {
             engine.shared.counters.enter(route.index, Phase::CatchingUp);
             record.reconcile = true;

@@ -187,6 +187,13 @@ fn assert_never_older(world: &World, application: &Application, as_of: Timestamp
     assert_eq!(unknown.count(), 0);
 }
 
+/// Starts a rebuild that waits for a source which the application keeps busy.
+fn start(world: &World) -> Child {
+    let words = ["rebuild", "redis", "--json", "--progress", "none", "--lanes", "2"];
+    let mut command = world.command(&words);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
 /// Rebuilds while the application works, killed once on the way if so asked.
 fn rebuilt_beside_an_application(layout: &str, seed: u64, is_killed: bool) {
     println!("{layout}, seed {seed}");
@@ -196,14 +203,14 @@ fn rebuilt_beside_an_application(layout: &str, seed: u64, is_killed: bool) {
     let application = Application::new(&world, seed, layout == "json");
     let (ran, application) = std::thread::scope(|scope| {
         let at_work = scope.spawn(|| application.work(&stop));
-        let mut child = world.start_rebuild(&["--lanes", "2"]);
+        let mut child = start(&world);
         if is_killed {
             let mut wire = Wire::open(&world);
             wait_until("progress", || wire.dbsize() > ROWS / 2);
             child.kill().unwrap();
             child.wait().unwrap();
             assert_eq!(standing(&world)["status"], "killed");
-            child = world.start_rebuild(&["--lanes", "2"]);
+            child = start(&world);
         }
         let ran = Ran::of(&child.wait_with_output().unwrap());
         stop.store(true, Ordering::Relaxed);

@@ -53,6 +53,7 @@ impl Endpoint {
     }
 
     /// The same server and user with another of its databases.
+    #[must_use]
     pub fn with_database(&self, database: u32) -> Self {
         let settings = self.info.redis_settings().clone().set_db(database.into());
         let server = self.address.rsplit_once('/').map_or(&*self.address, |(server, _)| server);
