@@ -95,10 +95,12 @@ impl Unit<'_> {
     ) -> Result<()> {
         let (now_us, at_us) = (self.shared.snapshot_us, newest.snapshot_us);
         let is_readable = at_us >= self.table.oldest_us;
-        let then = match is_readable {
-            true => self.look_back(at_us, columns).await?,
-            false if self.table.is_made_anew => Err("the table was made anew since".to_owned()),
-            false => Err("bigquery shows no time that old any more".to_owned()),
+        let then = if is_readable {
+            self.look_back(at_us, columns).await?
+        } else if self.table.is_made_anew {
+            Err("the table was made anew since".to_owned())
+        } else {
+            Err("bigquery shows no time that old any more".to_owned())
         };
         let now = match now {
             Some(now) => now,
@@ -193,9 +195,10 @@ impl Unit<'_> {
     async fn look(&self, at_us: i64, columns: &Columns) -> Result<Seen> {
         if self.depth == Depth::Count {
             let is_counted = at_us == self.shared.snapshot_us && !self.table.has_windows;
-            let rows = match is_counted {
-                true => self.table.counted.get(self.id).copied().unwrap_or(0),
-                false => self.table.count(self.shared, self.id, at_us).await?,
+            let rows = if is_counted {
+                self.table.counted.get(self.id).copied().unwrap_or(0)
+            } else {
+                self.table.count(self.shared, self.id, at_us).await?
             };
             return Ok(Seen { rows, sum: None });
         }

@@ -73,18 +73,19 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn table(fields: Value) -> Value {
+    fn table(fields: &Value) -> Value {
         json!({"schema": {"fields": fields}})
     }
 
     #[test]
     fn what_came_later_is_left_out_and_what_is_gone_is_named() {
-        let before = table(json!([{"name": "id", "type": "INTEGER", "mode": "REQUIRED"}]));
-        let same = table(json!([{"name": "ID", "type": "INT64"}]));
+        let before = table(&json!([{"name": "id", "type": "INTEGER", "mode": "REQUIRED"}]));
+        let same = table(&json!([{"name": "ID", "type": "INT64"}]));
         assert_eq!(columns_of(&before, &same), Ok(Columns::All));
-        let more = table(json!([{"name": "x", "type": "STRING"}, {"name": "id", "type": "INT64"}]));
+        let more =
+            table(&json!([{"name": "x", "type": "STRING"}, {"name": "id", "type": "INT64"}]));
         assert_eq!(columns_of(&before, &more), Ok(Columns::Only(vec!["id".to_owned()])));
-        let other = table(json!([{"name": "id", "type": "STRING"}]));
+        let other = table(&json!([{"name": "id", "type": "STRING"}]));
         assert!(columns_of(&before, &other).unwrap_err().contains("column id has another type"));
         assert!(columns_of(&more, &before).unwrap_err().contains("column x is gone"));
     }
@@ -92,7 +93,7 @@ mod tests {
     #[test]
     fn a_member_that_came_later_makes_its_column_another_one() {
         let nested =
-            |fields: Value| table(json!([{"name": "r", "type": "RECORD", "fields": fields}]));
+            |fields: Value| table(&json!([{"name": "r", "type": "RECORD", "fields": fields}]));
         let before = nested(json!([{"name": "a", "type": "STRING"}]));
         let now = nested(json!([{"name": "a", "type": "STRING"}, {"name": "b", "type": "STRING"}]));
         assert!(columns_of(&before, &now).unwrap_err().contains("column r"));
