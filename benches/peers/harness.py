@@ -1,4 +1,4 @@
-"""What compare, compare-bigquery and rss share: throwaway servers, a measured run of a command, a small Redis client.
+"""What compare, compare-bigquery, rss and verify share: throwaway servers, a measured run of a command, a small Redis client.
 
 Invariant: however the script ends, the servers end with it, and so does the command under measurement (after a SIGKILL
 by the loss of its servers).
