@@ -57,7 +57,8 @@ pub async fn init(
     if systems.alloydb.is_some() {
         let listing = PostgresListing::connect(&plan).await?;
         for listed in listing.tables().await? {
-            drafts.push(of_postgres(&listing, &header, &listed, &mut names, lookup).await?);
+            drafts
+                .push(Box::pin(of_postgres(&listing, &header, &listed, &mut names, lookup)).await?);
         }
     }
     if systems.bigquery_project.is_some() {

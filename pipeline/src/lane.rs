@@ -182,12 +182,12 @@ impl Attempt<'_> {
                 Ok(Transformed { encoded, frame })
             })
         });
-        let stitched = transformed
+        let pieces = transformed
             .try_buffered(TRANSFORMS)
             .map(|transformed| futures::stream::iter(stitched(&mut stitcher, transformed)))
             .flatten();
         let shared = Arc::clone(self.shared);
-        let ready = stitched.and_then(move |transformed| framed(Arc::clone(&shared), transformed));
+        let ready = pieces.and_then(move |transformed| framed(Arc::clone(&shared), transformed));
         let written = ready.map_ok(|ready| {
             length += ready.frame.len() as u64;
             self.write(ready, length)

@@ -143,7 +143,9 @@ fn a_member_with_two_scores_ends_the_run_or_the_last_one_wins() {
         wanted.entry(format!("h:{repo}")).or_default().push(format!("{author}|{v}"));
         wanted.entry(format!("s:{repo}")).or_default().push(author.to_owned());
     }
-    wanted.values_mut().for_each(|elements| elements.sort());
+    for elements in wanted.values_mut() {
+        elements.sort();
+    }
     assert_held(&world, &wanted);
     // AND what is equal in both is one, without any order
     world.sql("update builds set v = 7");

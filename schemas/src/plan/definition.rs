@@ -88,16 +88,16 @@ impl OnConflict {
 
 /// The lines of a route of many rows per key; every other route has none of them.
 fn many(many: &Many) -> String {
-    let mut lines = format!("member = {}\n", quoted(many.member.text()));
-    if let Some(Score { column, unit }) = &many.score {
+    let member = format!("member = {}\n", quoted(many.member.text()));
+    let score = many.score.as_ref().map(|Score { column, unit }| {
         let unit = unit.map_or_else(String::new, |unit| format!(" in {}", unit.word()));
-        lines += &format!("score = {}{unit}\n", quoted(column));
-    }
-    if let Some(Order { column, is_descending }) = &many.order {
+        format!("score = {}{unit}\n", quoted(column))
+    });
+    let order = many.order.as_ref().map(|Order { column, is_descending }| {
         let direction = if *is_descending { " descending" } else { "" };
-        lines += &format!("order_by = {}{direction}\n", quoted(column));
-    }
-    lines
+        format!("order_by = {}{direction}\n", quoted(column))
+    });
+    [member, score.unwrap_or_default(), order.unwrap_or_default()].concat()
 }
 
 /// Quotes as JSON, whose escapes are fixed by a standard and leave no newline.

@@ -84,12 +84,11 @@ pub(super) fn many(
     }
     let word = layout.word();
     let member = section.required("member").and_then(|text| member(&text, layout));
-    let score = match layout {
-        Layout::Zset => section.required("score").and_then(|text| score(&text)),
-        _ => {
-            refuse(section, "score", "goes with type \"zset\" only");
-            None
-        }
+    let score = if layout == Layout::Zset {
+        section.required("score").and_then(|text| score(&text))
+    } else {
+        refuse(section, "score", "goes with type \"zset\" only");
+        None
     };
     if layout == Layout::Hash {
         if !section.has("columns") {

@@ -66,7 +66,7 @@ pub(super) struct Commands {
     /// Temporary keys that are begun.
     pub(super) temporary: Vec<Vec<u8>>,
     open_rows: u64,
-    open_commands: u32,
+    open_replies: u32,
 }
 
 impl Commands {
@@ -85,7 +85,7 @@ impl Commands {
                 if manner.style != Style::Blank {
                     self.unlink(&segment.key);
                 }
-                self.open_commands += self.add(manner, &segment.key, segment);
+                self.open_replies += self.add(manner, &segment.key, segment);
                 if expires_ms != 0 {
                     self.expire(b"PEXPIREAT", &segment.key, expires_ms);
                 }
@@ -112,7 +112,7 @@ impl Commands {
             self.unlink(temporary);
             self.temporary.push(temporary.to_vec());
         }
-        self.open_commands += self.add(manner, temporary, segment);
+        self.open_replies += self.add(manner, temporary, segment);
         self.expire(b"PEXPIRE", temporary, TEMPORARY_TTL_MS);
         // Its rows count once the key is finished.
         self.end_transaction()
@@ -144,18 +144,18 @@ impl Commands {
 
     /// Ends what is open, so that units and payload are whole.
     pub(super) fn end_transaction(&mut self) -> Result<()> {
-        if self.open_commands == 0 {
+        if self.open_replies == 0 {
             return Ok(());
         }
         self.payload.extend_from_slice(b"*1\r\n$4\r\nEXEC\r\n");
         // MULTI and EXEC answer once each, and every command between them with QUEUED.
-        let (rows, replies) = (self.open_rows, 2 + self.open_commands);
-        (self.open_rows, self.open_commands) = (0, 0);
+        let (rows, replies) = (self.open_rows, 2 + self.open_replies);
+        (self.open_rows, self.open_replies) = (0, 0);
         self.unit(rows, replies)
     }
 
     fn begin_transaction(&mut self) {
-        if self.open_commands == 0 {
+        if self.open_replies == 0 {
             self.payload.extend_from_slice(b"*1\r\n$5\r\nMULTI\r\n");
         }
     }
@@ -192,7 +192,7 @@ impl Commands {
     fn unlink(&mut self, key: &[u8]) {
         self.payload.extend_from_slice(b"*2\r\n$6\r\nUNLINK\r\n");
         resp::write_bulk(key, &mut self.payload);
-        self.open_commands += 1;
+        self.open_replies += 1;
     }
 
     fn expire(&mut self, verb: &[u8], key: &[u8], ms: i64) {
@@ -200,7 +200,7 @@ impl Commands {
         resp::write_bulk(verb, &mut self.payload);
         resp::write_bulk(key, &mut self.payload);
         resp::write_integer(ms, &mut self.payload);
-        self.open_commands += 1;
+        self.open_replies += 1;
     }
 
     fn unit(&mut self, rows: u64, replies: u32) -> Result<()> {

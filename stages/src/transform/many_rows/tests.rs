@@ -305,7 +305,9 @@ proptest! {
         prop_assert_eq!(sum(&|encoded| encoded.entries.len() as u64, &sent), keys(&sent).len() as u64);
         let digest = |sent: &[Encoded]| {
             let mut digest = schemas::Digest::default();
-            sent.iter().for_each(|encoded| digest += encoded.digest);
+            for encoded in sent {
+                digest += encoded.digest;
+            }
             digest
         };
         prop_assert_eq!(digest(&sent), digest(&whole));
