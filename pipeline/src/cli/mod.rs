@@ -261,7 +261,7 @@ async fn rebuild(
     };
     let display = Arc::new(watch::Display::new(shared.progress, bars));
     let watcher: Arc<dyn Watcher> = Arc::<watch::Display>::clone(&display);
-    let mut ended = rebuild_redis(&plan, options, watcher).await;
+    let mut ended = Box::pin(rebuild_redis(&plan, options, watcher)).await;
     // Whatever way the run came back, no bar is left below what follows.
     display.end();
     leave_stopped_out(&mut ended, signals.is_received());
