@@ -237,8 +237,12 @@ fn every_row_of_an_application_that_differs_is_named() {
             for key in gone {
                 let _: () = connection.del(key).unwrap();
             }
-            other.iter().for_each(|key| spoil(&mut connection, layout, key, "another"));
-            broken.iter().for_each(|key| spoil(&mut connection, layout, key, "\u{1}"));
+            for key in other {
+                spoil(&mut connection, layout, key, "another");
+            }
+            for key in broken {
+                spoil(&mut connection, layout, key, "\u{1}");
+            }
             let more: Vec<String> = (0..count).map(|id| format!("log:{}", 9_000 + id)).collect();
             for key in &more {
                 let ts = "2025-11-01T00:00:00Z";
