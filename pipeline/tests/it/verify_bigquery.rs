@@ -23,8 +23,8 @@ fn insert_blocks(cloud: &Cloud, day: u32) {
     let mut numbers = Numbers(u64::from(day));
     let rows: Vec<_> = (0..700)
         .map(|id| {
-            let text: String = (0..600).map(|_| format!("{:016x}", numbers.next())).collect();
-            json!({"json": {"id": id, "name": text, "ts": format!("2025-11-{day:02}T00:00:00Z")}})
+            let text: Vec<String> = (0..600).map(|_| format!("{:016x}", numbers.next())).collect();
+            json!({"json": {"id": id, "name": text.concat(), "ts": format!("2025-11-{day:02}T00:00:00Z")}})
         })
         .collect();
     for rows in rows.chunks(100) {
@@ -143,7 +143,7 @@ fn every_damaged_block_is_named_and_nothing_else() {
     cloud.verify(&["--tier", "sample", "--sample", "1"]).expect(4);
     cloud.put(b, &of_b);
     // A block more than the manifest has is told, and harms nothing.
-    let extra = format!("{}7", a);
+    let extra = format!("{a}7");
     cloud.put(&extra, &of_a);
     let summary = cloud.verify_full(0);
     assert_eq!(summary["tables"][0]["unexplained_examples"], json!([extra]));
@@ -162,7 +162,9 @@ fn altered_documents_are_named_whether_their_hash_is_right_or_not() {
     let key = "log:m:20251102";
     let says = |code: i32, texts: &[&str]| {
         let summary = cloud.verify_full(code).to_string();
-        texts.iter().for_each(|text| assert!(summary.contains(text), "{text} is not in {summary}"));
+        for text in texts {
+            assert!(summary.contains(text), "{text} is not in {summary}");
+        }
         undo();
         cloud.verify_full(0);
     };

@@ -209,6 +209,19 @@ fn kept(layout: &str) -> Logs {
     logs
 }
 
+/// Gives a row another name, or what cannot be read back.
+fn spoil(connection: &mut redis::Connection, layout: &str, key: &str, value: &str) {
+    if layout == "hash" {
+        let field = if value == "another" { "name" } else { "ts" };
+        let _: () = connection.hset(key, field, value).unwrap();
+        return;
+    }
+    let text: String = connection.get(key).unwrap();
+    let named = text.replace("name ", "another ");
+    let text = if value == "another" { &named } else { &text[1..] };
+    let _: () = connection.set(key, text).unwrap();
+}
+
 #[test]
 fn every_row_of_an_application_that_differs_is_named() {
     for layout in ["hash", "json"] {
@@ -224,21 +237,11 @@ fn every_row_of_an_application_that_differs_is_named() {
             for key in gone {
                 let _: () = connection.del(key).unwrap();
             }
-            for (keys, value) in [(other, "another"), (broken, "\u{1}")] {
-                for key in keys {
-                    if layout == "hash" {
-                        let field = if value == "another" { "name" } else { "ts" };
-                        let _: () = connection.hset(key, field, value).unwrap();
-                    } else {
-                        let text: String = connection.get(key).unwrap();
-                        let text = if value == "another" {
-                            text.replace("name ", "another ")
-                        } else {
-                            text[1..].to_owned()
-                        };
-                        let _: () = connection.set(key, text).unwrap();
-                    }
-                }
+            for key in other {
+                spoil(&mut connection, layout, key, "another");
+            }
+            for key in broken {
+                spoil(&mut connection, layout, key, "\u{1}");
             }
             let more: Vec<String> = (0..count).map(|id| format!("log:{}", 9_000 + id)).collect();
             for key in &more {
