@@ -186,8 +186,9 @@ async fn hand_out(
 /// Tells every member why there is nothing more; each gets the words of the error.
 async fn tell(senders: &[Sender], error: Error) -> std::result::Result<(), ()> {
     for sender in senders {
-        // A member that is gone need not know.
-        let _ = sender.send(Err(copy_of(&error))).await;
+        if sender.send(Err(copy_of(&error))).await.is_err() {
+            tracing::trace!("a member left before the pass failed");
+        }
     }
     Err(())
 }

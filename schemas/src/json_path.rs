@@ -152,7 +152,7 @@ fn member_of<'a>(object: &'a [u8], name: &str) -> Result<Option<&'a [u8]>, NotJs
     let mut at = after_space(object, 1);
     while object.get(at) != Some(&b'}') {
         let end = string_end(object, at)?;
-        let is_wanted = is_name(&object[at..end], name)?;
+        let is_wanted = is_name(&object[at..end], name);
         at = after_space(object, end);
         if object.get(at) != Some(&b':') {
             return Err(NotJson);
@@ -182,13 +182,13 @@ fn element_of(array: &[u8], wanted: usize) -> Result<Option<&[u8]>, NotJson> {
 }
 
 /// Whether a string with its quotes is `name`.
-fn is_name(string: &[u8], name: &str) -> Result<bool, NotJson> {
+fn is_name(string: &[u8], name: &str) -> bool {
     let inner = &string[1..string.len() - 1];
     if !inner.contains(&b'\\') {
-        return Ok(inner == name.as_bytes());
+        return inner == name.as_bytes();
     }
     // A name that is no Unicode is not the one of a path.
-    Ok(serde_json::from_slice::<String>(string).is_ok_and(|text| text == name))
+    serde_json::from_slice::<String>(string).is_ok_and(|text| text == name)
 }
 
 fn after_space(json: &[u8], mut at: usize) -> usize {

@@ -168,7 +168,7 @@ proptest! {
         if let Ok(path) = JsonPath::parse(&path)
             && let Ok(Some(value)) = path.find(&bytes)
         {
-            let _ = write_text(value, &mut Vec::new());
+            prop_assert!(matches!(write_text(value, &mut Vec::new()), Ok(()) | Err(NotJson)));
         }
     }
 }

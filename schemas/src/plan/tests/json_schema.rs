@@ -117,7 +117,6 @@ fn plans_with_mistakes_are_invalid_and_refused_by_the_parser_too() {
         "columns = [{ field = \"a\" }]",
         "columns = [{ field = \"a\", column = \"b\", value = \"c\" }]",
         "columns = [{ field = \"a\", value = \"b\", path = \"$.c\" }]",
-        "columns = [{ field = \"a\", column = \"b\", path = \"c\" }]",
         "as_text = [\"a\", \"a\"]",
         "query = \"SELECT 1\"",
         "from = \"alloydb\"",

@@ -4,8 +4,6 @@
 //! for IPv6), bits of the netmask, whether it is a `cidr`, length of the address, address. The text is that
 //! of `network_out`, which writes the netmask of an `inet` only where it is not the whole address.
 
-use std::io::Write as _;
-
 const MALFORMED: &str = "the network address is malformed";
 
 /// Appends the text of a value.
@@ -30,14 +28,13 @@ pub(super) fn write_text(field: &[u8], out: &mut Vec<u8>) -> Result<(), &'static
         return Err(MALFORMED);
     }
     if *bits < bits_max || *is_cidr != 0 {
-        // Writing into memory does not fail.
-        let _ = write!(out, "/{bits}");
+        out.extend_from_slice(format!("/{bits}").as_bytes());
     }
     Ok(())
 }
 
 fn write_dotted([a, b, c, d]: [u8; 4], out: &mut Vec<u8>) {
-    let _ = write!(out, "{a}.{b}.{c}.{d}");
+    out.extend_from_slice(format!("{a}.{b}.{c}.{d}").as_bytes());
 }
 
 /// Appends groups of lowercase hex, the first longest run of two or more zero groups as `::`, and the last 32 bits
@@ -66,7 +63,7 @@ fn write_groups(address: [u8; 16], out: &mut Vec<u8>) {
         if index > 0 {
             out.push(b':');
         }
-        let _ = write!(out, "{group:x}");
+        out.extend_from_slice(format!("{group:x}").as_bytes());
     }
     if holds_ipv4 {
         out.push(b':');
