@@ -29,14 +29,8 @@ struct Case {
 
 impl Case {
     fn new(layout: Layout) -> Self {
-        let columns = vec![column("name"), constant("v", "1")];
-        Self {
-            key: "k:{id}",
-            layout,
-            columns: Some(columns),
-            has_expiry: false,
-            null: NullPolicy::Omit,
-        }
+        let columns = Some(vec![column("name"), constant("v", "1")]);
+        Self { key: "k:{id}", layout, columns, has_expiry: false, null: NullPolicy::Omit }
     }
 
     fn bound(self) -> Arc<BoundRoute> {
