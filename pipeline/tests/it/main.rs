@@ -47,5 +47,6 @@ mod verify_bigquery_rows;
 mod verify_live;
 mod verify_repair;
 mod verify_sample;
+mod verify_versions;
 mod ways;
 mod world;

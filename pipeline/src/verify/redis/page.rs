@@ -7,6 +7,7 @@ use bytes::Bytes;
 use schemas::BoundRoute;
 use schemas::key::key_hash;
 use schemas::plan::OnConflict;
+use schemas::version::OLDEST;
 use stages::extract::redis_entries::{Ask, answers, questions};
 use stages::extract::redis_rows::Commands;
 use stages::{Encoded, Error, Kind, Result};
@@ -28,6 +29,8 @@ pub(super) struct Tally {
     pub(super) expired: u64,
     /// Keys that hold something else, which the route keeps.
     pub(super) kept: u64,
+    /// Keys that hold a newer version than their row.
+    pub(super) newer: u64,
 }
 
 impl Tally {
@@ -40,6 +43,7 @@ impl Tally {
         self.compared += other.compared;
         self.expired += other.expired;
         self.kept += other.kept;
+        self.newer += other.newer;
     }
 
     /// Counts in which way a key agrees.
@@ -48,6 +52,7 @@ impl Tally {
             Agreement::Same | Agreement::Absent => {}
             Agreement::Expired => self.expired += 1,
             Agreement::Kept => self.kept += 1,
+            Agreement::Newer => self.newer += 1,
         }
     }
 }
@@ -65,9 +70,10 @@ pub(super) struct Page {
 impl Page {
     /// Takes the entries of a batch that was encoded as of 1970, so that expired rows are among them.
     pub(super) fn of_batch(encoded: Encoded) -> Self {
-        let entries = encoded.entries.iter().map(|entry| {
+        let entries = encoded.entries.iter().enumerate().map(|(number, entry)| {
+            let version = encoded.versions.get(number).copied().unwrap_or(OLDEST);
             let (hash, expires_ms) = (entry.value_hash, entry.expires_ms);
-            (entry.key_end as usize, Expected { hash, expires_ms })
+            (entry.key_end as usize, Expected { hash, expires_ms, version })
         });
         let rejects = encoded.rejected.as_ref().map_or(0, |rejected| rejected.reasons.len() as u64);
         Self {
@@ -153,7 +159,16 @@ pub(super) struct Compared {
 
 /// What comparisons of a route go by.
 pub(super) fn rules_of(bound: &BoundRoute, ask: Ask) -> Rules {
-    Rules { keeps: bound.route.on_conflict == OnConflict::Keep, values: ask == Ask::Value }
+    Rules {
+        keeps: bound.route.on_conflict == OnConflict::Keep,
+        versions: bound.version.map(|version| version.kind),
+        values: ask == Ask::Value,
+    }
+}
+
+/// What is asked of the keys of a route at least as much as `ask` says: versions are told by values only.
+pub(super) fn asked_of(bound: &BoundRoute, ask: Ask) -> Ask {
+    if bound.version.is_some() { Ask::Value } else { ask }
 }
 
 pub(super) fn torn() -> Error {

@@ -6,7 +6,7 @@
 use super::candidate::Pile;
 use super::ends::Ends;
 use super::last::LastRows;
-use super::page::{Compared, Page, Tally};
+use super::page::{Compared, Page, Tally, asked_of};
 use super::sample::Sample;
 use crate::checkpoint::Counts;
 use crate::cpu::CpuPool;
@@ -202,7 +202,7 @@ impl Pass {
         };
         let transform = (route.transform)(&partition.bounds, Style::Blank);
         let stream = session.read(partition, &Position::Start, Columns::All);
-        let (ask, hashes_keys) = (self.ask, self.explained.is_some());
+        let (ask, hashes_keys) = (asked_of(&route.bound, self.ask), self.explained.is_some());
         let pages = self.batches(stream).map_ok(|raw| {
             let (transform, bound) = (Arc::clone(&transform), Arc::clone(&route.bound));
             self.cpu.submit(move || {
