@@ -45,6 +45,7 @@ mod verify_bigquery;
 mod verify_bigquery_repair;
 mod verify_bigquery_rows;
 mod verify_live;
+mod verify_many;
 mod verify_repair;
 mod verify_sample;
 mod verify_versions;

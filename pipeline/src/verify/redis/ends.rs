@@ -77,10 +77,7 @@ pub(super) fn marked(address: &str, note: &str) -> Error {
 }
 
 fn refusal(route: &Route) -> Option<Error> {
-    let reason = match &route.many {
-        Some(_) => "keys of many rows are not verified yet".to_owned(),
-        None => redis_entries::refusal(route.layout)?,
-    };
+    let reason = redis_entries::refusal(route.layout)?;
     Some(
         Error::new(Kind::Config, format!("route {}: {reason}", route.name))
             .with_hint("name the other routes with --route"),

@@ -8,7 +8,7 @@ use schemas::BoundRoute;
 use schemas::key::key_hash;
 use schemas::plan::OnConflict;
 use schemas::version::OLDEST;
-use stages::extract::redis_entries::{Ask, answers, questions};
+use stages::extract::redis_entries::{Ask, Stored, answers, questions};
 use stages::extract::redis_rows::Commands;
 use stages::{Encoded, Error, Kind, Result};
 
@@ -68,7 +68,7 @@ pub(super) struct Page {
 }
 
 impl Page {
-    /// Takes the entries of a batch that was encoded as of 1970, so that expired rows are among them.
+    /// Takes the entries of a batch. One that was encoded as of 1970 has those of expired rows too.
     pub(super) fn of_batch(encoded: Encoded) -> Self {
         let entries = encoded.entries.iter().enumerate().map(|(number, entry)| {
             let version = encoded.versions.get(number).copied().unwrap_or(OLDEST);
@@ -122,10 +122,33 @@ impl Page {
 
     /// Compares the answers; what differs is among the looks, with its key.
     pub(super) fn compare(&self, bound: &BoundRoute, ask: Ask, bytes: &[u8]) -> Result<Compared> {
+        self.compare_each(bound, ask, |take| {
+            answers(bound, ask, bytes, |_, stored, now_ms| take(stored, now_ms))
+        })
+    }
+
+    /// Compares what was read of each key, in order, with the server's time in ms.
+    pub(super) fn compare_stored(
+        &self,
+        bound: &BoundRoute,
+        ask: Ask,
+        found: &[(Stored, i64)],
+    ) -> Result<Compared> {
+        self.compare_each(bound, ask, |take| {
+            found.iter().try_for_each(|(stored, now_ms)| take(*stored, *now_ms))
+        })
+    }
+
+    fn compare_each(
+        &self,
+        bound: &BoundRoute,
+        ask: Ask,
+        each: impl FnOnce(&mut dyn FnMut(Stored, i64) -> Result<()>) -> Result<()>,
+    ) -> Result<Compared> {
         let rules = rules_of(bound, ask);
         let mut compared = Compared { tally: self.tally, differing: Vec::new() };
         let mut entries = self.iter();
-        answers(bound, ask, bytes, |_, stored, now_ms| {
+        each(&mut |stored, now_ms| {
             let (key, expected) = entries.next().ok_or_else(torn)?;
             if let Ok(agreement) = rules.compare(Some(expected), stored, now_ms) {
                 compared.tally.agree(agreement);

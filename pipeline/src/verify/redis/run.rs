@@ -2,6 +2,7 @@
 //!
 //! Invariant: what went wrong on the way leaves its routes inconclusive, never passed.
 
+use super::again::compare;
 use super::candidate::Pile;
 use super::ends::Ends;
 use super::judge::Look;
@@ -285,10 +286,8 @@ impl Run {
             let keys = sample.keys();
             for slice in keys.chunks(PAGE_KEYS) {
                 let page = Page::of_keys(slice.iter().map(|(key, expected)| (&key[..], *expected)));
-                let questions = page.questions(&route.bound, Ask::Value)?;
-                let ask = || async { self.ends.reader().ask(&questions).await };
-                let answers = patiently(retry_for, cancel, ask).await?;
-                let compared = page.compare(&route.bound, Ask::Value, &answers)?;
+                let comparing = || compare(&self.ends, route, Ask::Value, &page);
+                let compared = patiently(retry_for, cancel, comparing).await?;
                 let mut pile = pass.new_pile(route)?;
                 // What is missing was met before.
                 let is_there = |look: &Look| look.stored != Some(Stored::Missing);
