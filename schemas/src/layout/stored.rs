@@ -5,6 +5,7 @@
 
 use super::write_sized;
 use crate::bind::BoundRoute;
+use crate::version::Stored;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Takes the pairs of one entry after the other; buffers are reused.
@@ -62,9 +63,18 @@ impl<'a> StoredHash<'a> {
         if self.is_in_order {
             return xxh3_64(&self.canonical);
         }
+        super::hash_value_hash(self.bound, self.taken())
+    }
+
+    /// Returns what the pairs taken say of their version, where the route compares versions.
+    #[inline]
+    pub fn version(&self) -> Stored {
+        Stored::in_hash(self.bound, self.taken())
+    }
+
+    fn taken(&self) -> impl ExactSizeIterator<Item = (&[u8], &[u8])> + Clone {
         let bytes = |(from, to): Span| &self.canonical[from..to];
-        let pairs = self.pairs.iter().map(|(name, value)| (bytes(*name), bytes(*value)));
-        super::hash_value_hash(self.bound, pairs)
+        self.pairs.iter().map(move |(name, value)| (bytes(*name), bytes(*value)))
     }
 }
 

@@ -8,6 +8,7 @@ use crate::error::{Error, Kind, Result};
 use schemas::BoundRoute;
 use schemas::layout::{StoredHash, string_value_hash};
 use schemas::plan::Layout;
+use schemas::version::Stored as StoredVersion;
 
 /// Two clocks and a pipeline's travel time lie between a written and a read expiry.
 pub const EXPIRY_TOLERANCE_MS: i64 = 2_000;
@@ -23,17 +24,20 @@ pub enum Stored {
         value: Option<u64>,
         /// Absolute expiry in ms since 1970 by the server's clock; 0 when it never expires.
         expires_ms: i64,
+        /// What the value says of its version; nothing where the route compares none, or no value was asked for.
+        version: StoredVersion,
     },
 }
 
 impl Stored {
-    /// Whether both are the same entry: the same value, and expiries as near as two readings of one expiry are.
+    /// Whether both are the same entry: the same value, which tells the version too, and expiries as near as two
+    /// readings of one expiry are.
     pub fn is_same(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Missing, Self::Missing) => true,
             (
-                Self::There { value, expires_ms },
-                Self::There { value: other_value, expires_ms: other_ms },
+                Self::There { value, expires_ms, .. },
+                Self::There { value: other_value, expires_ms: other_ms, .. },
             ) => value == other_value && is_same_expiry(*expires_ms, *other_ms),
             _ => false,
         }
@@ -54,9 +58,12 @@ pub enum Ask {
     Value,
 }
 
-/// Why entries of a layout cannot be read back one by one; `None` where they can.
+/// Why entries of a layout cannot be read back; `None` where they can.
 pub fn refusal(layout: Layout) -> Option<String> {
-    command_of(layout).is_none().then(|| format!("type {} is not verified yet", layout.word()))
+    // Made of many rows; their values are read by `Sink::stored`.
+    let is_many = matches!(layout, Layout::Set | Layout::Zset | Layout::List);
+    let is_known = is_many || command_of(layout).is_some();
+    (!is_known).then(|| format!("type {} is not verified yet", layout.word()))
 }
 
 fn command_of(layout: Layout) -> Option<&'static [u8]> {
@@ -67,23 +74,27 @@ fn command_of(layout: Layout) -> Option<&'static [u8]> {
     }
 }
 
-/// Writes the questions about keys of a route: one page of commands.
+/// Writes the questions about keys of a route: one page of commands. Values of keys of many rows are not among them,
+/// because a page has to be read into memory whole.
 pub fn questions<'k>(
     bound: &BoundRoute,
     ask: Ask,
     keys: impl IntoIterator<Item = &'k [u8]>,
 ) -> Result<Commands> {
     let layout = bound.route.layout;
-    let read = command_of(layout).ok_or_else(|| {
-        Error::new(
-            Kind::Config,
-            format!("route {}: {}", bound.route.name, refusal(layout).unwrap_or_default()),
-        )
-    })?;
+    let read = match (ask, command_of(layout)) {
+        (Ask::Existence, _) => None,
+        (Ask::Value, Some(read)) if !bound.is_many() => Some(read),
+        (Ask::Value, _) => {
+            let name = &bound.route.name;
+            let message = format!("route {name}: a {} is not read by one command", layout.word());
+            return Err(Error::new(Kind::Internal, message));
+        }
+    };
     let mut commands = Commands::default();
     commands.push(&[b"TIME"]);
     for key in keys {
-        if ask == Ask::Value {
+        if let Some(read) = read {
             commands.push(&[read, key]);
         }
         commands.push(&[b"PTTL", key]);
@@ -103,16 +114,21 @@ pub fn answers(
     let mut hashes = StoredHash::new(bound);
     let mut number = 0;
     while !replies.is_empty() {
-        let value = match ask {
+        let (value, version) = match ask {
             Ask::Existence => None,
-            Ask::Value => value_hash(bound.route.layout, &mut hashes, &mut replies)?,
-        };
+            Ask::Value => value_of(bound, &mut hashes, &mut replies)?,
+        }
+        .unzip();
+        let version = version.unwrap_or(StoredVersion::Nothing);
         let Reply::Integer(ttl) = replies.token()? else { return Err(unexpected("PTTL")) };
         // -2: no such key; -1: no expiry (Redis command reference, PTTL).
         let stored = match ttl {
             -2 => Stored::Missing,
-            -1 => Stored::There { value, expires_ms: 0 },
-            ttl => Stored::There { value, expires_ms: now_ms.saturating_add(ttl).max(1) },
+            -1 => Stored::There { value, expires_ms: 0, version },
+            ttl => {
+                let expires_ms = now_ms.saturating_add(ttl).max(1);
+                Stored::There { value, expires_ms, version }
+            }
         };
         take(number, stored, now_ms)?;
         number += 1;
@@ -131,13 +147,13 @@ fn time(replies: &mut Replies<'_>) -> Result<i64> {
     Ok(number()? * 1_000 + number()? / 1_000)
 }
 
-/// Reads one value; `None` where it is absent or of another type.
-fn value_hash(
-    layout: Layout,
+/// Reads the hash and the version of one value; `None` where it is absent or of another type.
+fn value_of(
+    bound: &BoundRoute,
     hashes: &mut StoredHash<'_>,
     replies: &mut Replies<'_>,
-) -> Result<Option<u64>> {
-    Ok(match (layout, replies.token()?) {
+) -> Result<Option<(u64, StoredVersion)>> {
+    Ok(match (bound.route.layout, replies.token()?) {
         (Layout::Hash, Reply::Array(elements)) => {
             hashes.begin();
             for _ in 0..elements / 2 {
@@ -147,9 +163,11 @@ fn value_hash(
                 };
                 hashes.push(name, value);
             }
-            (elements > 0).then(|| hashes.value_hash())
+            (elements > 0).then(|| (hashes.value_hash(), hashes.version()))
         }
-        (Layout::String | Layout::Json, Reply::Text(text)) => Some(string_value_hash(text)),
+        (Layout::String | Layout::Json, Reply::Text(text)) => {
+            Some((string_value_hash(text), StoredVersion::in_json(bound, text)))
+        }
         // WRONGTYPE: an error that concerns the key; whoever asked has seen to the others.
         (_, Reply::Null | Reply::Error(_)) => None,
         _ => return Err(unexpected("a read")),
@@ -169,7 +187,8 @@ mod tests {
         assert!(is_same_expiry(0, 0) && is_same_expiry(10_000, 12_000) && is_same_expiry(5, 1));
         assert!(!is_same_expiry(0, 1_000) && !is_same_expiry(10_000, 12_001));
         assert!(!is_same_expiry(i64::MAX, i64::MIN));
-        let there = |value, expires_ms| Stored::There { value, expires_ms };
+        let version = StoredVersion::Nothing;
+        let there = |value, expires_ms| Stored::There { value, expires_ms, version };
         assert!(there(Some(1), 5_000).is_same(&there(Some(1), 5_100)));
         assert!(!there(Some(1), 0).is_same(&there(None, 0)));
         assert!(!there(None, 0).is_same(&Stored::Missing));

@@ -5,6 +5,7 @@ pub mod redis;
 
 use crate::batch::Encoded;
 use crate::error::Result;
+use crate::extract::redis_entries::Stored;
 use async_trait::async_trait;
 use bytes::Bytes;
 use schemas::BoundRoute;
@@ -124,6 +125,9 @@ pub trait Sink: Send + Sync {
         route: &BoundRoute,
         expected: &[(Bytes, u64, i64)],
     ) -> Result<Vec<(usize, Difference)>>;
+    /// Reads what is stored under keys of many rows, page by page: one answer per key, in order, each with the server's
+    /// time in milliseconds since 1970.
+    async fn stored(&self, route: &BoundRoute, keys: &[&[u8]]) -> Result<Vec<(Stored, i64)>>;
     /// Tells how stored entries of a route that compares versions stand, one answer per entry.
     async fn standing(&self, route: &BoundRoute, entries: &[Versioned]) -> Result<Vec<Standing>>;
     /// Removes each key that still holds what was written, or an older version, in one step per key that nobody else's

@@ -6,7 +6,7 @@
 use super::candidate::{Candidate, Pile};
 use super::ends::Ends;
 use super::judge::{Difference, Look, Second};
-use super::page::{Tally, rules_of, torn};
+use super::page::{Compared, Page, Tally, rules_of, torn};
 use super::rows::{find, keys_at_once};
 use crate::cpu::CpuPool;
 use crate::rebuild::patiently;
@@ -154,6 +154,23 @@ impl Again<'_> {
     }
 }
 
+/// Asks Redis for the keys of a page, in exchanges of bounded size, and compares them.
+pub(super) async fn compare(
+    ends: &Ends,
+    route: &RouteRun,
+    ask: Ask,
+    page: &Page,
+) -> Result<Compared> {
+    let keys: Vec<&[u8]> = page.iter().map(|(key, _)| key).collect();
+    let mut found = Vec::with_capacity(keys.len());
+    stored(ends, route, ask, &keys, &mut |_, stored, now_ms| {
+        found.push((stored, now_ms));
+        Ok(())
+    })
+    .await?;
+    page.compare_stored(&route.bound, ask, &found)
+}
+
 /// Asks Redis for keys; calls `take` once per key, in order, with the server's time in ms.
 pub(super) async fn stored(
     ends: &Ends,
@@ -162,6 +179,14 @@ pub(super) async fn stored(
     keys: &[&[u8]],
     take: &mut (dyn FnMut(usize, Stored, i64) -> Result<()> + Send),
 ) -> Result<()> {
+    if route.bound.is_many() && ask == Ask::Value {
+        let found = ends.sink.stored(&route.bound, keys).await?;
+        if found.len() != keys.len() {
+            return Err(torn());
+        }
+        let mut found = found.into_iter().enumerate();
+        return found.try_for_each(|(number, (stored, now_ms))| take(number, stored, now_ms));
+    }
     let mut reader = ends.reader();
     for (exchange, slice) in keys.chunks(KEYS_PER_EXCHANGE).enumerate() {
         let commands = questions(&route.bound, ask, slice.iter().copied())?;

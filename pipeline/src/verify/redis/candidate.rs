@@ -4,6 +4,7 @@
 
 use super::judge::{Expected, Look};
 use crate::ledger::{io_error, make_folder};
+use schemas::version::Stored as StoredVersion;
 use stages::Result;
 use stages::extract::redis_entries::Stored;
 use std::fs::{self, File, OpenOptions};
@@ -11,8 +12,8 @@ use std::io::{BufReader, BufWriter, ErrorKind, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// Bytes in front of each key: the length, what is known, and four numbers.
-const HEAD_BYTES: usize = 38;
+/// Bytes in front of each key: the length, what is known, and five numbers.
+const HEAD_BYTES: usize = 46;
 const HAS_ROW: u8 = 1;
 const WAS_ASKED: u8 = 1;
 const IS_THERE: u8 = 2;
@@ -124,13 +125,16 @@ impl Reader<'_> {
 fn head(key: &[u8], look: Look) -> [u8; HEAD_BYTES] {
     let (row, expected) = match look.expected {
         Some(expected) => (HAS_ROW, expected),
-        None => (0, Expected { hash: 0, expires_ms: 0 }),
+        None => (0, Expected::new(0, 0)),
     };
     let (state, value, expires_ms) = match look.stored {
         None => (0, 0, 0),
         Some(Stored::Missing) => (WAS_ASKED, 0, 0),
-        Some(Stored::There { value: None, expires_ms }) => (WAS_ASKED | IS_THERE, 0, expires_ms),
-        Some(Stored::There { value: Some(value), expires_ms }) => {
+        // The version is told by the value; it is read anew at the next look.
+        Some(Stored::There { value: None, expires_ms, .. }) => {
+            (WAS_ASKED | IS_THERE, 0, expires_ms)
+        }
+        Some(Stored::There { value: Some(value), expires_ms, .. }) => {
             (WAS_ASKED | IS_THERE | HAS_VALUE, value, expires_ms)
         }
     };
@@ -142,7 +146,8 @@ fn head(key: &[u8], look: Look) -> [u8; HEAD_BYTES] {
     head[6..14].copy_from_slice(&expected.hash.to_le_bytes());
     head[14..22].copy_from_slice(&expected.expires_ms.to_le_bytes());
     head[22..30].copy_from_slice(&value.to_le_bytes());
-    head[30..].copy_from_slice(&expires_ms.to_le_bytes());
+    head[30..38].copy_from_slice(&expires_ms.to_le_bytes());
+    head[38..].copy_from_slice(&expected.version.to_le_bytes());
     head
 }
 
@@ -156,12 +161,17 @@ fn parsed(head: &[u8; HEAD_BYTES]) -> (usize, Look) {
     let expected = (head[4] == HAS_ROW).then(|| Expected {
         hash: u64::from_le_bytes(eight(6)),
         expires_ms: i64::from_le_bytes(eight(14)),
+        version: i64::from_le_bytes(eight(38)),
     });
     let value = (head[5] & HAS_VALUE != 0).then(|| u64::from_le_bytes(eight(22)));
     let stored = match head[5] {
         0 => None,
         WAS_ASKED => Some(Stored::Missing),
-        _ => Some(Stored::There { value, expires_ms: i64::from_le_bytes(eight(30)) }),
+        _ => Some(Stored::There {
+            value,
+            expires_ms: i64::from_le_bytes(eight(30)),
+            version: StoredVersion::Nothing,
+        }),
     };
     (length as usize, Look { expected, stored })
 }
@@ -173,12 +183,14 @@ mod tests {
     #[test]
     fn a_pile_gives_back_what_it_took_and_leaves_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        let row = Some(Expected { hash: u64::MAX, expires_ms: -5 });
+        let row = Some(Expected { hash: u64::MAX, expires_ms: -5, version: 77 });
+        let version = StoredVersion::Nothing;
+        let there = |value, expires_ms| Some(Stored::There { value, expires_ms, version });
         let looks = [
             Look { expected: None, stored: None },
             Look { expected: row, stored: Some(Stored::Missing) },
-            Look { expected: row, stored: Some(Stored::There { value: None, expires_ms: 7 }) },
-            Look { expected: None, stored: Some(Stored::There { value: Some(0), expires_ms: 0 }) },
+            Look { expected: row, stored: there(None, 7) },
+            Look { expected: None, stored: there(Some(0), 0) },
         ];
         let mut pile = Pile::new(folder.path(), "pile").unwrap();
         assert!(pile.read().unwrap().some(9).unwrap().is_none());

@@ -7,6 +7,7 @@ use super::candidate::Pile;
 use super::fields::differing;
 use super::findings::{Finding, Writer};
 use super::judge::{Difference, Look};
+use super::page::asked_of;
 use super::pass::Seen;
 use super::repair::Repaired;
 use super::report::RouteReport;
@@ -144,6 +145,7 @@ impl Run {
     }
 
     fn again<'a>(&'a self, route: &'a RouteRun, is_pinned: bool) -> Again<'a> {
+        let ask = if self.tier() == Tier::Count { Ask::Existence } else { Ask::Value };
         Again {
             ends: &self.ends,
             cpu: &self.cpu,
@@ -152,7 +154,7 @@ impl Run {
             chosen: &self.chosen,
             lanes: self.options.verify.lanes,
             is_pinned,
-            ask: if self.tier() == Tier::Count { Ask::Existence } else { Ask::Value },
+            ask: asked_of(&route.bound, ask),
             settle: self.options.settle,
             retry_for: self.options.verify.retry_for,
             cancel: &self.options.verify.cancel,

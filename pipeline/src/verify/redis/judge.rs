@@ -2,6 +2,7 @@
 //!
 //! Invariant: pure; a disagreement counts as a difference only where both ends said the same thing twice.
 
+use schemas::version::{OLDEST, Stored as StoredVersion, VersionKind};
 use serde::{Deserialize, Serialize};
 use stages::extract::redis_entries::{EXPIRY_TOLERANCE_MS, Stored, is_same_expiry};
 
@@ -12,6 +13,15 @@ pub(super) struct Expected {
     pub(super) hash: u64,
     /// Absolute expiry in ms since 1970, perhaps passed; 0 when it never expires.
     pub(super) expires_ms: i64,
+    /// Version of the row, as [`VersionKind::rank`] takes it; the oldest where the route compares none.
+    pub(super) version: i64,
+}
+
+impl Expected {
+    /// Makes one of a route that compares no versions.
+    pub(super) fn new(hash: u64, expires_ms: i64) -> Self {
+        Self { hash, expires_ms, version: OLDEST }
+    }
 }
 
 /// How a key differs from its row.
@@ -24,6 +34,8 @@ pub enum Difference {
     Value,
     /// The key expires at another time, or lives although its row has expired.
     Expiry,
+    /// The key holds another value, whose version cannot be read: it may be newer than the row.
+    Unreadable,
     /// No row explains the key.
     Unexplained,
     /// It differs each time, and never twice in the same way: both ends are being written.
@@ -32,8 +44,14 @@ pub enum Difference {
 
 impl Difference {
     /// All of them, in the order in which they are told.
-    pub const ALL: [Self; 5] =
-        [Self::Missing, Self::Value, Self::Expiry, Self::Unexplained, Self::Moving];
+    pub const ALL: [Self; 6] = [
+        Self::Missing,
+        Self::Value,
+        Self::Expiry,
+        Self::Unreadable,
+        Self::Unexplained,
+        Self::Moving,
+    ];
 
     /// Returns what is wrong, for people.
     pub fn told(self) -> &'static str {
@@ -41,6 +59,7 @@ impl Difference {
             Self::Missing => "missing",
             Self::Value => "another value",
             Self::Expiry => "another expiry",
+            Self::Unreadable => "a version that cannot be read",
             Self::Unexplained => "unexplained",
             Self::Moving => "still changing",
         }
@@ -56,6 +75,8 @@ pub(super) enum Agreement {
     Expired,
     /// The key holds something else, which the route keeps.
     Kept,
+    /// The key holds a newer version than its row.
+    Newer,
     /// Neither row nor key.
     Absent,
 }
@@ -65,6 +86,8 @@ pub(super) enum Agreement {
 pub(super) struct Rules {
     /// Whether the route leaves a key alone that exists.
     pub(super) keeps: bool,
+    /// How versions are compared, where the route leaves a key alone that holds a newer one.
+    pub(super) versions: Option<VersionKind>,
     /// Whether values were asked for.
     pub(super) values: bool,
 }
@@ -77,14 +100,14 @@ impl Rules {
         stored: Stored,
         now_ms: i64,
     ) -> Result<Agreement, Difference> {
-        let Some(Expected { hash, expires_ms: due_ms }) = expected else {
+        let Some(Expected { hash, expires_ms: due_ms, version: row_version }) = expected else {
             return match stored {
                 Stored::Missing => Ok(Agreement::Absent),
                 Stored::There { .. } => Err(Difference::Unexplained),
             };
         };
         let is_due = due_ms != 0 && due_ms <= now_ms + EXPIRY_TOLERANCE_MS;
-        let Stored::There { value, expires_ms } = stored else {
+        let Stored::There { value, expires_ms, version } = stored else {
             return if is_due { Ok(Agreement::Expired) } else { Err(Difference::Missing) };
         };
         let differs = if self.values && value != Some(hash) {
@@ -94,14 +117,19 @@ impl Rules {
         } else {
             Some(Difference::Expiry)
         };
-        match differs {
-            None => Ok(Agreement::Same),
-            Some(_) if self.keeps => Ok(Agreement::Kept),
+        let rank = self.versions.map(|kind| kind.rank(row_version));
+        match (differs, version) {
+            (None, _) => Ok(Agreement::Same),
+            (Some(_), _) if self.keeps => Ok(Agreement::Kept),
+            (Some(_), StoredVersion::Unreadable) if rank.is_some() => Err(Difference::Unreadable),
+            (Some(_), StoredVersion::At(stored)) if rank.is_some_and(|rank| stored > rank) => {
+                Ok(Agreement::Newer)
+            }
             // The row has expired for good: whatever the value, the key should be gone.
-            Some(_) if due_ms != 0 && due_ms < now_ms - EXPIRY_TOLERANCE_MS => {
+            (Some(_), _) if due_ms != 0 && due_ms < now_ms - EXPIRY_TOLERANCE_MS => {
                 Err(Difference::Expiry)
             }
-            Some(difference) => Err(difference),
+            (Some(difference), _) => Err(difference),
         }
     }
 }
@@ -154,20 +182,21 @@ mod tests {
     use super::*;
 
     const NOW: i64 = 1_000_000;
-    const RULES: Rules = Rules { keeps: false, values: true };
+    const RULES: Rules = Rules { keeps: false, versions: None, values: true };
 
     #[expect(clippy::unnecessary_wraps, reason = "rows are compared as options")]
     fn row(hash: u64, expires_ms: i64) -> Option<Expected> {
-        Some(Expected { hash, expires_ms })
+        Some(Expected::new(hash, expires_ms))
     }
 
     fn key(value: u64, expires_ms: i64) -> Stored {
-        Stored::There { value: Some(value), expires_ms }
+        Stored::There { value: Some(value), expires_ms, version: StoredVersion::Nothing }
     }
 
     #[test]
     fn every_way_to_agree_and_to_differ() {
-        let other_type = Stored::There { value: None, expires_ms: 0 };
+        let version = StoredVersion::Nothing;
+        let other_type = Stored::There { value: None, expires_ms: 0, version };
         for (expected, stored, told) in [
             (row(1, 0), key(1, 0), Ok(Agreement::Same)),
             (row(1, NOW + 9_000), key(1, NOW + 9_900), Ok(Agreement::Same)),
@@ -188,11 +217,35 @@ mod tests {
         ] {
             assert_eq!(RULES.compare(expected, stored, NOW), told, "{expected:?} {stored:?}");
         }
-        let keeps = Rules { keeps: true, values: true };
+        let keeps = Rules { keeps: true, ..RULES };
         assert_eq!(keeps.compare(row(1, 0), key(2, 5), NOW), Ok(Agreement::Kept));
         assert_eq!(keeps.compare(row(1, 0), Stored::Missing, NOW), Err(Difference::Missing));
-        let blind = Rules { keeps: false, values: false };
+        let blind = Rules { values: false, ..RULES };
         assert_eq!(blind.compare(row(1, 0), other_type, NOW), Ok(Agreement::Same));
+    }
+
+    #[test]
+    fn a_newer_version_is_no_difference_and_an_unreadable_one_is_told() {
+        let kind = VersionKind::Integer;
+        let rules = Rules { versions: Some(kind), ..RULES };
+        let row = |expires_ms| Some(Expected { hash: 1, expires_ms, version: 7 });
+        let key = |value, version| Stored::There { value: Some(value), expires_ms: 0, version };
+        let at = |version| StoredVersion::At(kind.rank(version));
+        for (expected, stored, told) in [
+            (row(0), key(1, at(7)), Ok(Agreement::Same)),
+            (row(0), key(2, at(8)), Ok(Agreement::Newer)),
+            (row(NOW - 9_000), key(2, at(8)), Ok(Agreement::Newer)),
+            (row(0), key(2, at(7)), Err(Difference::Value)),
+            (row(0), key(2, at(6)), Err(Difference::Value)),
+            (row(0), key(2, StoredVersion::Nothing), Err(Difference::Value)),
+            (row(0), key(2, StoredVersion::Unreadable), Err(Difference::Unreadable)),
+            (row(NOW + 9_000), key(1, at(7)), Err(Difference::Expiry)),
+            (row(NOW - 9_000), key(2, at(6)), Err(Difference::Expiry)),
+            (row(0), Stored::Missing, Err(Difference::Missing)),
+            (None, key(2, at(8)), Err(Difference::Unexplained)),
+        ] {
+            assert_eq!(rules.compare(expected, stored, NOW), told, "{expected:?} {stored:?}");
+        }
     }
 
     #[test]

@@ -83,7 +83,8 @@ fn unpack(payload: &[u8]) -> Result<(&[u8], Expected)> {
     match (eight(0), eight(8), payload.get(16..)) {
         (Some(hash), Some(expiry), Some(key)) => {
             let (hash, expires_ms) = (u64::from_le_bytes(hash), i64::from_le_bytes(expiry));
-            Ok((key, Expected { hash, expires_ms }))
+            // A plan refuses versions together with `on_collision = "last"`.
+            Ok((key, Expected::new(hash, expires_ms)))
         }
         _ => Err(Error::new(Kind::Internal, "a spool record is too short")),
     }
@@ -100,7 +101,7 @@ mod tests {
         for (key, hash, expires_ms) in
             [("a", 1, 0), ("b", 2, 0), ("a", 3, 900), ("a", 4, 500), ("c", 5, 100), ("b", 6, 0)]
         {
-            rows.push(key.as_bytes(), Expected { hash, expires_ms }).unwrap();
+            rows.push(key.as_bytes(), Expected::new(hash, expires_ms)).unwrap();
         }
         let mut found = Vec::new();
         for bucket in rows.finish().unwrap() {

@@ -7,7 +7,8 @@ use bytes::Bytes;
 use schemas::BoundRoute;
 use schemas::key::key_hash;
 use schemas::plan::OnConflict;
-use stages::extract::redis_entries::{Ask, answers, questions};
+use schemas::version::OLDEST;
+use stages::extract::redis_entries::{Ask, Stored, answers, questions};
 use stages::extract::redis_rows::Commands;
 use stages::{Encoded, Error, Kind, Result};
 
@@ -28,6 +29,8 @@ pub(super) struct Tally {
     pub(super) expired: u64,
     /// Keys that hold something else, which the route keeps.
     pub(super) kept: u64,
+    /// Keys that hold a newer version than their row.
+    pub(super) newer: u64,
 }
 
 impl Tally {
@@ -40,6 +43,7 @@ impl Tally {
         self.compared += other.compared;
         self.expired += other.expired;
         self.kept += other.kept;
+        self.newer += other.newer;
     }
 
     /// Counts in which way a key agrees.
@@ -48,6 +52,7 @@ impl Tally {
             Agreement::Same | Agreement::Absent => {}
             Agreement::Expired => self.expired += 1,
             Agreement::Kept => self.kept += 1,
+            Agreement::Newer => self.newer += 1,
         }
     }
 }
@@ -63,11 +68,12 @@ pub(super) struct Page {
 }
 
 impl Page {
-    /// Takes the entries of a batch that was encoded as of 1970, so that expired rows are among them.
+    /// Takes the entries of a batch. One that was encoded as of 1970 has those of expired rows too.
     pub(super) fn of_batch(encoded: Encoded) -> Self {
-        let entries = encoded.entries.iter().map(|entry| {
+        let entries = encoded.entries.iter().enumerate().map(|(number, entry)| {
+            let version = encoded.versions.get(number).copied().unwrap_or(OLDEST);
             let (hash, expires_ms) = (entry.value_hash, entry.expires_ms);
-            (entry.key_end as usize, Expected { hash, expires_ms })
+            (entry.key_end as usize, Expected { hash, expires_ms, version })
         });
         let rejects = encoded.rejected.as_ref().map_or(0, |rejected| rejected.reasons.len() as u64);
         Self {
@@ -116,10 +122,33 @@ impl Page {
 
     /// Compares the answers; what differs is among the looks, with its key.
     pub(super) fn compare(&self, bound: &BoundRoute, ask: Ask, bytes: &[u8]) -> Result<Compared> {
+        self.compare_each(bound, ask, |take| {
+            answers(bound, ask, bytes, |_, stored, now_ms| take(stored, now_ms))
+        })
+    }
+
+    /// Compares what was read of each key, in order, with the server's time in ms.
+    pub(super) fn compare_stored(
+        &self,
+        bound: &BoundRoute,
+        ask: Ask,
+        found: &[(Stored, i64)],
+    ) -> Result<Compared> {
+        self.compare_each(bound, ask, |take| {
+            found.iter().try_for_each(|(stored, now_ms)| take(*stored, *now_ms))
+        })
+    }
+
+    fn compare_each(
+        &self,
+        bound: &BoundRoute,
+        ask: Ask,
+        each: impl FnOnce(&mut dyn FnMut(Stored, i64) -> Result<()>) -> Result<()>,
+    ) -> Result<Compared> {
         let rules = rules_of(bound, ask);
         let mut compared = Compared { tally: self.tally, differing: Vec::new() };
         let mut entries = self.iter();
-        answers(bound, ask, bytes, |_, stored, now_ms| {
+        each(&mut |stored, now_ms| {
             let (key, expected) = entries.next().ok_or_else(torn)?;
             if let Ok(agreement) = rules.compare(Some(expected), stored, now_ms) {
                 compared.tally.agree(agreement);
@@ -153,7 +182,16 @@ pub(super) struct Compared {
 
 /// What comparisons of a route go by.
 pub(super) fn rules_of(bound: &BoundRoute, ask: Ask) -> Rules {
-    Rules { keeps: bound.route.on_conflict == OnConflict::Keep, values: ask == Ask::Value }
+    Rules {
+        keeps: bound.route.on_conflict == OnConflict::Keep,
+        versions: bound.version.map(|version| version.kind),
+        values: ask == Ask::Value,
+    }
+}
+
+/// What is asked of the keys of a route at least as much as `ask` says: versions are told by values only.
+pub(super) fn asked_of(bound: &BoundRoute, ask: Ask) -> Ask {
+    if bound.version.is_some() { Ask::Value } else { ask }
 }
 
 pub(super) fn torn() -> Error {

@@ -6,7 +6,8 @@
 use super::candidate::Pile;
 use super::ends::Ends;
 use super::last::LastRows;
-use super::page::{Compared, Page, Tally};
+use super::many::Groups;
+use super::page::{Compared, Page, Tally, asked_of};
 use super::sample::Sample;
 use crate::checkpoint::Counts;
 use crate::cpu::CpuPool;
@@ -80,7 +81,7 @@ struct Ready {
 }
 
 /// What one attempt at a partition saw.
-struct Looked {
+pub(super) struct Looked {
     tally: Tally,
     pile: Pile,
     snapshot: Snapshot,
@@ -200,9 +201,28 @@ impl Pass {
             pile: self.new_pile(route)?,
             snapshot: session.snapshot().clone(),
         };
-        let transform = (route.transform)(&partition.bounds, Style::Blank);
         let stream = session.read(partition, &Position::Start, Columns::All);
-        let (ask, hashes_keys) = (self.ask, self.explained.is_some());
+        match Groups::new(route, partition)? {
+            Some(groups) => self.look_at_groups(route, groups, stream, &mut looked).await?,
+            None => self.look_at_rows(route, partition, stream, reader, &mut looked).await?,
+        }
+        if self.stop.is_cancelled() {
+            return Err(Error::new(Kind::Cancelled, "the command was asked to stop"));
+        }
+        Ok(looked)
+    }
+
+    /// Looks at the keys of a partition, one of each row; Redis answers a page while the one before is compared.
+    async fn look_at_rows(
+        &self,
+        route: &RouteRun,
+        partition: &Partition,
+        stream: BatchStream,
+        reader: &mut RowReader,
+        looked: &mut Looked,
+    ) -> Result<()> {
+        let transform = (route.transform)(&partition.bounds, Style::Blank);
+        let (ask, hashes_keys) = (asked_of(&route.bound, self.ask), self.explained.is_some());
         let pages = self.batches(stream).map_ok(|raw| {
             let (transform, bound) = (Arc::clone(&transform), Arc::clone(&route.bound));
             self.cpu.submit(move || {
@@ -235,14 +255,14 @@ impl Pass {
         if let Some(last) = comparing {
             looked.take(&last.await?)?;
         }
-        if self.stop.is_cancelled() {
-            return Err(Error::new(Kind::Cancelled, "the command was asked to stop"));
-        }
-        Ok(looked)
+        Ok(())
     }
 
     /// Turns the source's channel into a stream that ends early when the lanes are to stop.
-    fn batches(&self, stream: BatchStream) -> impl futures::Stream<Item = Result<RawBatch>> + '_ {
+    pub(super) fn batches(
+        &self,
+        stream: BatchStream,
+    ) -> impl futures::Stream<Item = Result<RawBatch>> + '_ {
         futures::stream::unfold(stream, move |mut stream| async move {
             let next = tokio::select! {
                 biased;
@@ -258,7 +278,7 @@ impl Pass {
         Pile::new(&self.folder, &format!("{}.pile{number}", route.name()))
     }
 
-    fn explain(&self, hashes: &[u128]) -> Result<()> {
+    pub(super) fn explain(&self, hashes: &[u128]) -> Result<()> {
         let Some(explained) = &self.explained else { return Ok(()) };
         let mut explained = lock(explained);
         hashes.iter().try_for_each(|hash| explained.push(*hash, &[]))
@@ -334,7 +354,7 @@ impl Pass {
 }
 
 impl Looked {
-    fn take(&mut self, compared: &Compared) -> Result<()> {
+    pub(super) fn take(&mut self, compared: &Compared) -> Result<()> {
         self.tally.add(&compared.tally);
         compared.differing.iter().try_for_each(|(key, look)| self.pile.push(key, *look))
     }

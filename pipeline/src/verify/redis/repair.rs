@@ -7,18 +7,19 @@ use super::again::stored;
 use super::candidate::Pile;
 use super::ends::{Ends, marked};
 use super::findings::{Finding, Reader};
-use super::judge::{Difference, Look, Second};
+use super::judge::{Difference, Expected, Look, Second};
 use super::page::rules_of;
 use super::rows::{Found, encode, find, keys_at_once};
 use crate::cli::figures::things;
 use crate::cpu::CpuPool;
+use crate::live::compares_versions;
 use crate::rebuild::patiently;
 use crate::route::RouteRun;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use serde::Serialize;
 use stages::extract::redis_entries::Ask;
-use stages::load::Sentinel;
+use stages::load::{Sentinel, Versioned, Written};
 use stages::{Error, Kind, Result};
 use std::path::Path;
 use std::time::Duration;
@@ -64,7 +65,8 @@ impl Repaired {
                 self.left += 1;
                 false
             }
-            Difference::Moving => false,
+            // It may hold something newer, and the write would leave it alone.
+            Difference::Unreadable | Difference::Moving => false,
         }
     }
 
@@ -202,13 +204,14 @@ impl Repairer<'_> {
         self.ends.release_snapshot().await;
         let rows = find(self.cpu, route, &keys, true).await?;
         let rules = rules_of(&route.bound, Ask::Value);
-        let (mut to_write, mut to_remove) = (Vec::new(), Vec::new());
+        let (mut to_write, mut to_remove, mut over) = (Vec::new(), Vec::new(), Vec::new());
         stored(self.ends, route, Ask::Value, &keys, &mut |number, stored, now_ms| {
             let (key, first) = &looks[number];
             let expected = rows.expected.get(key).copied();
             match rules.judge(*first, expected, stored, now_ms) {
                 Second::Agrees(_) => done.settled += 1,
-                Second::Moves => done.moving += 1,
+                // It turned unreadable since the dry run: somebody else wrote it.
+                Second::Moves | Second::Differs(Difference::Unreadable) => done.moving += 1,
                 Second::Differs(Difference::Unexplained) => {
                     // A row that is gone since the dry run explains nothing; only a name removes a key.
                     if is_named(&String::from_utf8_lossy(key), self.named) {
@@ -218,31 +221,60 @@ impl Repairer<'_> {
                     }
                 }
                 Second::Differs(_) => {
-                    let is_over =
-                        expected.is_some_and(|e| e.expires_ms != 0 && e.expires_ms <= now_ms);
-                    if is_over {
-                        to_remove.push(Bytes::copy_from_slice(key));
-                    } else {
-                        to_write.push(key);
+                    let is_over = |row: &Expected| row.expires_ms != 0 && row.expires_ms <= now_ms;
+                    match expected.filter(is_over) {
+                        Some(row) => over.push((Bytes::copy_from_slice(key), row)),
+                        None => to_write.push(key),
                     }
                 }
             }
             Ok(())
         })
         .await?;
-        done.written = self.write_rows(route, &rows, &to_write).await?;
-        done.removed = self.ends.sink.remove(&to_remove).await?;
+        let written = self.write_rows(route, &rows, &to_write).await?;
+        done.written = written.written;
+        // A key that the style of the route leaves alone holds what an application wrote since the look.
+        done.moving += written.kept;
+        let removed = self.remove_expired(route, over, &mut to_remove).await?;
+        done.removed = removed + self.ends.sink.remove(&to_remove).await?;
         Ok(done)
     }
 
-    async fn write_rows(&self, route: &RouteRun, rows: &Found, keys: &[&Vec<u8>]) -> Result<u64> {
+    /// Removes keys whose rows have expired, where versions are compared unless they hold something newer; the others
+    /// are put among the keys to remove.
+    async fn remove_expired(
+        &self,
+        route: &RouteRun,
+        over: Vec<(Bytes, Expected)>,
+        to_remove: &mut Vec<Bytes>,
+    ) -> Result<u64> {
+        if !compares_versions(route) {
+            to_remove.extend(over.into_iter().map(|(key, _)| key));
+            return Ok(0);
+        }
+        let entry = |(key, row): (Bytes, Expected)| {
+            let Expected { hash: value_hash, expires_ms, version } = row;
+            Versioned { key, value_hash, expires_ms, version }
+        };
+        let entries: Vec<Versioned> = over.into_iter().map(entry).collect();
+        Ok(self.ends.sink.remove_unless_newer(&route.bound, &entries).await?.len() as u64)
+    }
+
+    async fn write_rows(
+        &self,
+        route: &RouteRun,
+        rows: &Found,
+        keys: &[&Vec<u8>],
+    ) -> Result<Written> {
         let writes = keys.iter().filter_map(|key| rows.raw.get(*key)).map(|row| async move {
             let encoded = encode(route, row)?;
             self.ends.sink.write(0, &encoded).await
         });
-        let written: Vec<_> =
-            futures::stream::iter(writes).buffer_unordered(WRITES).try_collect().await?;
-        Ok(written.iter().map(|written| written.written).sum())
+        let add = |sum: Written, one: Written| async move {
+            Ok(Written { written: sum.written + one.written, kept: sum.kept + one.kept })
+        };
+        let written = futures::stream::iter(writes).buffer_unordered(WRITES);
+        written.try_fold(Written::default(), add).await
     }
 }
 
@@ -273,6 +305,7 @@ mod tests {
             ("x:1", Difference::Unexplained, true),
             ("y:1", Difference::Unexplained, false),
             ("x:2", Difference::Moving, false),
+            ("x:3", Difference::Unreadable, false),
         ] {
             let finding = Finding::new("r", difference, key.as_bytes());
             assert_eq!(asked.ask(&finding, &named), is_touched, "{key} {difference:?}");

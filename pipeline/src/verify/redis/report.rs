@@ -69,6 +69,8 @@ pub struct Counted {
     pub expired: u64,
     /// Keys that hold something else, which the route keeps.
     pub kept: u64,
+    /// Keys that hold a newer version than their row, which an application wrote.
+    pub newer: u64,
     /// Keys that differed at first and agreed when they were looked at again.
     pub settled: u64,
     /// Rows without a key.
@@ -77,6 +79,8 @@ pub struct Counted {
     pub different_value: u64,
     /// Keys with the right value and another expiry.
     pub different_expiry: u64,
+    /// Keys with another value, whose version cannot be read.
+    pub unreadable: u64,
     /// Keys that no row explains; absent where they were not looked for and none was met.
     pub unexplained: Option<u64>,
     /// Keys that kept changing.
@@ -123,6 +127,7 @@ impl Counted {
         self.compared += tally.compared;
         self.expired += tally.expired;
         self.kept += tally.kept;
+        self.newer += tally.newer;
     }
 
     /// Counts a key that differs.
@@ -131,6 +136,7 @@ impl Counted {
             Difference::Missing => self.missing += 1,
             Difference::Value => self.different_value += 1,
             Difference::Expiry => self.different_expiry += 1,
+            Difference::Unreadable => self.unreadable += 1,
             Difference::Unexplained => *self.unexplained.get_or_insert(0) += 1,
             Difference::Moving => self.moving += 1,
         }
@@ -142,6 +148,7 @@ impl Counted {
             Difference::Missing => self.missing,
             Difference::Value => self.different_value,
             Difference::Expiry => self.different_expiry,
+            Difference::Unreadable => self.unreadable,
             Difference::Unexplained => self.unexplained.unwrap_or(0),
             Difference::Moving => self.moving,
         }
@@ -156,10 +163,12 @@ impl Counted {
         self.compared += other.compared;
         self.expired += other.expired;
         self.kept += other.kept;
+        self.newer += other.newer;
         self.settled += other.settled;
         self.missing += other.missing;
         self.different_value += other.different_value;
         self.different_expiry += other.different_expiry;
+        self.unreadable += other.unreadable;
         if let Some(unexplained) = other.unexplained {
             *self.unexplained.get_or_insert(0) += unexplained;
         }
@@ -190,6 +199,7 @@ impl Counted {
         tell(self.compared, "values compared");
         tell(self.expired, "expired");
         tell(self.kept, "kept");
+        tell(self.newer, "newer");
         tell(self.rejects, "rejected");
         tell(self.settled, "settled");
         for difference in Difference::ALL {

@@ -4,6 +4,7 @@
 
 use super::judge::Expected;
 use super::last::take_last;
+use super::many::Groups;
 use super::page::Page;
 use crate::cpu::CpuPool;
 use crate::lane::now_ms;
@@ -62,8 +63,15 @@ pub(super) async fn find(
         let session = route.source.open().await?;
         let transform = (route.transform)(&partition.bounds, Style::Blank);
         let mut stream = session.read(partition, &Position::Start, Columns::All);
+        let mut groups = Groups::new(route, partition)?;
         while let Some(batch) = stream.next().await {
             let raw = batch?;
+            if let Some(groups) = &mut groups {
+                for page in groups.pages(cpu, raw).await? {
+                    found.take_wanted(&page, &wanted);
+                }
+                continue;
+            }
             let batch = Batch {
                 transform: Arc::clone(&transform),
                 wanted: Arc::clone(&wanted),
@@ -79,6 +87,13 @@ pub(super) async fn find(
 }
 
 impl Found {
+    /// Takes the keys of a page that are wanted.
+    fn take_wanted(&mut self, page: &Page, wanted: &HashSet<Vec<u8>>) {
+        for (key, expected) in page.iter().filter(|(key, _)| wanted.contains(*key)) {
+            self.take(key.to_vec(), expected, None);
+        }
+    }
+
     fn take(&mut self, key: Vec<u8>, expected: Expected, row: Option<(Bounds, RawBatch)>) {
         take_last(&mut self.expected, &key, expected, now_ms());
         // Of several rows with one key, the one that counts.

@@ -2,10 +2,11 @@
 //!
 //! Invariant: what went wrong on the way leaves its routes inconclusive, never passed.
 
+use super::again::compare;
 use super::candidate::Pile;
 use super::ends::Ends;
 use super::judge::Look;
-use super::page::Page;
+use super::page::{Page, asked_of};
 use super::pass::{Pass, Seen, lock};
 use super::repair::{Repaired, Repairer};
 use super::report::RouteReport;
@@ -278,13 +279,15 @@ impl Run {
     async fn compare_samples(&self, pass: &Arc<Pass>) -> stages::Result<()> {
         let (retry_for, cancel) = (self.options.verify.retry_for, &self.options.verify.cancel);
         for (route, sample) in self.ends.routes.iter().zip(&pass.samples) {
+            // Where versions are compared, the first look compared every value.
+            if asked_of(&route.bound, pass.ask) == Ask::Value {
+                continue;
+            }
             let keys = sample.keys();
             for slice in keys.chunks(PAGE_KEYS) {
                 let page = Page::of_keys(slice.iter().map(|(key, expected)| (&key[..], *expected)));
-                let questions = page.questions(&route.bound, Ask::Value)?;
-                let ask = || async { self.ends.reader().ask(&questions).await };
-                let answers = patiently(retry_for, cancel, ask).await?;
-                let compared = page.compare(&route.bound, Ask::Value, &answers)?;
+                let comparing = || compare(&self.ends, route, Ask::Value, &page);
+                let compared = patiently(retry_for, cancel, comparing).await?;
                 let mut pile = pass.new_pile(route)?;
                 // What is missing was met before.
                 let is_there = |look: &Look| look.stored != Some(Stored::Missing);

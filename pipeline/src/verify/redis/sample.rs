@@ -58,7 +58,7 @@ mod tests {
     fn taken(size: usize, seed: u64, keys: impl Iterator<Item = u32>) -> BTreeSet<Vec<u8>> {
         let sample = Sample::new(size, seed);
         for key in keys {
-            sample.offer(format!("k:{key}").as_bytes(), Expected { hash: 0, expires_ms: 0 });
+            sample.offer(format!("k:{key}").as_bytes(), Expected::new(0, 0));
         }
         sample.keys().into_iter().map(|(key, _)| key).collect()
     }

@@ -11,7 +11,8 @@ use schemas::{BoundRoute, Bounds, Column, ColumnType, Partition, PartitionId};
 /// not tell: their text may stand for several values, or for none.
 pub(super) fn partition(bound: &BoundRoute, keys: &[&[u8]]) -> Option<Partition> {
     let route = &bound.route;
-    let is_single = matches!(route.layout, Layout::Hash | Layout::String | Layout::Json);
+    let is_single =
+        !bound.is_many() && matches!(route.layout, Layout::Hash | Layout::String | Layout::Json);
     // The order decides which row is last, and only a read of the whole keeps it.
     let is_ordered = matches!(route.on_collision, Some(OnCollision::Last { .. }));
     if !is_single || is_ordered || route.key.placeholders().is_empty() {

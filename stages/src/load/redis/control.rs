@@ -5,6 +5,7 @@
 use super::READ_KEYS_MAX;
 use crate::connect::redis::from_redis;
 use crate::error::{Error, Kind, Result};
+use crate::extract::redis_entries;
 use crate::load::{Difference, Sentinel, TargetState};
 use bytes::Bytes;
 use deadpool_redis::Connection;
@@ -277,6 +278,16 @@ impl StoredEntry {
             value_hash,
             version,
             expires_ms: if ttl >= 0 { now_ms + ttl } else { 0 },
+        }
+    }
+
+    /// Returns it as whoever compares it himself takes it.
+    pub(super) fn stored(&self) -> redis_entries::Stored {
+        let Self { exists, value_hash: value, version, expires_ms } = *self;
+        if exists {
+            redis_entries::Stored::There { value, expires_ms, version }
+        } else {
+            redis_entries::Stored::Missing
         }
     }
 

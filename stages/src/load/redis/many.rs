@@ -30,50 +30,61 @@ pub(super) async fn compare(
     route: &BoundRoute,
     expected: &[(Bytes, u64, i64)],
 ) -> Result<Vec<(usize, Difference)>> {
+    let keys: Vec<&[u8]> = expected.iter().map(|(key, ..)| &key[..]).collect();
+    let (now_ms, found) = stored_entries(connection, address, route, &keys).await?;
+    let mut differences = Vec::new();
+    for (index, ((_, hash, expires_ms), stored)) in expected.iter().zip(&found).enumerate() {
+        if let Some(difference) = stored.differs_from(*hash, *expires_ms, now_ms) {
+            differences.push((index, difference));
+        }
+    }
+    Ok(differences)
+}
+
+/// Reads what is under each of the keys, and the server's clock in milliseconds since 1970.
+pub(super) async fn stored_entries(
+    connection: &mut Connection,
+    address: &str,
+    route: &BoundRoute,
+    keys: &[&[u8]],
+) -> Result<(i64, Vec<StoredEntry>)> {
     let layout = route.route.layout;
     let cannot = |error| failed(error, "cannot read back from", address);
-    let mut pipeline = Pipeline::with_capacity(expected.len() * 2 + 1);
+    let mut pipeline = Pipeline::with_capacity(keys.len() * 2 + 1);
     pipeline.ignore_errors().cmd("TIME");
-    for (key, _, _) in expected {
-        pipeline.cmd(counting(layout)).arg(&key[..]).cmd("PTTL").arg(&key[..]);
+    for key in keys {
+        pipeline.cmd(counting(layout)).arg(*key).cmd("PTTL").arg(*key);
     }
     let found: Vec<RedisResult<Value>> = pipeline.query_async(connection).await.map_err(cannot)?;
     let mut found = found.into_iter();
     let now_ms = server_ms(found.next())?;
-    let mut sizes = Vec::with_capacity(expected.len());
-    for _ in expected {
+    let mut sizes = Vec::with_capacity(keys.len());
+    for _ in keys {
         // A key of another type answers with an error, and has no size.
         let size = found.next().and_then(RedisResult::ok);
         let size = size.and_then(|size| redis::from_redis_value::<u64>(size).ok());
         sizes.push((size, found.next()));
     }
-    let mut hashes: Vec<Option<u64>> = vec![None; expected.len()];
+    let mut hashes: Vec<Option<u64>> = vec![None; keys.len()];
     let mut group: Vec<usize> = Vec::new();
     let mut elements = 0;
     for (index, (size, _)) in sizes.iter().enumerate() {
         let Some(size) = size.filter(|size| *size > 0) else { continue };
         if size > PAGE {
-            let key = &expected[index].0;
-            hashes[index] = large(connection, layout, key, size).await.map_err(cannot)?;
+            hashes[index] = large(connection, layout, keys[index], size).await.map_err(cannot)?;
             continue;
         }
         if elements + size > ELEMENTS_MAX {
-            small(connection, layout, expected, &group, &mut hashes).await.map_err(cannot)?;
+            small(connection, layout, keys, &group, &mut hashes).await.map_err(cannot)?;
             group.clear();
             elements = 0;
         }
         group.push(index);
         elements += size;
     }
-    small(connection, layout, expected, &group, &mut hashes).await.map_err(cannot)?;
-    let mut differences = Vec::new();
-    for (index, ((_, hash, expires_ms), (_, ttl))) in expected.iter().zip(sizes).enumerate() {
-        let stored = StoredEntry::new(hashes[index], Stored::Nothing, ttl, now_ms);
-        if let Some(difference) = stored.differs_from(*hash, *expires_ms, now_ms) {
-            differences.push((index, difference));
-        }
-    }
-    Ok(differences)
+    small(connection, layout, keys, &group, &mut hashes).await.map_err(cannot)?;
+    let entry = |(hash, (_, ttl))| StoredEntry::new(hash, Stored::Nothing, ttl, now_ms);
+    Ok((now_ms, hashes.into_iter().zip(sizes).map(entry).collect()))
 }
 
 fn counting(layout: Layout) -> &'static str {
@@ -89,7 +100,7 @@ fn counting(layout: Layout) -> &'static str {
 async fn small(
     connection: &mut Connection,
     layout: Layout,
-    expected: &[(Bytes, u64, i64)],
+    keys: &[&[u8]],
     group: &[usize],
     hashes: &mut [Option<u64>],
 ) -> std::result::Result<(), RedisError> {
@@ -99,7 +110,7 @@ async fn small(
     let mut pipeline = Pipeline::with_capacity(group.len());
     pipeline.ignore_errors();
     for index in group {
-        let key = &expected[*index].0[..];
+        let key = keys[*index];
         match layout {
             Layout::Set => pipeline.cmd("SMEMBERS").arg(key),
             Layout::Zset => pipeline.cmd("ZRANGE").arg(key).arg(0).arg(-1).arg("WITHSCORES"),

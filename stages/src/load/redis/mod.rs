@@ -15,6 +15,7 @@ mod way;
 use crate::batch::Encoded;
 use crate::connect::redis::{Endpoint, from_pool};
 use crate::error::{Error, Kind, Result};
+use crate::extract::redis_entries::Stored;
 use crate::load::{Difference, Sentinel, Sink, Standing, TargetState, Versioned, Written};
 use crate::transform::many_rows::KEEP_ELEMENTS_SCRIPT;
 use crate::transform::redis_command::{KEEP_HASH_SCRIPT, NEWEST_SCRIPT, Way};
@@ -254,6 +255,18 @@ impl Sink for RedisSink {
             differences.extend(found.into_iter().map(|(at, difference)| (base + at, difference)));
         }
         Ok(differences)
+    }
+
+    async fn stored(&self, route: &BoundRoute, keys: &[&[u8]]) -> Result<Vec<(Stored, i64)>> {
+        let mut connection = self.connection().await?;
+        let mut stored = Vec::with_capacity(keys.len());
+        for slice in keys.chunks(READ_KEYS_MAX) {
+            let address = &self.endpoint.address;
+            let (now_ms, found) =
+                many::stored_entries(&mut connection, address, route, slice).await?;
+            stored.extend(found.iter().map(|entry| (entry.stored(), now_ms)));
+        }
+        Ok(stored)
     }
 
     async fn standing(&self, route: &BoundRoute, entries: &[Versioned]) -> Result<Vec<Standing>> {
