@@ -99,7 +99,7 @@ pub async fn run_partition(
     let snapshot = shared.snapshots.record(session.snapshot()).await?;
     let begun = begin(shared, route, record, snapshot).await?;
     let stream = session.read(partition, &begun.position, Columns::All);
-    carry_on(shared, route, partition, lane, begun, stream, started).await
+    carry_on(shared, route, partition, lane, (begun, started), stream).await
 }
 
 /// Begins an attempt under a snapshot that was recorded.
@@ -115,15 +115,14 @@ pub(crate) async fn begin(
     begun.map_err(from_journal)
 }
 
-/// Carries what a begun attempt reads, and journals how it ended.
+/// Carries what an attempt reads that began at this time, and journals how it ended.
 pub(crate) async fn carry_on(
     shared: &Arc<Shared>,
     route: &Arc<RouteRun>,
     partition: &Partition,
     lane: usize,
-    begun: Begun,
+    (begun, started): (Begun, Instant),
     stream: BatchStream,
-    started: Instant,
 ) -> Result<()> {
     let attempt = Attempt { shared, route, partition, lane, epoch: begun.epoch };
     let length = shared.ledger.begin(&partition.id, begun.ledger_bytes)?;

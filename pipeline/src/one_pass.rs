@@ -57,12 +57,11 @@ pub fn group(
         };
         let place = open.entry((pass, relation.clone(), *from_block, *to_block));
         let place = place.or_insert(groups.len());
-        match groups.get_mut(*place).filter(|group| group.len() < ROUTES_MAX) {
-            Some(group) => group.push(record),
-            None => {
-                *place = groups.len();
-                groups.push(vec![record]);
-            }
+        if let Some(group) = groups.get_mut(*place).filter(|group| group.len() < ROUTES_MAX) {
+            group.push(record);
+        } else {
+            *place = groups.len();
+            groups.push(vec![record]);
         }
     }
     groups
@@ -123,7 +122,7 @@ async fn carry_all(shared: &Arc<Shared>, members: &[Member<'_>], lane: usize) ->
     let carried = members.iter().zip(begun).zip(streams).map(|((member, begun), receiver)| {
         let Member { route, record } = member;
         let stream = BatchStream::fed(receiver);
-        carry_on(shared, route, &record.partition, lane, begun, stream, started)
+        carry_on(shared, route, &record.partition, lane, (begun, started), stream)
     });
     let mut is_read_broken = false;
     let fanned = async {

@@ -22,9 +22,9 @@ use schemas::{Bounds, Plan, Route, duration};
 use serde::Serialize;
 use stages::Error;
 use stages::extract::{BATCH_BYTES, Estimate};
-use stages::load::Sink;
 use stages::load::redis::RedisSink;
 use stages::load::redis::cut_over::CutOver;
+use stages::load::{Sink, TargetState};
 use std::sync::Arc;
 
 /// Resident memory that a run adds to what `plan` itself uses: journal, TLS, allocator slack. Measured on
@@ -154,15 +154,7 @@ pub async fn plan_rebuild(plan: &Plan, options: &Options) -> Result<PlanReport, 
     let sink = wiring::make_sink_in(plan, options.way, options.cut_over).map_err(one)?;
     let state = patiently(retry_for, cancel, || sink.state()).await.map_err(one)?;
     let described = wiring::describe_routes(&sources, &chosen).await?;
-    if let Some(refusal) = &state.refusal {
-        notes.push(format!("the target cannot be used as it is: {refusal}"));
-    }
-    if state.limit_bytes.is_some() && state.eviction != "noeviction" {
-        notes.push(format!(
-            "the target evicts when it is full ({}); a run stops with exit 5 as soon as it does",
-            state.eviction
-        ));
-    }
+    notes.extend(target_notes(&state));
     let (mut routes, batch_bytes) =
         route_reports(&sources, &sink, described, options.lanes, &mut notes).await.map_err(one)?;
     routes.sort_by_key(|route| route.priority);
@@ -210,6 +202,21 @@ pub async fn plan_rebuild(plan: &Plan, options: &Options) -> Result<PlanReport, 
         rows_estimate,
         notes,
     })
+}
+
+/// What is to be known of the target before a run.
+fn target_notes(state: &TargetState) -> Vec<String> {
+    let mut notes = Vec::new();
+    if let Some(refusal) = &state.refusal {
+        notes.push(format!("the target cannot be used as it is: {refusal}"));
+    }
+    if state.limit_bytes.is_some() && state.eviction != "noeviction" {
+        notes.push(format!(
+            "the target evicts when it is full ({}); a run stops with exit 5 as soon as it does",
+            state.eviction
+        ));
+    }
+    notes
 }
 
 /// What a cut-over does, and what it does not bring.

@@ -5,6 +5,7 @@ use crate::items::{HASH, ROWS, Wire, fill, killed, started};
 use crate::world::{Ran, World, wait_until};
 use fixtures::servers::{PostgresOptions, Redis, RedisOptions, StopMode};
 use serde_json::Value;
+use std::fmt::Write;
 use std::fs;
 
 /// Three routes over one table: other columns, other layouts, conditions of their own and an order of their own.
@@ -165,11 +166,13 @@ fn more_routes_than_a_pass_serves_take_several_passes() {
     world.sql("create table items (id int primary key, v text); insert into items values (1, 'a'), (2, 'b')");
     let mut plan = String::new();
     for n in 0..10 {
-        plan += &format!(
+        write!(
+            plan,
             "[[route]]\nname = \"r{n}\"\ntable = \"alloydb:public.items\"\nkey = \"r{n}:{{id}}\"\n\
              type = \"string\"\ncolumns = [\"v\"]\npriority = {}\n",
             20 - n
-        );
+        )
+        .unwrap();
     }
     world.plan(&plan);
     world.rebuild(&["--lanes", "1"]).expect(0);

@@ -5,6 +5,7 @@ use crate::carried::{hash, pairs, route, rows, strings};
 use crate::world::World;
 use serde::de::IgnoredAny;
 use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write;
 
 /// Types that the matrix needs, and `six`, which writes fractions of a second with all six digits.
 const MADE: &str = r"
@@ -178,7 +179,7 @@ fn matrix(world: &World) -> HashMap<(String, u64), (String, String)> {
     for row in 0..rows {
         let values: Vec<&str> =
             CASES.iter().map(|case| *case.values.get(row).unwrap_or(&"null")).collect();
-        sql += &format!("insert into matrix values ({}, {});", row + 1, values.join(", "));
+        write!(sql, "insert into matrix values ({}, {});", row + 1, values.join(", ")).unwrap();
     }
     world.sql(&sql);
     world.sql(SETTINGS);
@@ -223,8 +224,8 @@ fn every_type_arrives_as_postgresql_prints_it() {
         assert_eq!(found, fields);
         let object = world.redis(&["GET", &format!("matrix-json:{id}")]);
         // The largest numbers are JSON and no float.
-        let parsed: BTreeMap<String, IgnoredAny> = serde_json::from_str(&object).unwrap();
-        assert_eq!(parsed.len(), members.len());
+        let is_json = serde_json::from_str::<IgnoredAny>(&object).is_ok();
+        assert!(is_json, "row {id}");
         assert_eq!(object, format!("{{{}}}", members.join(",")), "row {id}");
     }
     for (index, case) in CASES.iter().enumerate() {

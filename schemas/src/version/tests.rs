@@ -47,8 +47,7 @@ fn version(kind: VersionKind) -> BoxedStrategy<i64> {
     };
     // Days or microseconds around 1970, which hardly ever meet otherwise.
     let near = -1_000_000..1_000_000_i64;
-    prop_oneof![8 => range, 2 => near, 1 => Just(i64::MAX), 1 => Just(OLDEST)]
-        .boxed()
+    prop_oneof![8 => range, 2 => near, 1 => Just(i64::MAX), 1 => Just(OLDEST)].boxed()
 }
 
 proptest! {

@@ -128,8 +128,9 @@ async fn pg_type(connection: &mut PgConnection, oid: i64, name: &str) -> Result<
             inner: None,
         });
     }
-    let nest = |inner, outer: PgType| Some(PgType { inner: Option::map(inner, Box::new), ..outer });
-    match (outer.into_iter().rev().fold(None, nest), shown) {
+    let within =
+        |inner, outer: PgType| Some(PgType { inner: Option::map(inner, Box::new), ..outer });
+    match (outer.into_iter().rev().fold(None, within), shown) {
         (Some(pg_type), Some(shown)) => Ok((pg_type, shown)),
         _ => Err(Error::new(Kind::Internal, format!("type {oid} of {name} has no name"))),
     }
