@@ -10,12 +10,14 @@
 mod collect;
 mod cut;
 mod file;
+mod pages;
 mod sort;
 
 pub(crate) use collect::Search;
 pub(crate) use cut::{Cut, cut};
 use file::Writer;
 pub(crate) use file::{Facts, Record, Records, check};
+pub(crate) use pages::Pages;
 use sort::{SORTED_BYTES_MAX, Sorter};
 
 use std::path::{Path, PathBuf};

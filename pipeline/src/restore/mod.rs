@@ -30,7 +30,7 @@ mod told;
 mod way;
 
 pub use choose::PartitionRange;
-pub(crate) use rows::{ends, held_in};
+pub(crate) use rows::held_in;
 
 use crate::cpu::CpuPool;
 use crate::journal::Journal;

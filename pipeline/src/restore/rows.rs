@@ -9,7 +9,6 @@ mod read;
 
 pub(super) use fill::fill;
 pub(super) use open::{GUARANTEES_GONE, open_rows, refuse};
-pub(crate) use read::ends;
 
 use super::Shared;
 use super::table::Table;
