@@ -3,12 +3,14 @@
 //! Invariant: one slow or poisoned partition never stops the others; what cannot be right for any partition
 //! (a full target, a foreign sentinel, a failing journal) stops them all at their next batch.
 
+use crate::guard::{self, Verdict};
 use crate::journal::PartitionRecord;
 use crate::lane::{Shared, run_partition};
 use crate::one_pass::{Ended, Member, group, run_pass};
 use crate::outcome::from_journal;
 use crate::prepare::void_written;
 use crate::route::RouteRun;
+use stages::extract::Gauge;
 use stages::load::TargetState;
 use stages::{Error, Kind};
 use std::collections::VecDeque;
@@ -35,6 +37,8 @@ pub struct Engine {
     pub lanes: usize,
     /// How long a system may stay away before a partition gives up.
     pub retry_for: Duration,
+    /// Looks at the load of the source, where it can be told.
+    pub gauge: Option<Arc<dyn Gauge>>,
 }
 
 /// Partitions waiting for a lane, and what went wrong so far.
@@ -54,6 +58,7 @@ impl Engine {
         let lanes = self.lanes.min(queue.len());
         let round = Arc::new(Mutex::new(Round { queue, failures: Vec::new() }));
         let evictions = Arc::new(Evictions::since_now(&self.shared).await);
+        self.shared.guard.begin_round();
         let watch = tokio::spawn(watch_target(Arc::clone(self), Arc::clone(&evictions)));
         let mut tasks = JoinSet::new();
         for lane in 0..lanes {
@@ -73,7 +78,9 @@ impl Engine {
         }
         tasks.shutdown().await;
         watch.abort();
-        let failures = std::mem::take(&mut lock(&round).failures);
+        let mut failures = std::mem::take(&mut lock(&round).failures);
+        failures.extend(watch.await.ok().flatten());
+        self.shared.guard.end_round();
         // Asked once more: a short round may end between two looks.
         match evictions.found(&self.shared).await {
             Some(error) => self.take_back(error, failures).await,
@@ -208,15 +215,24 @@ impl Evictions {
     }
 }
 
-/// Stops the round when the target begins to evict: what it evicts may be what was just written.
-async fn watch_target(engine: Arc<Engine>, evictions: Arc<Evictions>) {
-    loop {
-        if evictions.found(&engine.shared).await.is_some() {
-            engine.shared.stop.cancel();
-            return;
+/// Stops the round when there is no room left, or when the target begins to evict after all: what it evicts may be what
+/// was just written. Returns why there is no room.
+async fn watch_target(engine: Arc<Engine>, evictions: Arc<Evictions>) -> Option<Error> {
+    let shared = &engine.shared;
+    let evicting = async {
+        while evictions.found(shared).await.is_none() {
+            tokio::time::sleep(WATCH_EVERY).await;
         }
-        tokio::time::sleep(WATCH_EVERY).await;
-    }
+    };
+    let failed = tokio::select! {
+        () = evicting => None,
+        verdict = guard::watch(&shared.guard, &*shared.sink, engine.gauge.as_deref()) => match verdict {
+            Verdict::Full => None,
+            Verdict::Failed(error) => Some(error),
+        },
+    };
+    shared.stop.cancel();
+    failed
 }
 
 fn lock(round: &Mutex<Round>) -> std::sync::MutexGuard<'_, Round> {

@@ -5,6 +5,7 @@
 
 use crate::checkpoint::Counts;
 use crate::cpu::CpuPool;
+use crate::guard::{Grant, Guard};
 use crate::journal::{Begun, CommitHandle, Delta, Journal, PartitionRecord};
 use crate::ledger::{self, Ledger};
 use crate::outcome::from_journal;
@@ -48,6 +49,8 @@ pub struct Shared {
     pub rejects: RejectWriter,
     /// Source states used.
     pub snapshots: Snapshots,
+    /// Holds batches back where a system has no room or is pressed.
+    pub guard: Arc<Guard>,
     /// Live counters.
     pub counters: Arc<Counters>,
     /// Cancelled when lanes must stop at the next batch.
@@ -187,9 +190,14 @@ impl Attempt<'_> {
             .flatten();
         let shared = Arc::clone(self.shared);
         let ready = pieces.and_then(move |transformed| framed(Arc::clone(&shared), transformed));
-        let written = ready.map_ok(|ready| {
+        let written = self.admitted(ready).map_ok(|(ready, grant)| {
             length += ready.frame.len() as u64;
-            self.write(ready, length)
+            let written = self.write(ready, length);
+            async move {
+                let written = written.await;
+                drop(grant);
+                written
+            }
         });
         let mut written = std::pin::pin!(written.try_buffered(WRITES));
         while let Some(acknowledged) = written.try_next().await? {
@@ -216,10 +224,28 @@ impl Attempt<'_> {
             };
             self.shared.commits.commit(delta).await.map_err(from_journal)?;
         }
-        if self.shared.stop.is_cancelled() {
+        if self.shared.stop.is_cancelled() || self.shared.guard.is_full() {
             return Err(Error::new(Kind::Cancelled, "the run was asked to stop"));
         }
         Ok(())
+    }
+
+    /// Lets batches through one by one, in order, as the guard does; ends when it lets no more through.
+    fn admitted<S: futures::Stream<Item = Result<Ready>>>(
+        &self,
+        ready: S,
+    ) -> impl futures::Stream<Item = Result<(Ready, Grant)>> + use<'_, S> {
+        let (guard, stop) = (&self.shared.guard, self.shared.stop.token());
+        futures::stream::unfold((Box::pin(ready), stop), move |(mut ready, stop)| async move {
+            let admitted = match ready.next().await? {
+                Ok(batch) => {
+                    let asked = guard.asked(self.route.index, &batch.encoded);
+                    guard.admit(asked, &stop).await.transpose()?.map(|grant| (batch, grant))
+                }
+                Err(error) => Err(error),
+            };
+            Some((admitted, (ready, stop)))
+        })
     }
 
     /// Turns the source's channel into a stream and counts the time the lane waits for it.

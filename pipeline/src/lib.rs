@@ -10,6 +10,7 @@ pub mod coverage;
 pub mod cpu;
 pub mod cut_over;
 pub mod engine;
+pub mod guard;
 pub mod init;
 pub mod journal;
 pub mod keys;

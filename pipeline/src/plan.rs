@@ -3,10 +3,13 @@
 //! Invariant: it writes nothing, neither to the target nor under `--state`; every figure says whether it is
 //! measured, derived or unknown.
 
+mod memory;
 mod readable;
 pub mod sample;
 mod text;
 
+pub use memory::MemoryReport;
+pub(crate) use readable::commands;
 pub(crate) use text::mib;
 
 use crate::checkpoint::commit_interval;
@@ -71,6 +74,8 @@ pub struct PlanReport {
     pub checkpoint_seconds: f64,
     /// Bytes the ledger under `--state` will take, about.
     pub ledger_bytes: Option<u64>,
+    /// What the run would add to the target's memory.
+    pub memory: MemoryReport,
     /// Routes in the order they would run.
     pub routes: Vec<RouteReport>,
     /// Sum of the estimates; absent when one is unknown.
@@ -155,7 +160,7 @@ pub async fn plan_rebuild(plan: &Plan, options: &Options) -> Result<PlanReport, 
     let state = patiently(retry_for, cancel, || sink.state()).await.map_err(one)?;
     let described = wiring::describe_routes(&sources, &chosen).await?;
     notes.extend(target_notes(&state));
-    let (mut routes, batch_bytes) =
+    let (mut routes, batch_bytes, memory) =
         route_reports(&sources, &sink, described, options.lanes, &mut notes).await.map_err(one)?;
     routes.sort_by_key(|route| route.priority);
     sources.release_snapshot().await;
@@ -197,6 +202,7 @@ pub async fn plan_rebuild(plan: &Plan, options: &Options) -> Result<PlanReport, 
         memory_keys_bytes: keys,
         in_flight_bytes: options.lanes as u64 * in_flight_batches * batch_bytes,
         checkpoint_seconds: commit_interval(COMMIT_COST_GUESS, CRASH_EVERY).as_secs_f64(),
+        memory,
         ledger_bytes: rows_estimate.map(|rows| rows * LEDGER_ROW_BYTES),
         routes,
         rows_estimate,
@@ -241,11 +247,11 @@ async fn route_reports(
     described: Vec<Described>,
     lanes: usize,
     notes: &mut Vec<String>,
-) -> stages::Result<(Vec<RouteReport>, u64)> {
+) -> stages::Result<(Vec<RouteReport>, u64, MemoryReport)> {
     let known: Vec<Facts> = described.iter().map(Described::facts).collect();
     let runs = wiring::run_routes(sources, sink, described)?;
     let mut reports = Vec::new();
-    let mut batch_bytes = BATCH_BYTES;
+    let (mut batch_bytes, mut cuts) = (BATCH_BYTES, Vec::new());
     for (run, mut facts) in runs.iter().zip(known) {
         batch_bytes = batch_bytes.max(run.source.batch_bytes());
         let partitions = run.source.partitions(lanes * 8, 0).await?;
@@ -274,8 +280,10 @@ async fn route_reports(
         let mut report = report(run, facts, partitions.len(), estimate);
         report.read_with = read_with(run, &runs);
         reports.push(report);
+        cuts.push((run, estimate.is_none().then_some(partitions)));
     }
-    Ok((reports, batch_bytes as u64))
+    let memory = memory::memory(&**sink, &cuts).await?;
+    Ok((reports, batch_bytes as u64, memory))
 }
 
 /// The other routes of the pass that a route takes part in.

@@ -7,6 +7,7 @@ mod assemble;
 mod end;
 mod run;
 
+use crate::guard::{Limits, Omitted};
 use crate::journal::CommitHandle;
 use crate::live::Lag;
 use crate::outcome::Exit;
@@ -55,6 +56,8 @@ pub struct Options {
     pub way: WayChoice,
     /// Build in this database of the same server, and swap it with the one of the plan when it is proven.
     pub cut_over: Option<u32>,
+    /// How hard to push.
+    pub limits: Limits,
     /// Cancelled by a signal.
     pub cancel: CancellationToken,
 }
@@ -93,6 +96,10 @@ pub struct Findings {
     pub read_back_is_full: bool,
     /// How far behind its source each route was when its last pass ended, where the plan asks for it.
     pub lags: BTreeMap<String, Lag>,
+    /// What was left out as asked; `None` unless the run ended so.
+    pub omitted: Option<Vec<Omitted>>,
+    /// Whether the run was refused before anything of it was written.
+    pub is_refused: bool,
     /// What became of the cut-over, where one was asked for.
     pub cut_over: Option<CutOverSummary>,
 }

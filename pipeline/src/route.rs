@@ -35,6 +35,8 @@ pub struct RouteRun {
     pub membership: Option<Membership>,
     /// Whether no other route of the plan can render the same key.
     pub has_own_keys: bool,
+    /// Whether the numbers of rows of its partitions rest on statistics or counts.
+    pub has_row_estimate: bool,
     /// Whether the target was empty when it was claimed, so that a first write finds nothing to replace.
     pub target_was_empty: AtomicBool,
     /// The snapshot that every partition must share when changed rows cannot be told apart; 0 is none yet.
@@ -62,6 +64,7 @@ impl RouteRun {
             key_decoder,
             membership: None,
             has_own_keys: true,
+            has_row_estimate: false,
             target_was_empty: AtomicBool::new(false),
             only_snapshot: AtomicI64::new(0),
         }

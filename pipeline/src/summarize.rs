@@ -5,6 +5,7 @@
 use crate::catch_up::partitions_of;
 use crate::coverage::left_out::not_brought_back;
 use crate::engine::Engine;
+use crate::guard::GuardSummary;
 use crate::journal::{PartitionRecord, RouteRecord, RunRecord};
 use crate::lane::now_ms;
 use crate::live::compares_versions;
@@ -87,6 +88,10 @@ pub async fn summarize(
         priorities: priorities(engine, &records, run.started_ms),
         routes,
         way: shared.sink.way_note(),
+        guard: GuardSummary {
+            omitted: findings.omitted.clone().unwrap_or_default(),
+            ..shared.guard.told()
+        },
         cut_over: findings.cut_over.clone(),
         not_brought_back: Some(not_brought_back(plan, &options.routes, &options.state)),
         warnings: findings.warnings.clone(),

@@ -3,6 +3,7 @@
 //! Invariant: every figure is measured or read from the journal; what was not proven is not called done.
 
 use crate::coverage::left_out::NotBroughtBack;
+use crate::guard::GuardSummary;
 use serde::{Deserialize, Serialize};
 
 /// How a run ended.
@@ -13,6 +14,8 @@ pub enum RunEnd {
     Done,
     /// Complete, not read back because `--no-verify` was given.
     Unverified,
+    /// Loaded up to the share that was asked for; what was left out is listed. Resumable.
+    Partial,
     /// Stopped by a signal; resumable.
     Interrupted,
     /// Stopped by an error; resumable unless the error says otherwise.
@@ -79,6 +82,9 @@ pub struct Summary {
     /// How hashes were written and why; absent where none were.
     #[serde(default)]
     pub way: Option<String>,
+    /// How the run was held back, what it needs in the target, and what it left out.
+    #[serde(default, flatten)]
+    pub guard: GuardSummary,
     /// Which database serves now, where one was built beside it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cut_over: Option<CutOverSummary>,

@@ -73,6 +73,7 @@ pub fn run_routes(
     let memberships = passes::passes(sources, &described)?;
     for (index, described) in described.into_iter().enumerate() {
         let bound = Arc::clone(described.bound());
+        let facts = described.facts();
         let (source, decoder_of, key_decoder) = source_of(sources, described)?;
         if let (Some(_), Some(reason)) = (bound.route.catch_up, source.no_catch_up()) {
             let name = &bound.route.name;
@@ -91,6 +92,7 @@ pub fn run_routes(
         });
         let mut route = RouteRun::new(index, bound, source, transform, decoder_of, key_decoder);
         route.membership = memberships.iter().find(|(of, _)| *of == index).map(|(_, m)| m.clone());
+        route.has_row_estimate = facts.rows.is_some() || facts.is_counted_by_cut;
         routes.push(route);
     }
     mark_shared_keys(&mut routes);

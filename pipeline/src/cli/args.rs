@@ -2,8 +2,9 @@
 //!
 //! Invariant: a flag is either honoured or refused; commands that are not built are refused by name and not shown.
 
+pub use super::watch::Progress;
 use super::way::Way;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -210,6 +211,9 @@ pub struct RunFlags {
     /// Build in the empty database DB of the same server, and swap it with the one of the plan when it is proven
     #[arg(long, value_name = "DB", conflicts_with = "no_verify")]
     pub cut_over: Option<u32>,
+    /// How hard it may push.
+    #[command(flatten)]
+    pub limits: super::limits::LimitFlags,
 }
 
 /// Flags of every command.
@@ -295,19 +299,6 @@ pub struct Shared {
         help_heading = "Shared options"
     )]
     pub log_level: String,
-}
-
-/// How progress is shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Progress {
-    /// `Bar` on a terminal, else `Log`.
-    Auto,
-    /// One bar per route.
-    Bar,
-    /// A plain line every few seconds.
-    Log,
-    /// Nothing.
-    None,
 }
 
 /// Whatever follows the name of a command that is not built.

@@ -7,7 +7,9 @@ mod backup;
 mod check;
 mod failure;
 pub(crate) mod figures;
+mod guard_text;
 mod init;
+mod limits;
 mod live_text;
 mod loading;
 mod restore;
@@ -138,7 +140,7 @@ async fn until_signal(command: impl Future<Output = Exit>, signals: &Signals) ->
 fn options(shared: &Shared, flags: &RunFlags, signals: &Signals) -> Options {
     Options {
         state: shared.state.clone(),
-        lanes: usize::from(shared.lanes),
+        lanes: flags.limits.lanes(usize::from(shared.lanes)),
         routes: shared.routes.clone(),
         deadline: shared.deadline,
         lost_at_ms: shared.lost_at.map(jiff::Timestamp::as_millisecond),
@@ -148,6 +150,7 @@ fn options(shared: &Shared, flags: &RunFlags, signals: &Signals) -> Options {
         take_over: None,
         way: flags.way.choice(),
         cut_over: flags.cut_over,
+        limits: flags.limits.limits(),
         cancel: signals.cancel.clone(),
     }
 }
@@ -293,10 +296,15 @@ fn exit_of(ended: &Ended) -> Exit {
     let told = ended.exits.iter().copied().min().filter(|exit| *exit != Exit::Done);
     let met = || ended.errors.iter().map(|error| Exit::of_kind(error.kind())).min();
     told.or_else(met).unwrap_or(match &ended.summary {
-        Some(summary) if matches!(summary.status, RunEnd::Done | RunEnd::Unverified) => Exit::Done,
+        Some(summary) if is_as_asked(summary.status) => Exit::Done,
         Some(summary) if summary.status == RunEnd::Interrupted => Exit::Interrupted,
         _ => Exit::Internal,
     })
+}
+
+/// Whether a run ended as it was asked to.
+fn is_as_asked(status: RunEnd) -> bool {
+    matches!(status, RunEnd::Done | RunEnd::Unverified | RunEnd::Partial)
 }
 
 fn tell_errors(errors: &[stages::Error], exit: Option<Exit>, json: bool) -> Exit {

@@ -220,7 +220,10 @@ impl RunStanding {
             seconds_since_loss: (until_ms - run.lost_at_ms).max(0) as f64 / 1000.0,
             checkpoint_age_seconds,
             is_resumable: is_killed
-                || matches!(run.status, RunStatus::Interrupted | RunStatus::Failed),
+                || matches!(
+                    run.status,
+                    RunStatus::Interrupted | RunStatus::Failed | RunStatus::Partial
+                ),
             rows: routes.iter().map(|route| route.rows).sum(),
             rejects: routes.iter().map(|route| route.rejects).sum(),
             errors: errors(partitions),

@@ -3,7 +3,7 @@
 //! Invariant: it says what the JSON says, nothing more, and never calls a run done that is not.
 
 use super::figures::{bytes, clock, clock_of_seconds, count, per_second, seconds, things};
-use super::live_text;
+use super::{guard_text, live_text};
 use crate::coverage::left_out::{Declared, NotBroughtBack};
 use crate::summary::{RouteSummary, RunEnd, Summary};
 use std::fmt::Write as _;
@@ -59,6 +59,9 @@ pub(crate) fn render(summary: &Summary, rejects: &Path) -> String {
             ),
         );
     }
+    for (label, value) in guard_text::lines(&summary.guard) {
+        line(label, value);
+    }
     for (label, value) in summary.not_brought_back.iter().flat_map(left_out) {
         line(label, value);
     }
@@ -90,6 +93,9 @@ fn status(summary: &Summary) -> String {
     match summary.status {
         RunEnd::Done => "done: complete and read back".to_owned(),
         RunEnd::Unverified => "unverified: complete, but not read back (--no-verify)".to_owned(),
+        RunEnd::Partial => {
+            "partial: loaded up to the share that was asked for; the same command without --fit loads the rest".to_owned()
+        }
         RunEnd::Interrupted => "interrupted: run the same command again to resume".to_owned(),
         RunEnd::Failed => "failed: not complete, or not proven".to_owned(),
     }
@@ -156,6 +162,7 @@ fn rto(summary: &Summary) -> String {
     };
     let verb = match summary.status {
         RunEnd::Done | RunEnd::Unverified => "recovered in",
+        RunEnd::Partial => "recovered in part in",
         RunEnd::Interrupted | RunEnd::Failed => "not recovered after",
     };
     let missed = if summary.within_rto { "" } else { "MISSED: " };
@@ -279,6 +286,7 @@ mod tests {
                 freshness: None,
                 digest: None,
             }],
+            guard: crate::guard::GuardSummary::default(),
             cut_over: None,
             not_brought_back: None,
             way: Some("RESTORE: in a trial 1.70 times as fast as HSET".into()),

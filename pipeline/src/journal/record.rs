@@ -14,6 +14,8 @@ pub enum RunStatus {
     Interrupted,
     /// Ended with an error; can be resumed.
     Failed,
+    /// Loaded up to the share that was asked for; can be resumed.
+    Partial,
     /// Ended as asked.
     Done,
     /// Given up for a fresh run.
@@ -27,6 +29,7 @@ impl RunStatus {
             Self::Running => "running",
             Self::Interrupted => "interrupted",
             Self::Failed => "failed",
+            Self::Partial => "partial",
             Self::Done => "done",
             Self::Abandoned => "abandoned",
         }
@@ -34,9 +37,15 @@ impl RunStatus {
 
     /// Returns the status a stored word stands for.
     pub fn parse(word: &str) -> Option<Self> {
-        [Self::Running, Self::Interrupted, Self::Failed, Self::Done, Self::Abandoned]
-            .into_iter()
-            .find(|status| status.as_str() == word)
+        let all = [
+            Self::Running,
+            Self::Interrupted,
+            Self::Failed,
+            Self::Partial,
+            Self::Done,
+            Self::Abandoned,
+        ];
+        all.into_iter().find(|status| status.as_str() == word)
     }
 }
 

@@ -63,7 +63,7 @@ impl Journal {
     /// Returns the newest run of a command that can be resumed.
     pub async fn unfinished_run(&self, command: &str) -> Result<Option<RunRecord>> {
         let found = sqlx::query(
-            "SELECT * FROM run WHERE command = ? AND status IN ('running', 'interrupted', 'failed') \
+            "SELECT * FROM run WHERE command = ? AND status IN ('running', 'interrupted', 'failed', 'partial') \
              ORDER BY rowid DESC LIMIT 1",
         )
         .bind(command)

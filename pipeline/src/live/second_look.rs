@@ -46,7 +46,9 @@ pub async fn read_back(
     let looking = look(shared, route, None);
     let mut found = shared.stop.unless_cancelled(looking).await.map_err(one)?;
     for left in (0..LOOKS_MAX).rev() {
-        let is_settled = found.differing.is_empty() || found.more > 0;
+        // What is partly loaded is not caught up: its next run looks again.
+        let is_partial = shared.guard.is_full();
+        let is_settled = found.differing.is_empty() || found.more > 0 || is_partial;
         if is_settled || route.source.no_catch_up().is_some() {
             break;
         }

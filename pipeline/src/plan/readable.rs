@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 const WORD_BYTES_MAX: usize = 400;
 
 /// Takes commands apart: arrays of bulk strings, one behind the other.
-pub(super) fn commands(payload: &[u8]) -> Result<Vec<Vec<Vec<u8>>>> {
+pub(crate) fn commands(payload: &[u8]) -> Result<Vec<Vec<Vec<u8>>>> {
     let mut rest = payload;
     let mut commands = Vec::new();
     while !rest.is_empty() {

@@ -57,6 +57,7 @@ impl PlanReport {
             self.checkpoint_seconds,
             mib(self.in_flight_bytes)
         )?;
+        self.memory.write_to(out)?;
         let ledger =
             self.ledger_bytes.map_or("unknown".into(), |bytes| format!("about {}", mib(bytes)));
         writeln!(out, "ledger under --state {ledger}")?;

@@ -6,6 +6,7 @@ use super::{COMMIT_COST_GUESS, CRASH_EVERY, Options};
 use crate::checkpoint::commit_interval;
 use crate::cpu::CpuPool;
 use crate::engine::Engine;
+use crate::guard::Guard;
 use crate::journal::{Committer, Journal, RunRecord};
 use crate::lane::Shared;
 use crate::ledger::Ledger;
@@ -15,6 +16,7 @@ use crate::route::RouteRun;
 use crate::snapshots::Snapshots;
 use crate::stop::StopSwitch;
 use schemas::Plan;
+use stages::extract::Gauge;
 use stages::load::Sink;
 use std::sync::Arc;
 
@@ -24,7 +26,7 @@ pub(super) async fn engine(
     options: &Options,
     run: &RunRecord,
     journal: Journal,
-    sink: Arc<dyn Sink>,
+    (sink, gauge): (Arc<dyn Sink>, Option<Arc<dyn Gauge>>),
     routes: Vec<RouteRun>,
 ) -> stages::Result<Arc<Engine>> {
     let ledger = Arc::new(Ledger::open(&options.state, &run.id)?);
@@ -48,6 +50,7 @@ pub(super) async fn engine(
         sink,
         cpu: CpuPool::new()?,
         ledger,
+        guard: Guard::new(options.limits.clone(), routes.len()),
         counters,
         stop: StopSwitch::new(options.cancel.clone()),
     };
@@ -56,5 +59,6 @@ pub(super) async fn engine(
         routes: routes.into_iter().map(Arc::new).collect(),
         lanes: options.lanes,
         retry_for: options.retry_for,
+        gauge,
     }))
 }

@@ -80,7 +80,9 @@ impl Run {
             exits.push(Exit::Interrupted);
         }
         let is_complete = exits.is_empty();
+        let is_partial = findings.omitted.is_some();
         let status = match (is_complete, options.verify) {
+            (true, _) if is_partial => RunEnd::Partial,
             (true, true) => RunEnd::Done,
             (true, false) => RunEnd::Unverified,
             (false, _) if exits.contains(&Exit::Interrupted) => RunEnd::Interrupted,
@@ -104,7 +106,8 @@ impl Run {
             }
         };
         if is_complete {
-            if let Err(error) = self.release().await {
+            // What is partly loaded stays marked, so that the next run finds what is its own.
+            if !is_partial && let Err(error) = self.release().await {
                 exits.push(Exit::of_kind(error.kind()));
                 findings.errors.push(error);
             }
@@ -117,7 +120,7 @@ impl Run {
             }
         }
         let mut summary = summary;
-        match self.store_end(&summary, is_complete).await {
+        match self.store_end(&summary, is_complete && !is_partial, &findings).await {
             // Only now: a run that the journal does not call done may still have to read it.
             Ok(()) if status == RunEnd::Done => summary.warnings.extend(self.discard().await),
             Ok(()) => {}
@@ -154,9 +157,18 @@ impl Run {
         left
     }
 
-    async fn store_end(&self, summary: &Summary, is_complete: bool) -> stages::Result<()> {
+    async fn store_end(
+        &self,
+        summary: &Summary,
+        is_over: bool,
+        findings: &Findings,
+    ) -> stages::Result<()> {
         let shared = &self.engine.shared;
+        // Refused before its first write, it leaves nothing to be resumed, and other routes may be asked for.
+        let is_void = findings.is_refused && summary.rows == 0 && self.record.attempts == 1;
         let status = match summary.status {
+            _ if is_void => RunStatus::Abandoned,
+            RunEnd::Partial => RunStatus::Partial,
             RunEnd::Done | RunEnd::Unverified => RunStatus::Done,
             RunEnd::Interrupted => RunStatus::Interrupted,
             RunEnd::Failed => RunStatus::Failed,
@@ -164,7 +176,7 @@ impl Run {
         let text = serde_json::to_string(summary).map_err(|error| {
             Error::new(Kind::Internal, "cannot store the summary").with_source(error)
         })?;
-        let ended = is_complete.then(now_ms);
+        let ended = (is_over || is_void).then(now_ms);
         shared
             .journal
             .set_run_status(&shared.run_id, status, ended, Some(text.as_str()))

@@ -10,6 +10,7 @@ use crate::catch_up::partitions_of;
 use crate::checkpoint::Status;
 use crate::cut_over::CutOverRun;
 use crate::engine::{Engine, order};
+use crate::guard;
 use crate::journal::{Journal, RunRecord};
 use crate::live;
 use crate::outcome::from_journal;
@@ -50,6 +51,10 @@ impl Run {
         patiently(retry_for, cancel, || sink.state()).await.map_err(one)?;
         let described = wiring::describe_routes(&sources, &chosen).await?;
         let routes = wiring::run_routes(&sources, &sink, described).map_err(one)?;
+        let gauge = sources.gauge().filter(|_| options.limits.watches_source());
+        if let Some(gauge) = &gauge {
+            gauge.check_rights().await.map_err(one)?;
+        }
         if let Some(run_id) = &options.take_over {
             sink.release(run_id).await.map_err(one)?;
         }
@@ -57,7 +62,8 @@ impl Run {
         if let Some(cut_over) = &cut_over {
             cut_over.begin(&journal, &run.id).await.map_err(one)?;
         }
-        let engine = engine(plan, options, &run, journal, sink, routes).await.map_err(one)?;
+        let engine =
+            engine(plan, options, &run, journal, (sink, gauge), routes).await.map_err(one)?;
         sources.resume_at(&engine.shared.snapshots.all().await);
         let is_swapped = cut_over.as_ref().is_some_and(|cut_over| cut_over.proven().is_some());
         let target = if is_swapped {
@@ -144,9 +150,21 @@ impl Run {
         prepare::load_counters(&engine, shared).await.map_err(one)?;
         shared.stop.unless_cancelled(prepare::check_keys(&engine)).await.map_err(one)?;
         let (retry_for, cancel) = (options.retry_for, &options.cancel);
+        let fits = patiently(retry_for, cancel, || guard::fits::check(&engine)).await;
+        findings.is_refused = fits.as_ref().is_err_and(|error| error.kind() == Kind::Capacity);
+        for unknown in fits.map_err(one)? {
+            watcher.say(&unknown);
+            findings.warnings.push(unknown);
+        }
         patiently(retry_for, cancel, || prepare::claim_target(&engine)).await.map_err(one)?;
         self.load().await?;
         remove_temporary(shared).await.map_err(one)?;
+        if shared.guard.is_full() {
+            findings.omitted = Some(guard::omitted(&engine).await.map_err(one)?);
+            self.sources.release_snapshot().await;
+            return if options.verify { self.prove(findings).await } else { Ok(()) };
+        }
+        shared.guard.end_share();
         let (caught_up, lags) = live::follow(&engine, &self.sources).await?;
         for (name, caught_up) in caught_up {
             if let Some(names) = caught_up.names {

@@ -80,6 +80,7 @@ pub(super) async fn restore(plan: &Plan, options: &Options, watcher: &dyn Watche
     let recorded = match status {
         RunEnd::Done | RunEnd::Unverified => RunStatus::Done,
         RunEnd::Interrupted => RunStatus::Interrupted,
+        RunEnd::Partial => RunStatus::Partial,
         RunEnd::Failed => RunStatus::Failed,
     };
     let text = serde_json::to_string(&summary).unwrap_or_default();

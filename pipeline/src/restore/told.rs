@@ -75,6 +75,7 @@ pub(super) fn summary(
         },
         routes,
         way: None,
+        guard: crate::guard::GuardSummary::default(),
         cut_over: None,
         not_brought_back: None,
         warnings: tables.iter().flat_map(warnings).collect(),

@@ -7,8 +7,10 @@ use schemas::plan::System;
 use schemas::{BoundRoute, Plan, Route};
 use stages::connect::{bigquery, postgres};
 use stages::extract::bigquery::{BigQueryServer, BigQuerySource, Shape as BigQueryShape};
-use stages::extract::postgres::{PostgresServer, PostgresSource, Shape as PostgresShape};
-use stages::extract::{Snapshot, Source};
+use stages::extract::postgres::{
+    PostgresGauge, PostgresServer, PostgresSource, Shape as PostgresShape,
+};
+use stages::extract::{Gauge, Snapshot, Source};
 use stages::{Error, Kind, Result};
 use std::sync::Arc;
 
@@ -67,6 +69,12 @@ impl Sources {
         let bigquery =
             self.bigquery.iter().map(|server| (System::BigQuery.word(), server.address()));
         postgres.chain(bigquery).collect()
+    }
+
+    /// Returns what looks at the load of a source that applications use too.
+    pub fn gauge(&self) -> Option<Arc<dyn Gauge>> {
+        let server = self.postgres.as_ref()?;
+        Some(Arc::new(PostgresGauge::new(Arc::clone(server))))
     }
 
     /// Lets go of what a snapshot holds on a source.

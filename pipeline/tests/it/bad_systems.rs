@@ -5,40 +5,6 @@ use crate::world::{Ran, World, wait_until};
 use fixtures::servers::{PostgresOptions, Redis, RedisOptions};
 use std::process::Command;
 
-/// Rows that need a few megabytes in Redis.
-const MANY: &str =
-    "insert into users select i, repeat('n', 300), 'e' from generate_series(51, 20000) i";
-
-#[test]
-fn a_full_redis_exits_with_5_and_the_same_command_resumes_once_there_is_room() {
-    let world = world();
-    world.sql(MANY);
-    world.redis(&["CONFIG", "SET", "maxmemory", "4mb"]);
-    assert_refused(world.rebuild(&[]), 5, &["OOM", "maxmemory"]);
-    assert_eq!(world.redis(&["GET", "session:1"]), "alive");
-
-    world.redis(&["CONFIG", "SET", "maxmemory", "0"]);
-    let summary = world.rebuild(&[]).expect(0).summary();
-    assert_eq!((&summary["resumed"], &summary["status"]), (&1.into(), &"done".into()));
-    // The session and no mark of a run.
-    assert_eq!(world.redis(&["DBSIZE"]), "20001");
-    assert_eq!(world.redis(&["HGET", "user:1", "name"]), "n1");
-}
-
-#[test]
-fn a_redis_that_evicts_exits_with_5_and_the_same_command_mends_it_once_there_is_room() {
-    let world = world();
-    world.sql(MANY);
-    world.redis(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
-    world.redis(&["CONFIG", "SET", "maxmemory", "4mb"]);
-    assert_refused(world.rebuild(&[]), 5, &["evict", "maxmemory"]);
-
-    world.redis(&["CONFIG", "SET", "maxmemory", "0"]);
-    world.rebuild(&[]).expect(0);
-    let (keys, sessions) = (world.redis(&["DBSIZE"]), world.redis(&["EXISTS", "session:1"]));
-    assert_eq!(keys, (20000 + sessions.parse::<u64>().unwrap()).to_string());
-}
-
 #[test]
 fn a_replica_exits_with_3() {
     let primary = Redis::start(RedisOptions::default()).unwrap();

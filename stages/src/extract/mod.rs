@@ -10,6 +10,7 @@ pub mod table_rows;
 
 use crate::batch::RawBatch;
 use crate::error::Result;
+use crate::load::SourcePressure;
 use crate::transform::TakeApart;
 use async_trait::async_trait;
 use schemas::{Bounds, Partition, PartitionId, Position};
@@ -128,6 +129,10 @@ pub trait Source: Send + Sync {
     async fn estimate(&self) -> Result<Option<Estimate>> {
         Ok(None)
     }
+    /// Rows of the whole route by the statistics of the source, where they tell more than those of its partitions.
+    async fn rows_expected(&self) -> Result<Option<u64>> {
+        Ok(None)
+    }
     /// Bytes that one raw batch may hold.
     fn batch_bytes(&self) -> usize {
         BATCH_BYTES
@@ -147,6 +152,15 @@ pub trait Source: Send + Sync {
     }
     /// Starts a session under the run's current snapshot, or under its own where none can be shared.
     async fn open(&self) -> Result<Box<dyn Session>>;
+}
+
+/// Looks at how pressed a source is.
+#[async_trait]
+pub trait Gauge: Send + Sync {
+    /// Looks once.
+    async fn look(&self) -> Result<SourcePressure>;
+    /// Fails with `Auth` where the server hides what is looked at.
+    async fn check_rights(&self) -> Result<()>;
 }
 
 /// One read under one snapshot.

@@ -1,6 +1,7 @@
 //! Load: systems that entries are written to.
 
 pub mod bigquery;
+mod pressure;
 pub mod redis;
 
 use crate::batch::Encoded;
@@ -8,7 +9,9 @@ use crate::error::Result;
 use crate::extract::redis_entries::Stored;
 use async_trait::async_trait;
 use bytes::Bytes;
+pub use pressure::{Footprint, Limit, Pressure, Sampled, SourcePressure};
 use schemas::BoundRoute;
+use std::time::Duration;
 
 /// What became of the entries of one batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -111,6 +114,13 @@ pub trait Sink: Send + Sync {
     async fn write(&self, lane: usize, batch: &Encoded) -> Result<Written>;
     /// Reads who the target is and what it holds.
     async fn state(&self) -> Result<TargetState>;
+    /// Reads how full and how busy it is.
+    async fn pressure(&self) -> Result<Pressure>;
+    /// Times one exchange of nothing, on a connection that carries no rows.
+    async fn ping(&self) -> Result<Duration>;
+    /// Finds out what keys take: writes them under names of its own, and removes them again. Fails with `Capacity` where
+    /// there is no room even for them.
+    async fn measure(&self, samples: &[Sampled]) -> Result<Vec<Footprint>>;
     /// Reads whose mark it carries.
     async fn sentinel(&self, run_id: &str) -> Result<Sentinel>;
     /// Leaves this run's mark if there is none; returns whose mark is there afterwards.

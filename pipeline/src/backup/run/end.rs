@@ -127,6 +127,7 @@ impl Run {
                 .chain(self.row_tables.iter().map(|table| counted(&table.route.name)))
                 .collect(),
             way: None,
+            guard: crate::guard::GuardSummary::default(),
             cut_over: None,
             not_brought_back: None,
             warnings: self.warnings.clone(),

@@ -4,12 +4,12 @@
 
 mod reading;
 
-use super::args::Progress;
 use super::failure::say;
 use crate::journal::CommitHandle;
 use crate::lane::now_ms;
 use crate::progress::Counters;
 use crate::rebuild::Watcher;
+use clap::ValueEnum;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use reading::Reading;
 use std::io::{self, IsTerminal, Write};
@@ -17,6 +17,19 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+/// How progress is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Progress {
+    /// `Bar` on a terminal, else `Log`.
+    Auto,
+    /// One bar per route.
+    Bar,
+    /// A plain line every few seconds.
+    Log,
+    /// Nothing.
+    None,
+}
 
 /// How often counters are looked at for a change of phase, and bars are drawn.
 const LOOK: Duration = Duration::from_millis(250);

@@ -6,6 +6,7 @@
 mod by_key;
 mod columns;
 mod cut;
+mod gauge;
 mod list;
 mod order;
 mod pass;
@@ -14,6 +15,7 @@ mod shape;
 mod snapshot;
 mod sql;
 
+pub use gauge::PostgresGauge;
 pub use list::{Listed, ListedKind, list};
 pub use pass::PostgresPass;
 pub use shape::{Cut, Relation, Shape, SourceColumn, describe};
@@ -65,6 +67,14 @@ impl Source for PostgresSource {
             Cut::Key => Some("a view, foreign table or query has no row versions"),
             Cut::Whole => Some("it is read in one ordered or uncut pass"),
         }
+    }
+
+    /// A condition of the route is one that the planner has to guess the rows of.
+    async fn rows_expected(&self) -> Result<Option<u64>> {
+        let (Some(filter), Some(_)) = (&self.bound.route.filter, self.shape.rows_estimate()) else {
+            return Ok(None);
+        };
+        gauge::planned_rows(&self.server, &self.bound.route, filter).await.map(Some)
     }
 
     async fn partitions(&self, wanted: usize, first: usize) -> Result<Vec<Partition>> {

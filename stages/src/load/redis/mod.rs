@@ -9,6 +9,7 @@ pub mod duplicate;
 mod many;
 mod newest;
 mod pipe;
+mod pressure;
 pub(crate) mod reply;
 mod way;
 
@@ -16,7 +17,10 @@ use crate::batch::Encoded;
 use crate::connect::redis::{Endpoint, from_pool};
 use crate::error::{Error, Kind, Result};
 use crate::extract::redis_entries::Stored;
-use crate::load::{Difference, Sentinel, Sink, Standing, TargetState, Versioned, Written};
+use crate::load::{
+    Difference, Footprint, Pressure, Sampled, Sentinel, Sink, Standing, TargetState, Versioned,
+    Written,
+};
 use crate::transform::many_rows::KEEP_ELEMENTS_SCRIPT;
 use crate::transform::redis_command::{KEEP_HASH_SCRIPT, NEWEST_SCRIPT, Way};
 use async_trait::async_trait;
@@ -25,7 +29,9 @@ use deadpool_redis::{Connection, Pool};
 pub use pipe::IN_FLIGHT_MAX;
 use pipe::Pipe;
 use schemas::BoundRoute;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use tokio::sync::{Mutex, RwLock};
 pub use way::{Chosen, WayChoice};
 
@@ -203,6 +209,20 @@ impl Sink for RedisSink {
 
     async fn state(&self) -> Result<TargetState> {
         control::state(&mut self.connection().await?, &self.endpoint.address).await
+    }
+
+    async fn pressure(&self) -> Result<Pressure> {
+        pressure::read(&mut self.connection().await?, &self.endpoint.address).await
+    }
+
+    async fn ping(&self) -> Result<Duration> {
+        pressure::ping(&mut self.connection().await?, &self.endpoint.address).await
+    }
+
+    async fn measure(&self, samples: &[Sampled]) -> Result<Vec<Footprint>> {
+        let nonce = format!("sample{:016x}", RandomState::new().hash_one(()));
+        let mut connection = self.connection().await?;
+        pressure::measure(&mut connection, &self.endpoint.address, samples, &nonce).await
     }
 
     async fn sentinel(&self, run_id: &str) -> Result<Sentinel> {

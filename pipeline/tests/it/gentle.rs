@@ -1,0 +1,80 @@
+//! Systems in use: the run pauses while they are pressed, and goes on by itself.
+
+use crate::room::{ITEMS, wait_for_line, world_of};
+use crate::world::{Ran, World, wait_until};
+use fixtures::servers::{PostgresOptions, RedisOptions};
+use serde_json::Value;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+fn paused(summary: &Value, reason: &str) -> f64 {
+    assert!(summary["pauses"][reason]["count"].as_u64().unwrap_or(0) > 0, "{}", summary["pauses"]);
+    summary["pauses"][reason]["seconds"].as_f64().unwrap()
+}
+
+#[test]
+fn a_run_pauses_while_others_are_at_work_on_the_source() {
+    let world = world_of(2_000, "0", "noeviction");
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            // Ended by force below.
+            scope.spawn(|| world.postgres.psql("select pg_sleep(600)"));
+        }
+        let sleeping = "select count(*) from pg_stat_activity where query = 'select pg_sleep(600)'";
+        wait_until("four queries at work", || world.sql(sleeping) == "4");
+        let mut run = world.start_rebuild(&["--pause-above-source-active", "3"]);
+        wait_for_line(&mut run, "source_active");
+        assert!(world.redis(&["KEYS", "item:*"]).is_empty(), "it wrote before it looked");
+        world.sql("select pg_terminate_backend(pid) from pg_stat_activity where query = 'select pg_sleep(600)'");
+        let done = Ran::of(&run.wait_with_output().unwrap()).expect(0).summary();
+        assert!(paused(&done, "source_active") > 0.0);
+        assert_eq!(
+            (&done["status"], world.redis(&["DBSIZE"])),
+            (&"done".into(), "2000".to_owned())
+        );
+    });
+}
+
+#[test]
+fn a_user_who_cannot_see_the_sessions_of_others_is_refused() {
+    let world = world_of(10, "0", "noeviction");
+    world.sql("create role app login; grant select on items to app");
+    let url = world.postgres.url().replacen("postgres@", "app@", 1);
+    let words = ["rebuild", "redis", "--progress", "none", "--pause-above-source-lag", "10s"];
+    let output = world.command(&words).env("ALLOYDB_URL", &url).output().unwrap();
+    Ran::of(&output).expect(2).says(&["sessions of others", "pg_monitor"]);
+}
+
+#[test]
+fn a_run_pauses_while_redis_answers_slowly() {
+    let args = ["--enable-debug-command", "yes"].map(String::from).to_vec();
+    let redis = RedisOptions { args, ..RedisOptions::default() };
+    let world = World::with(PostgresOptions::default(), redis);
+    world.sql("create table items (id bigint primary key); insert into items select generate_series(1, 2000)");
+    world.plan(ITEMS);
+    let is_slow = AtomicBool::new(true);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while is_slow.load(Ordering::Relaxed) {
+                world.redis(&["DEBUG", "SLEEP", "0.1"]);
+            }
+        });
+        let mut run = world.start_rebuild(&["--pause-above-redis-latency", "20ms"]);
+        wait_for_line(&mut run, "redis_latency");
+        is_slow.store(false, Ordering::Relaxed);
+        let done = Ran::of(&run.wait_with_output().unwrap()).expect(0).summary();
+        assert!(paused(&done, "redis_latency") > 0.0);
+        assert_eq!(world.redis(&["DBSIZE"]), "2000");
+    });
+}
+
+#[test]
+fn rates_and_connections_are_kept() {
+    let world = world_of(20_000, "0", "noeviction");
+    let words = ["--max-rows-per-second", "20000", "--source-connections", "4", "--lanes", "8"];
+    let done = world.rebuild(&words).expect(0).summary();
+    // One lane: its batches wait one after the other, all but the first ones.
+    assert!(paused(&done, "max_rows_per_second") > 0.0);
+    assert_eq!(world.redis(&["DBSIZE"]), "20000");
+    let planned = world.run(&[&["plan", "--json"], &words[2..]].concat()).expect(0).summary();
+    assert_eq!(planned["lanes"], 1);
+}
