@@ -26,6 +26,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch as signal};
 use tokio_util::sync::CancellationToken;
 
+/// What the mark of a run says that loaded a share and is not at work any more.
+pub const PARTIAL_NOTE: &str = "partial, at rest";
 /// Share of its limit up to which a target is filled: the rest is for what is on its way and for others.
 pub const CEILING_PERCENT: u64 = 95;
 /// What a row takes at most beside the bytes of its commands, where nothing was measured.
@@ -298,8 +300,10 @@ impl Guard {
 
     /// Ends a round: nobody waits any more.
     pub fn end_round(&self) {
-        let held: Vec<Reason> = self.lock().holds.keys().copied().collect();
-        held.into_iter().for_each(|reason| self.hold(reason, None));
+        let mut inner = self.lock();
+        for (reason, since) in std::mem::take(&mut inner.holds) {
+            inner.pauses.entry(reason).or_default().seconds += since.elapsed().as_secs_f64();
+        }
     }
 
     /// Notes what a row of a route adds, in bytes.

@@ -178,6 +178,8 @@ pub async fn claim_target(engine: &Engine) -> Result<()> {
     if let Sentinel::Foreign(note) = shared.sink.claim(&shared.run_id, &note).await? {
         return Err(stages::load::redis::foreign(shared.sink.address(), &note));
     }
+    // An earlier attempt may have left that nobody is at work.
+    shared.sink.annotate(&shared.run_id, &note).await?;
     let state = shared.sink.state().await?;
     let server = ServerRecord {
         run_id: shared.run_id.clone(),

@@ -48,7 +48,7 @@ mod tests {
         // 100 were saved up: 500 are owed, half a second's worth.
         assert_eq!(bucket.take(1_000, start), Duration::from_millis(500));
         assert_eq!(bucket.take(1, start), Duration::from_millis(1_500));
-        assert_eq!(bucket.take(1, start + Duration::from_secs(60)), Duration::ZERO);
+        assert_eq!(bucket.take(1, start + Duration::from_mins(1)), Duration::ZERO);
     }
 
     proptest! {

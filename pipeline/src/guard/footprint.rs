@@ -14,6 +14,8 @@ const EMBEDDED_MAX: usize = 44;
 /// Elements and bytes of one up to which a collection is one listpack.
 const LISTPACK_ELEMENTS_MAX: usize = 128;
 const LISTPACK_BYTES_MAX: usize = 64;
+/// Integers up to which a set is one array.
+const INTSET_MAX: usize = 512;
 /// Slots, table heads and the like of a collection that is no listpack.
 const TABLE_HEAD: u64 = 80;
 /// What each element of a sorted set takes in its skip list.
@@ -32,7 +34,7 @@ pub(super) fn derived(sample: &Sampled) -> Option<u64> {
         },
         b"HSET" => OBJECT + collection(&lengths, 2, 0),
         b"ZADD" => OBJECT + collection(&lengths, 2, SKIP_NODE),
-        b"SADD" => OBJECT + collection(&lengths, 1, 0),
+        b"SADD" => OBJECT + set(&lengths, arguments()),
         // Chunks of a list are listpacks of 8 KiB; what stands around them is little.
         b"RPUSH" => OBJECT + TABLE_HEAD + listpack(&lengths),
         _ => return None,
@@ -44,12 +46,24 @@ fn collection(lengths: &[usize], per_element: usize, extra: u64) -> u64 {
     let elements = lengths.len() / per_element;
     let is_packed = elements <= LISTPACK_ELEMENTS_MAX
         && lengths.iter().all(|length| *length <= LISTPACK_BYTES_MAX);
-    if is_packed {
-        return listpack(lengths);
+    if is_packed { listpack(lengths) } else { table(lengths, elements as u64, extra) }
+}
+
+/// Sets of integers are sorted arrays; others are tables, before Redis 7.2 however small they are.
+fn set<'a>(lengths: &[usize], mut members: impl Iterator<Item = &'a Vec<u8>>) -> u64 {
+    let is_integer =
+        |member: &Vec<u8>| str::from_utf8(member).is_ok_and(|m| m.parse::<i64>().is_ok());
+    let count = lengths.len() as u64;
+    if lengths.len() <= INTSET_MAX && members.all(is_integer) {
+        return allocated(8 + 8 * count);
     }
+    table(lengths, count, 0)
+}
+
+fn table(lengths: &[usize], elements: u64, extra: u64) -> u64 {
     let strings: u64 = lengths.iter().map(|length| string(*length)).sum();
-    let slots = (elements as u64).next_power_of_two() * 8;
-    TABLE_HEAD + slots + strings + elements as u64 * (TABLE_ENTRY + extra)
+    let slots = elements.next_power_of_two() * 8;
+    TABLE_HEAD + slots + strings + elements * (TABLE_ENTRY + extra)
 }
 
 /// One allocation: a head, and each element with its own length before and behind it.
@@ -109,10 +123,12 @@ mod tests {
             sample(&["HSET", "build:2", "status", "done", "log", &long]),
             of("SADD", "s:small", &many[..20]),
             of("SADD", "s:large", &many),
+            sample(&["SADD", "s:numbers", "1", "22", "333", "4444", "55555", "666666"]),
             of("ZADD", "z:small", &scored[..40]),
             of("ZADD", "z:large", &scored),
             of("RPUSH", "l:large", &many),
         ];
+        let mut wrong = Vec::new();
         for sample in &samples {
             let words: Vec<&str> =
                 sample.commands[0].iter().map(|word| str::from_utf8(word).unwrap()).collect();
@@ -120,8 +136,11 @@ mod tests {
             let told = redis.cli(&["MEMORY", "USAGE", words[1], "SAMPLES", "0"]).unwrap();
             let told: f64 = told.trim().parse().unwrap();
             let ratio = derived(sample).unwrap() as f64 / told;
-            assert!((0.75..1.5).contains(&ratio), "{} {}: {ratio} of {told}", words[0], words[1]);
+            if !(0.75..1.5).contains(&ratio) {
+                wrong.push(format!("{} {}: {ratio} of {told}", words[0], words[1]));
+            }
         }
+        assert!(wrong.is_empty(), "{wrong:#?}");
         assert_eq!(derived(&sample(&["JSON.SET", "a", "$", "1"])), None);
     }
 }

@@ -52,10 +52,8 @@ pub(super) async fn memory(
     let unread: Vec<String> = unread.collect();
     let unknowns = projection.unknowns().into_iter().chain(unread);
     let unknowns: Vec<String> = unknowns.collect();
-    let is_over = match projection.is_over() {
-        true => Some(true),
-        false => unknowns.is_empty().then_some(false),
-    };
+    let is_over =
+        if projection.is_over() { Some(true) } else { unknowns.is_empty().then_some(false) };
     let lines = projection.needs.iter().map(|need| format!("  {}", need.told()));
     let Projection { target, needs, bytes } = &projection;
     Ok(MemoryReport {

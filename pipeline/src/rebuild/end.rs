@@ -6,6 +6,7 @@ use super::run::Run;
 use super::{Ended, Findings, Options, failed};
 use crate::catch_up::partitions_of;
 use crate::checkpoint::Counts;
+use crate::guard::PARTIAL_NOTE;
 use crate::journal::RunStatus;
 use crate::lane::{Shared, now_ms};
 use crate::outcome::{Exit, from_journal};
@@ -107,7 +108,12 @@ impl Run {
         };
         if is_complete {
             // What is partly loaded stays marked, so that the next run finds what is its own.
-            if !is_partial && let Err(error) = self.release().await {
+            let marked = if is_partial {
+                shared.sink.annotate(&shared.run_id, PARTIAL_NOTE).await
+            } else {
+                self.release().await
+            };
+            if let Err(error) = marked {
                 exits.push(Exit::of_kind(error.kind()));
                 findings.errors.push(error);
             }

@@ -153,7 +153,7 @@ impl Run {
         let fits = patiently(retry_for, cancel, || guard::fits::check(&engine)).await;
         findings.is_refused = fits.as_ref().is_err_and(|error| error.kind() == Kind::Capacity);
         for unknown in fits.map_err(one)? {
-            watcher.say(&unknown);
+            tracing::warn!("{unknown}");
             findings.warnings.push(unknown);
         }
         patiently(retry_for, cancel, || prepare::claim_target(&engine)).await.map_err(one)?;

@@ -125,6 +125,8 @@ pub trait Sink: Send + Sync {
     async fn sentinel(&self, run_id: &str) -> Result<Sentinel>;
     /// Leaves this run's mark if there is none; returns whose mark is there afterwards.
     async fn claim(&self, run_id: &str, note: &str) -> Result<Sentinel>;
+    /// Changes the text of this run's mark, where it is there.
+    async fn annotate(&self, run_id: &str, note: &str) -> Result<()>;
     /// Removes the mark if it is this run's, or `run_id`'s when taking over.
     async fn release(&self, run_id: &str) -> Result<()>;
     /// Counts how many of the keys exist (a key given twice counts twice).

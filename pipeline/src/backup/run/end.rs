@@ -80,12 +80,11 @@ impl Run {
             .counts
             .values()
             .fold(Counts::default(), |sum, counts| sum.checked_add(*counts).unwrap_or(sum));
-        let runs = self.tables.iter().map(|table| table.standing.run.as_ref());
-        let runs = runs.chain(self.row_tables.iter().map(|table| table.run.as_ref()));
+        let rows = self.row_tables.iter().map(|table| table.run.as_ref());
+        let runs = self.tables.iter().map(|table| table.standing.run.as_ref()).chain(rows);
         let as_of_us: Option<i64> =
             runs.map(|run| run.and_then(manifest::Run::complete_us)).min().flatten();
         let age = as_of_us.map(|us| (ended_ms as f64 - us as f64 / 1000.0).max(0.0) / 1000.0);
-        let rpo = self.plan.bigquery_objective.rpo.as_secs_f64();
         let run = Summary {
             command: COMMAND.to_owned(),
             run_id: self.record.id.clone(),
@@ -100,7 +99,7 @@ impl Run {
             within_rto: since_start <= rto.as_secs_f64(),
             data_as_of: as_of_us.map(|us| rfc3339(us / 1_000)),
             rpo_seconds: age,
-            within_rpo: age.map(|age| age <= rpo),
+            within_rpo: age.map(|age| age <= self.plan.bigquery_objective.rpo.as_secs_f64()),
             rows: total.rows,
             bytes: total.bytes,
             written: total.written,

@@ -2,6 +2,7 @@
 //!
 //! Invariant: routes keep their numbers, so ends that are connected anew can stand in for earlier ones.
 
+use crate::guard::PARTIAL_NOTE;
 use crate::route::RouteRun;
 use crate::wiring::{self, Sources};
 use schemas::{Plan, Route};
@@ -58,9 +59,10 @@ impl Ends {
         self.sources.release_snapshot().await;
     }
 
-    /// Fails where a run is filling the target.
+    /// Fails where a run is filling the target; one that loaded a share and rests is in nobody's way.
     pub(super) async fn refuse_marked(&self) -> Result<()> {
         match self.sink.sentinel("").await? {
+            Sentinel::Foreign(note) if note.ends_with(PARTIAL_NOTE) => Ok(()),
             Sentinel::Foreign(note) => Err(marked(self.sink.address(), &note)),
             Sentinel::Ours | Sentinel::Missing => Ok(()),
         }

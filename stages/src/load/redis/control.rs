@@ -107,6 +107,28 @@ pub(super) async fn claim(
     sentinel(connection, key, address, run_id).await
 }
 
+pub(super) async fn annotate(
+    connection: &mut Connection,
+    key: &str,
+    address: &str,
+    run_id: &str,
+    note: &str,
+) -> Result<()> {
+    const SCRIPT: &str = "local note = redis.call('GET', KEYS[1]) \
+        if note and string.sub(note, 1, string.len(ARGV[1])) == ARGV[1] \
+        then redis.call('SET', KEYS[1], ARGV[1] .. ' ' .. ARGV[2]) end return 0";
+    let _done: i64 = redis::cmd("EVAL")
+        .arg(SCRIPT)
+        .arg(1)
+        .arg(key)
+        .arg(run_id)
+        .arg(note)
+        .query_async(connection)
+        .await
+        .map_err(|error| failed(error, "cannot change the sentinel of", address))?;
+    Ok(())
+}
+
 pub(super) async fn release(
     connection: &mut Connection,
     key: &str,

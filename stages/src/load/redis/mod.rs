@@ -247,6 +247,12 @@ impl Sink for RedisSink {
         Ok(sentinel)
     }
 
+    async fn annotate(&self, run_id: &str, note: &str) -> Result<()> {
+        let address = &self.endpoint.address;
+        let mut connection = self.connection().await?;
+        control::annotate(&mut connection, SENTINEL_KEY, address, run_id, note).await
+    }
+
     async fn release(&self, run_id: &str) -> Result<()> {
         let address = &self.endpoint.address;
         control::release(&mut self.connection().await?, SENTINEL_KEY, address, run_id).await

@@ -126,7 +126,7 @@ pub(super) async fn measure(
         Some(Ok(Value::Nil)) => Some(0),
         _ => None,
     };
-    if let Some(error) = answers.iter().filter_map(|answer| answer.as_ref().err()).next() {
+    if let Some(error) = answers.iter().find_map(|answer| answer.as_ref().err()) {
         full(error, address)?;
     }
     Ok(replies
