@@ -100,7 +100,7 @@ impl StreamRows {
 
     fn open(&self, raw: &RawBatch) -> Result<OpenEntries> {
         let decoded = self.decoder.decode(raw, &self.bound.schema)?;
-        let hasher = RowHasher::new(&decoded.rows, &self.bound).map_err(mismatch)?;
+        let mut hasher = RowHasher::new(&decoded.rows, &self.bound).map_err(mismatch)?;
         let mut open = OpenEntries {
             arguments: Vec::with_capacity(raw.bytes.len() * 2),
             rows: decoded.rows.num_rows() as u64,

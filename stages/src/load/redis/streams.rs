@@ -5,6 +5,8 @@
 
 use super::control::{StoredEntry, failed, server_ms};
 use crate::error::{Error, Kind, Result};
+use crate::extract::redis_streams::Paging;
+use crate::extract::redis_values::escaped;
 use crate::load::{Difference, Numbered};
 use bytes::Bytes;
 use deadpool_redis::Connection;
@@ -19,8 +21,6 @@ const KEYS_PER_REQUEST: usize = 1_000;
 const STREAMS_MAX: usize = 100_000;
 /// Keys named of those that are no streams.
 const EXAMPLES_MAX: usize = 5;
-/// Entries asked for at once.
-const PAGE: u64 = 1_024;
 /// Streams removed in one exchange.
 const REMOVED_AT_ONCE: usize = 256;
 
@@ -31,7 +31,7 @@ pub(super) async fn numbered(
     route: &BoundRoute,
 ) -> Result<Numbered> {
     let cannot = |error| failed(error, "cannot scan the keys of", address);
-    let pattern = pattern(route.route.keys_begin_with().as_bytes());
+    let pattern = format!("{}*", escaped(&route.route.keys_begin_with()));
     let mut found = Numbered::default();
     let mut cursor = 0_u64;
     loop {
@@ -81,19 +81,6 @@ fn take(found: &mut Numbered, route: &BoundRoute, key: Vec<u8>, kind: &str) -> R
         }
     }
     Ok(())
-}
-
-/// A pattern of SCAN for what begins so (documentation of KEYS, "Supported glob-style patterns").
-fn pattern(start: &[u8]) -> Vec<u8> {
-    let mut pattern = Vec::with_capacity(start.len() + 1);
-    for byte in start {
-        if b"*?[]\\".contains(byte) {
-            pattern.push(b'\\');
-        }
-        pattern.push(*byte);
-    }
-    pattern.push(b'*');
-    pattern
 }
 
 /// Removes streams without holding the server for as long as their entries take.
@@ -154,10 +141,11 @@ async fn read(
     let mut tally = Tally::default();
     let mut is_as_written = length.is_some_and(|length| length > 0);
     let mut fields = StoredHash::new(route);
+    let mut paging = Paging::default();
     while is_as_written {
         let next = tally.count() + 1;
         let mut range = redis::cmd("XRANGE");
-        range.arg(key).arg(format!("{next}-0")).arg("+").arg("COUNT").arg(PAGE);
+        range.arg(key).arg(format!("{next}-0")).arg("+").arg("COUNT").arg(paging.entries());
         let page: RedisResult<Vec<(Vec<u8>, Vec<Vec<u8>>)>> = range.query_async(connection).await;
         let page = match page {
             Ok(page) => page,
@@ -170,9 +158,11 @@ async fn read(
         };
         let entries = page.len() as u64;
         is_as_written = add(&page, &mut tally, &mut fields);
-        if entries < PAGE {
+        if entries < paging.entries() {
             break;
         }
+        let words = page.iter().flat_map(|(_, words)| words);
+        paging.learn(entries, words.map(|word| word.len() as u64).sum());
     }
     let is_whole = is_as_written && length == Some(tally.count());
     let hash = is_whole.then(|| tally.value_hash());
@@ -194,15 +184,4 @@ fn add(
         tally.push_entry(fields.value_hash());
         is_next
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_prefix_with_signs_of_patterns_is_meant_as_it_is_written() {
-        assert_eq!(pattern(b"log:"), b"log:*");
-        assert_eq!(pattern(b"l*g?[a]\\:"), b"l\\*g\\?\\[a\\]\\\\:*");
-    }
 }

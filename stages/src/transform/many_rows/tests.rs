@@ -6,7 +6,7 @@ use crate::batch::{Encoded, RawBatch};
 use crate::error::Result;
 use crate::transform::copy_binary::Lead;
 use crate::transform::copy_binary::tests::{schema, tuple};
-use crate::transform::{Style, Transform};
+use crate::transform::{Attempt, Style, Transform};
 use bytes::Bytes;
 use proptest::prelude::*;
 use schemas::plan::{
