@@ -31,6 +31,7 @@ pub mod route;
 pub mod snapshots;
 pub(crate) mod spool;
 pub mod stop;
+pub mod streams;
 pub mod summarize;
 pub mod summary;
 pub mod verify;

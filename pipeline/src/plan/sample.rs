@@ -101,6 +101,7 @@ async fn one_route(
     let layout = sampler.bound().route.layout.word();
     let is_many = sampler.bound().is_many();
     notes.push(match (layout, style) {
+        ("stream", _) => "each row is shown as the first entry of the first stream; a run numbers the entries of each partition, under a temporary name until the stream is whole".to_owned(),
         _ if is_many => "each row is shown alone; a run writes all rows of a key at once, and one that does not fit a batch under a temporary name first".to_owned(),
         ("hash", Style::Keep) => "EVALSHA runs a script that writes the hash only where there is no key".to_owned(),
         (_, Style::Newest) => "EVALSHA runs a script that leaves the key alone where its version is newer; the words behind the key are its kind, field and digits, and the expiry".to_owned(),

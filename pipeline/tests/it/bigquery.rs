@@ -4,6 +4,7 @@
 
 mod every_type;
 mod resumed;
+mod streams;
 mod verified;
 
 use crate::world::{Ran, wait_until};

@@ -35,6 +35,14 @@ pub fn hash_value_hash<'a>(
     bound: &BoundRoute,
     pairs: impl IntoIterator<Item = (&'a [u8], &'a [u8])>,
 ) -> u64 {
+    xxh3_64(&canonical(bound, pairs))
+}
+
+/// Returns what the hashes of a hash entry cover.
+fn canonical<'a>(
+    bound: &BoundRoute,
+    pairs: impl IntoIterator<Item = (&'a [u8], &'a [u8])>,
+) -> Vec<u8> {
     let mut pairs: Vec<(&[u8], &[u8])> = pairs.into_iter().collect();
     pairs.sort_unstable();
     let mut is_known = vec![false; pairs.len()];
@@ -50,7 +58,7 @@ pub fn hash_value_hash<'a>(
         write_sized(name, &mut canonical);
         write_sized(value, &mut canonical);
     }
-    xxh3_64(&canonical)
+    canonical
 }
 
 /// Appends a length (u32 LE) and the bytes.

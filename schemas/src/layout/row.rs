@@ -10,7 +10,7 @@ use crate::plan::{Layout, NullPolicy};
 use crate::text::{TextColumn, TypeMismatch, write_json_string};
 use arrow::record_batch::RecordBatch;
 use std::fmt;
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 /// Why a row has no value. The text names the column, never the value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,6 +96,12 @@ impl HashFields {
     #[inline]
     pub fn value_hash(&self) -> u64 {
         xxh3_64(&self.canonical)
+    }
+
+    /// Returns a longer hash of the same, by which many equal rows are told from different ones.
+    #[inline]
+    pub fn long_hash(&self) -> u128 {
+        xxh3_128(&self.canonical)
     }
 }
 

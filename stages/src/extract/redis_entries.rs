@@ -60,8 +60,8 @@ pub enum Ask {
 
 /// Why entries of a layout cannot be read back; `None` where they can.
 pub fn refusal(layout: Layout) -> Option<String> {
-    // Made of many rows; their values are read by `Sink::stored`.
-    let is_many = matches!(layout, Layout::Set | Layout::Zset | Layout::List);
+    // Made of many rows; their values are read by `Sink::stored`, or entry by entry.
+    let is_many = matches!(layout, Layout::Set | Layout::Zset | Layout::List | Layout::Stream);
     let is_known = is_many || command_of(layout).is_some();
     (!is_known).then(|| format!("type {} is not verified yet", layout.word()))
 }

@@ -45,6 +45,14 @@ const ZSET_COMMANDS: [&[&str]; 3] =
 const LIST_COMMANDS: [&[&str]; 3] =
     [&["RPUSH", KEY, "x"], &["LLEN", KEY], &["LRANGE", KEY, "0", "1"]];
 const HASH_COMMANDS: [&[&str]; 2] = [&["HLEN", KEY], &["HSCAN", KEY, "0"]];
+/// What streams need beside it, those that an earlier rebuild left included.
+const STREAM_COMMANDS: [&[&str]; 5] = [
+    &["XADD", KEY, "1-0", "f", "x"],
+    &["XLEN", KEY],
+    &["XRANGE", KEY, "-", "+"],
+    &["TYPE", KEY],
+    &["SCAN", "0"],
+];
 const KEY: &str = "\0key";
 /// The mark a run leaves.
 const SENTINEL: &str = stages::load::redis::SENTINEL_KEY;
@@ -61,7 +69,7 @@ enum Reply {
 /// What a plan asks of the server beyond what every rebuild does.
 #[derive(Debug, Default)]
 pub(super) struct Needs {
-    /// The layouts of its keys of many rows.
+    /// The layouts of its keys of many rows, streams among them.
     pub(super) many: Vec<Layout>,
     /// Whether a route compares versions.
     pub(super) is_newest: bool,
@@ -77,11 +85,12 @@ fn needed(needs: &Needs) -> Vec<&'static [&'static str]> {
     if !layouts.is_empty() {
         commands.extend(MANY_COMMANDS);
     }
-    let of_layouts: [(Layout, &[&[&str]]); 4] = [
+    let of_layouts: [(Layout, &[&[&str]]); 5] = [
         (Layout::Set, &SET_COMMANDS),
         (Layout::Zset, &ZSET_COMMANDS),
         (Layout::List, &LIST_COMMANDS),
         (Layout::Hash, &HASH_COMMANDS),
+        (Layout::Stream, &STREAM_COMMANDS),
     ];
     for (layout, of_layout) in of_layouts {
         if layouts.contains(&layout) {

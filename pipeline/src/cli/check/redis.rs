@@ -6,7 +6,7 @@ use super::acl::{self, Needs};
 use super::controls::Control;
 use crate::cli::figures::{bytes, count, things};
 use crate::wiring::{CONNECT_TIMEOUT, make_sink};
-use schemas::Plan;
+use schemas::{Plan, Route};
 use schemas::plan::{Layout, OnConflict};
 use stages::connect::redis::Endpoint;
 use stages::load::redis::{RedisSink, WayChoice};
@@ -33,12 +33,13 @@ pub(super) async fn controls(plan: &Plan, unfinished: Option<&str>) -> Vec<Contr
         Ok(state) => state,
         Err(error) => return vec![Control::of_error("redis", &error)],
     };
-    let prefixes: Vec<&str> = plan.routes.iter().map(|route| route.key.leading_literal()).collect();
+    let prefixes: Vec<String> = plan.routes.iter().map(Route::keys_begin_with).collect();
+    let prefixes: Vec<&str> = prefixes.iter().map(String::as_str).collect();
     let needs = Needs {
         many: plan
             .routes
             .iter()
-            .filter(|route| route.many.is_some())
+            .filter(|route| route.many.is_some() || route.is_rebuilt_stream())
             .map(|route| route.layout)
             .collect(),
         is_newest: plan.routes.iter().any(|route| route.on_conflict == OnConflict::Newest),

@@ -10,13 +10,16 @@ mod many;
 mod newest;
 mod pipe;
 pub(crate) mod reply;
+mod streams;
 mod way;
 
 use crate::batch::Encoded;
 use crate::connect::redis::{Endpoint, from_pool};
 use crate::error::{Error, Kind, Result};
 use crate::extract::redis_entries::Stored;
-use crate::load::{Difference, Sentinel, Sink, Standing, TargetState, Versioned, Written};
+use crate::load::{
+    Difference, Numbered, Sentinel, Sink, Standing, TargetState, Versioned, Written,
+};
 use crate::transform::many_rows::KEEP_ELEMENTS_SCRIPT;
 use crate::transform::redis_command::{KEEP_HASH_SCRIPT, NEWEST_SCRIPT, Way};
 use async_trait::async_trait;
@@ -246,7 +249,9 @@ impl Sink for RedisSink {
         let mut differences = Vec::new();
         for (index, slice) in expected.chunks(READ_KEYS_MAX).enumerate() {
             let address = &self.endpoint.address;
-            let found = if route.is_many() {
+            let found = if route.is_stream() {
+                streams::compare(&mut connection, address, route, slice).await?
+            } else if route.is_many() {
                 many::compare(&mut connection, address, route, slice).await?
             } else {
                 control::compare(&mut connection, address, route, slice).await?
@@ -286,6 +291,14 @@ impl Sink for RedisSink {
     ) -> Result<Vec<usize>> {
         let mut connection = self.connection().await?;
         newest::remove(&mut connection, &self.endpoint.address, route, entries).await
+    }
+
+    async fn numbered(&self, route: &BoundRoute) -> Result<Numbered> {
+        streams::numbered(&mut self.connection().await?, &self.endpoint.address, route).await
+    }
+
+    async fn unlink(&self, keys: &[Bytes]) -> Result<u64> {
+        streams::unlink(&mut self.connection().await?, &self.endpoint.address, keys).await
     }
 
     async fn remove(&self, keys: &[Bytes]) -> Result<u64> {
