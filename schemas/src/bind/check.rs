@@ -105,6 +105,7 @@ pub(super) fn layout(route: &Route, specs: &[FieldSpec], mistakes: &mut Mistakes
         Layout::String
         | Layout::Hash
         | Layout::Json
+        | Layout::RedisJson
         | Layout::Set
         | Layout::Zset
         | Layout::List => {}
@@ -126,6 +127,7 @@ pub(super) fn layout_back(route: &Route, specs: &[FieldSpec], mistakes: &mut Mis
         }
         Layout::Hash
         | Layout::Json
+        | Layout::RedisJson
         | Layout::String
         | Layout::Blocks
         | Layout::Set

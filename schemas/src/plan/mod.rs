@@ -261,6 +261,8 @@ pub enum Layout {
     String,
     /// One string per row holding a JSON object.
     Json,
+    /// One document of Redis' JSON module per row.
+    RedisJson,
     /// Many rows in one value, columnar and compressed; the key is a prefix.
     Blocks,
     /// One entry of a stream per row; the key may be shared by all rows.

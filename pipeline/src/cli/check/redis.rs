@@ -3,8 +3,9 @@
 //! Invariant: every command is a read; access is asked about, not tried out.
 
 use super::acl::{self, Needs};
-use super::controls::Control;
+use super::controls::{Control, Verdict};
 use crate::cli::figures::{bytes, count, things};
+use crate::documents;
 use crate::wiring::{CONNECT_TIMEOUT, make_sink};
 use schemas::Plan;
 use schemas::plan::{Layout, OnConflict};
@@ -34,6 +35,7 @@ pub(super) async fn controls(plan: &Plan, unfinished: Option<&str>) -> Vec<Contr
         Err(error) => return vec![Control::of_error("redis", &error)],
     };
     let prefixes: Vec<&str> = plan.routes.iter().map(|route| route.key.leading_literal()).collect();
+    let documents = documents(plan, &sink).await;
     let needs = Needs {
         many: plan
             .routes
@@ -42,9 +44,11 @@ pub(super) async fn controls(plan: &Plan, unfinished: Option<&str>) -> Vec<Contr
             .map(|route| route.layout)
             .collect(),
         is_newest: plan.routes.iter().any(|route| route.on_conflict == OnConflict::Newest),
+        is_document: documents.as_ref().is_some_and(|control| control.verdict == Verdict::Ok),
     };
     let (role, access) = acl::controls(&mut *stream, &prefixes, &needs, CONNECT_TIMEOUT).await;
     let mut controls = vec![server(sink.address(), &state), role, access];
+    controls.extend(documents);
     if plan.routes.iter().any(|route| route.layout == Layout::Hash && route.many.is_none()) {
         controls.push(acl::way(&mut *stream, CONNECT_TIMEOUT).await);
     }
@@ -60,6 +64,23 @@ fn server(address: &str, state: &TargetState) -> Control {
             .with_fix(Some("name another server in [redis]")),
         None => Control::ok("redis", detail),
     }
+}
+
+/// Whether the server takes documents, where a route writes them.
+async fn documents(plan: &Plan, sink: &RedisSink) -> Option<Control> {
+    const NAME: &str = "redis documents";
+    let routes = documents::of_documents(&plan.routes);
+    if routes.is_empty() {
+        return None;
+    }
+    Some(match sink.json_module().await {
+        Ok(Some(module)) => Control::ok(NAME, module),
+        Ok(None) => {
+            let why = format!("no JSON module, which {} needs", routes.join(", "));
+            Control::failed(NAME, why).with_fix(Some(documents::FIX))
+        }
+        Err(error) => Control::of_error(NAME, &error),
+    })
 }
 
 fn memory(state: &TargetState) -> Control {
@@ -122,7 +143,6 @@ async fn sentinel(sink: &RedisSink, unfinished: Option<&str>) -> Control {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::check::controls::Verdict;
     use crate::outcome::Exit;
 
     fn state(used: u64, limit: Option<u64>, eviction: &str) -> TargetState {

@@ -197,6 +197,12 @@ fn what_a_backup_of_rows_needs_and_excludes_is_checked() {
             "use = [\"backup\"]",
             "use[0]: \"backup\" of type \"string\" is not built yet",
         ),
+        (
+            "redisjson",
+            "b:{id}",
+            "use = [\"rebuild\", \"backup\"]",
+            "use[1]: \"backup\" does not go with type \"redisjson\": its server rewrites numbers, so a row read back may differ from the one written; type \"json\" keeps rows as they are",
+        ),
         ("stream", "b", "use = [\"rebuild\"]", "use[0]: \"rebuild\" of a stream is not built yet"),
         ("hash", "b:{id}", "row_key = \"id\"", "row_key: goes with use = [\"backup\"] only"),
         (

@@ -8,6 +8,7 @@ pub mod cut_over;
 pub mod duplicate;
 mod many;
 mod newest;
+mod module;
 mod pipe;
 pub(crate) mod reply;
 mod way;
@@ -18,7 +19,9 @@ use crate::error::{Error, Kind, Result};
 use crate::extract::redis_entries::Stored;
 use crate::load::{Difference, Sentinel, Sink, Standing, TargetState, Versioned, Written};
 use crate::transform::many_rows::KEEP_ELEMENTS_SCRIPT;
-use crate::transform::redis_command::{KEEP_HASH_SCRIPT, NEWEST_SCRIPT, Way};
+use crate::transform::redis_command::{
+    KEEP_DOCUMENT_SCRIPT, KEEP_HASH_SCRIPT, NEWEST_SCRIPT, Way,
+};
 use async_trait::async_trait;
 use bytes::Bytes;
 use deadpool_redis::{Connection, Pool};
@@ -100,6 +103,9 @@ impl RedisSink {
             return Error::new(Kind::Unavailable, message).with_source(error);
         }
         let said = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+        if module::is_lacking(&said) {
+            return module::lacking(&self.endpoint.address).with_source(error);
+        }
         let is_refused = ["DUMP payload", "Bad data format"].iter().any(|text| said.contains(text));
         if !is_refused {
             return error;
@@ -127,7 +133,8 @@ impl RedisSink {
         }
         self.check_claim().await?;
         let load = |script| redis::cmd("SCRIPT").arg("LOAD").arg(script).get_packed_command();
-        let scripts = [KEEP_HASH_SCRIPT, NEWEST_SCRIPT, KEEP_ELEMENTS_SCRIPT].map(load);
+        let scripts =
+            [KEEP_HASH_SCRIPT, KEEP_DOCUMENT_SCRIPT, NEWEST_SCRIPT, KEEP_ELEMENTS_SCRIPT].map(load);
         let pipe = Pipe::open(&self.endpoint, &scripts).await?;
         *slot = Some(pipe.clone());
         Ok(pipe)
@@ -290,6 +297,10 @@ impl Sink for RedisSink {
 
     async fn remove(&self, keys: &[Bytes]) -> Result<u64> {
         control::remove(&mut self.connection().await?, &self.endpoint.address, keys).await
+    }
+
+    async fn json_module(&self) -> Result<Option<String>> {
+        module::version(&mut self.connection().await?, &self.endpoint.address).await
     }
 
     fn way_note(&self) -> Option<String> {
