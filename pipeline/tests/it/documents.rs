@@ -76,6 +76,33 @@ fn every_type_arrives_in_documents_or_is_rejected_by_name() {
     world.run(&["verify", "redis", "--tier", "full", "--progress", "none"]).expect(0);
 }
 
+/// Numbers of up to 15 digits from 10^-22 to 10^22, and whole numbers of 64 bits.
+const NUMBERS: &str = "create table numbers (id int primary key, n numeric); \
+    insert into numbers select i, (floor(random() * 10 ^ (1 + i % 15))::numeric::text || 'e' || (i * 7 % 30 - 22))::numeric \
+        * (1 - 2 * (i % 2)) from generate_series(1, 6000) i; \
+    insert into numbers select i, 18446744073709551615 - i from generate_series(6001, 7000) i; \
+    insert into numbers select i, i - 9223372036854775808 - 7001 from generate_series(7001, 8000) i;";
+
+#[test]
+fn numbers_come_back_as_they_were_after_the_server_loaded_them_too() {
+    let world = world();
+    world.sql(NUMBERS);
+    world.plan(&route("numbers", "redisjson", ""));
+    let summary = world.rebuild(&[]).expect(0).summary();
+    assert_eq!(summary["written"], 8_000, "{summary}");
+    // What DUMP and RESTORE carry is what the module saves and loads.
+    let reload = "for _, k in ipairs(redis.call('KEYS', 'numbers*')) do \
+        redis.call('RESTORE', k, 0, redis.call('DUMP', k), 'REPLACE') end";
+    world.redis(&["EVAL", reload, "0"]);
+    let read = "local r = {} for id = 1, 8000 do \
+        r[id] = '(' .. id .. ',' .. redis.call('JSON.GET', 'numbers-redisjson:' .. id, '.n') .. ')' end \
+        return table.concat(r, ',')";
+    let found = world.redis(&["EVAL", read, "0"]);
+    let differing = format!("with f (id, n) as (values {found}) select * from numbers join f using (id) where numbers.n <> f.n");
+    assert_eq!(world.sql(&differing), "");
+    world.run(&["verify", "redis", "--tier", "full", "--progress", "none"]).expect(0);
+}
+
 /// Rows that expire and do not, one that has, and one with nulls.
 const DOCS: &str = r#"create table docs (id int primary key, n numeric(10,2), big bigint, meta json, until timestamptz);
     insert into docs values

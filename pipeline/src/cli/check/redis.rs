@@ -3,7 +3,7 @@
 //! Invariant: every command is a read; access is asked about, not tried out.
 
 use super::acl::{self, Needs};
-use super::controls::{Control, Verdict};
+use super::controls::Control;
 use crate::cli::figures::{bytes, count, things};
 use crate::documents;
 use crate::wiring::{CONNECT_TIMEOUT, make_sink};
@@ -35,7 +35,7 @@ pub(super) async fn controls(plan: &Plan, unfinished: Option<&str>) -> Vec<Contr
         Err(error) => return vec![Control::of_error("redis", &error)],
     };
     let prefixes: Vec<&str> = plan.routes.iter().map(|route| route.key.leading_literal()).collect();
-    let documents = documents(plan, &sink).await;
+    let (documents, is_document) = documents(plan, &sink).await.unzip();
     let needs = Needs {
         many: plan
             .routes
@@ -44,7 +44,7 @@ pub(super) async fn controls(plan: &Plan, unfinished: Option<&str>) -> Vec<Contr
             .map(|route| route.layout)
             .collect(),
         is_newest: plan.routes.iter().any(|route| route.on_conflict == OnConflict::Newest),
-        is_document: documents.as_ref().is_some_and(|control| control.verdict == Verdict::Ok),
+        is_document: is_document == Some(true),
     };
     let (role, access) = acl::controls(&mut *stream, &prefixes, &needs, CONNECT_TIMEOUT).await;
     let mut controls = vec![server(sink.address(), &state), role, access];
@@ -66,20 +66,20 @@ fn server(address: &str, state: &TargetState) -> Control {
     }
 }
 
-/// Whether the server takes documents, where a route writes them.
-async fn documents(plan: &Plan, sink: &RedisSink) -> Option<Control> {
+/// Whether the server takes documents, where a route writes them; and whether it knows their commands.
+async fn documents(plan: &Plan, sink: &RedisSink) -> Option<(Control, bool)> {
     const NAME: &str = "redis documents";
     let routes = documents::of_documents(&plan.routes);
     if routes.is_empty() {
         return None;
     }
     Some(match sink.json_module().await {
-        Ok(Some(module)) => Control::ok(NAME, module),
+        Ok(Some(module)) => (Control::ok(NAME, module), true),
         Ok(None) => {
             let why = format!("no JSON module, which {} needs", routes.join(", "));
-            Control::failed(NAME, why).with_fix(Some(documents::FIX))
+            (Control::failed(NAME, why).with_fix(Some(documents::FIX)), false)
         }
-        Err(error) => Control::of_error(NAME, &error),
+        Err(error) => (Control::of_error(NAME, &error), true),
     })
 }
 
@@ -143,6 +143,7 @@ async fn sentinel(sink: &RedisSink, unfinished: Option<&str>) -> Control {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::check::controls::Verdict;
     use crate::outcome::Exit;
 
     fn state(used: u64, limit: Option<u64>, eviction: &str) -> TargetState {
