@@ -39,7 +39,8 @@ fn every_type_arrives_in_documents_or_is_rejected_by_name() {
     let mut plan = String::new();
     for index in 0..CASES.len() {
         let name = column(index);
-        let more = format!("columns = [\"{name}\"]\nwhere = \"{name} is not null\"\nrejects_max = 9");
+        let more =
+            format!("columns = [\"{name}\"]\nwhere = \"{name} is not null\"\nrejects_max = 9");
         plan += &route("matrix", "redisjson", &more).replace("matrix-redisjson", &name);
     }
     world.plan(&plan);
@@ -98,7 +99,9 @@ fn numbers_come_back_as_they_were_after_the_server_loaded_them_too() {
         r[id] = '(' .. id .. ',' .. redis.call('JSON.GET', 'numbers-redisjson:' .. id, '.n') .. ')' end \
         return table.concat(r, ',')";
     let found = world.redis(&["EVAL", read, "0"]);
-    let differing = format!("with f (id, n) as (values {found}) select * from numbers join f using (id) where numbers.n <> f.n");
+    let differing = format!(
+        "with f (id, n) as (values {found}) select * from numbers join f using (id) where numbers.n <> f.n"
+    );
     assert_eq!(world.sql(&differing), "");
     world.run(&["verify", "redis", "--tier", "full", "--progress", "none"]).expect(0);
 }
@@ -148,7 +151,10 @@ fn a_document_is_replaced_exactly_or_kept_whole() {
     let summary = world.rebuild(&["--fresh"]).expect(0).summary();
     let counts = of_route(&summary, "docs-redisjson");
     assert_eq!((&counts["written"], &counts["kept"]), (&2.into(), &2.into()));
-    assert_eq!((get(1), world.redis(&["HGET", &key(2), "f"])), (r#"{"stale":1,"n":7}"#.into(), "x".into()));
+    assert_eq!(
+        (get(1), world.redis(&["HGET", &key(2), "f"])),
+        (r#"{"stale":1,"n":7}"#.into(), "x".into())
+    );
     assert_eq!((get(4), ttl(5)), ("{}".into(), "3786998400000".into()));
     // WHEN an empty Redis is filled with nulls, a constant and a part THEN they are members like any other
     world.redis(&["FLUSHALL"]);

@@ -32,7 +32,10 @@ fn damaged(world: &World) -> BTreeMap<String, String> {
         }
     };
     // What the module gives back in another form is the same document.
-    run(&["JSON.SET", "doc:1", "$", r#"{"meta":{"deep":[1.0,null,"\u00e91"],"i":1},"n":1e-2}"#], None);
+    run(
+        &["JSON.SET", "doc:1", "$", r#"{"meta":{"deep":[1.0,null,"\u00e91"],"i":1},"n":1e-2}"#],
+        None,
+    );
     run(&["DEL", "doc:3"], Some("missing"));
     run(&["JSON.SET", "doc:5", "$.n", "0.06"], Some("value"));
     run(&["JSON.SET", "doc:7", "$.extra", "1"], Some("value"));
@@ -80,7 +83,8 @@ fn newer_documents_stay_and_every_other_gives_way() {
          insert into ten select i, 'a' || i, 9007199254740993, case when i = 7 then timestamptz '2090-01-01Z' end \
          from generate_series(1, 8) i",
     );
-    let set = |id: u32, document: &str| world.redis(&["JSON.SET", &format!("ten:{id}"), "$", document]);
+    let set =
+        |id: u32, document: &str| world.redis(&["JSON.SET", &format!("ten:{id}"), "$", document]);
     set(1, r#"{"v":9007199254740994,"a":"newer"}"#);
     set(2, r#"{"v":9007199254740992,"stale":1}"#);
     world.redis(&["EXPIRE", "ten:2", "1000"]);
@@ -91,13 +95,20 @@ fn newer_documents_stay_and_every_other_gives_way() {
     let more = "on_conflict = \"newest\"\nversion_by = \"v\"\ncolumns = [\"a\", \"v\"]\nexpire_at = \"until\"\n";
     world.plan(&route("ten", "redisjson", more).replace("ten-redisjson", "ten"));
     let summary = world.rebuild(&[]).expect(0).summary();
-    assert_eq!((&summary["verified"]["newer"], &summary["kept"]), (&2.into(), &2.into()), "{summary}");
+    assert_eq!(
+        (&summary["verified"]["newer"], &summary["kept"]),
+        (&2.into(), &2.into()),
+        "{summary}"
+    );
     let get = |id: u32| world.redis(&["JSON.GET", &format!("ten:{id}")]);
     assert_eq!(get(1), r#"{"v":9007199254740994,"a":"newer"}"#);
     assert_eq!(get(3), r#"{"a":"x","v":"9007199254740994"}"#);
     for id in [2, 4, 5, 6, 7, 8] {
         assert_eq!(get(id), format!(r#"{{"a":"a{id}","v":9007199254740993}}"#));
     }
-    assert_eq!((world.redis(&["TTL", "ten:2"]), world.redis(&["PEXPIRETIME", "ten:7"])), ("-1".into(), "3786912000000".into()));
+    assert_eq!(
+        (world.redis(&["TTL", "ten:2"]), world.redis(&["PEXPIRETIME", "ten:7"])),
+        ("-1".into(), "3786912000000".into())
+    );
     verify(&world, &["--tier", "full"]).expect(0);
 }

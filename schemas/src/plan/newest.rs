@@ -40,7 +40,8 @@ fn check(section: &Section<'_>, layout: Option<Layout>, origin: Option<&Origin>,
         section
             .mistake("on_conflict", "\"newest\" needs \"version_by\", the column that is compared");
     }
-    let carries = |layout: &Layout| matches!(layout, Layout::Hash | Layout::Json | Layout::RedisJson);
+    let carries =
+        |layout: &Layout| matches!(layout, Layout::Hash | Layout::Json | Layout::RedisJson);
     if let Some(layout) = layout.filter(|layout| !carries(layout)) {
         let message = format!(
             "\"newest\" goes with type \"hash\", \"json\" and \"redisjson\", whose values carry the version, not with {:?}",

@@ -106,7 +106,8 @@ fn every_type_arrives_in_documents() {
     // WHEN it is rebuilt THEN that row is a reject and the others are documents
     let summary = logs.rebuild(&[]).expect(0).summary();
     assert_eq!((&summary["written"], &summary["rejects"]), (&json!(2), &json!(1)), "{summary}");
-    let read = |key: &str| -> Value { serde_json::from_str(&logs.redis(&["JSON.GET", key])).unwrap() };
+    let read =
+        |key: &str| -> Value { serde_json::from_str(&logs.redis(&["JSON.GET", key])).unwrap() };
     assert_eq!(
         read("all:1"),
         json!({

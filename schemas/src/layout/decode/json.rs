@@ -66,7 +66,11 @@ impl<'a> Cursor<'a> {
     /// Passes over the comma before the next element, or over the `close` behind the last one; returns whether there is
     /// an element.
     #[inline]
-    pub(in crate::layout) fn next(&mut self, is_first: bool, close: u8) -> Result<bool, &'static str> {
+    pub(in crate::layout) fn next(
+        &mut self,
+        is_first: bool,
+        close: u8,
+    ) -> Result<bool, &'static str> {
         if self.eat(close) {
             // A comma was followed by an element, so this is no trailing one.
             return Ok(false);
@@ -79,7 +83,10 @@ impl<'a> Cursor<'a> {
 
     /// Reads a string; one with escapes is written out into `scratch`.
     #[inline]
-    pub(in crate::layout) fn string<'s>(&mut self, scratch: &'s mut String) -> Result<&'s str, &'static str>
+    pub(in crate::layout) fn string<'s>(
+        &mut self,
+        scratch: &'s mut String,
+    ) -> Result<&'s str, &'static str>
     where
         'a: 's,
     {

@@ -99,12 +99,10 @@ impl<'d> Decimal<'d> {
             return None;
         }
         let zeros = repeat_n(b'0', usize::try_from(self.exponent).ok()?);
-        let magnitude = self
-            .digits
-            .iter()
-            .copied()
-            .chain(zeros)
-            .try_fold(0_u64, |sum, digit| sum.checked_mul(10)?.checked_add(u64::from(digit - b'0')))?;
+        let magnitude =
+            self.digits.iter().copied().chain(zeros).try_fold(0_u64, |sum, digit| {
+                sum.checked_mul(10)?.checked_add(u64::from(digit - b'0'))
+            })?;
         let limit = if self.is_negative { i64::MIN.unsigned_abs() } else { u64::MAX };
         (magnitude <= limit).then_some(magnitude)
     }

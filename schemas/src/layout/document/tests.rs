@@ -72,7 +72,9 @@ fn what_is_not_given_back_is_refused() {
     let deep = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
     assert!(written(&deep(126)).is_ok() && hash(&deep(127)).is_some());
     assert_eq!((written(&deep(127)), hash(&deep(128))), (Err(NotHeld::Depth), None));
-    for text in ["", "{", "1 2", "[1,]", "{\"a\"}", "nul", "01", "1.", r#""\ud800""#, "\"\u{1}\"", "'a'"] {
+    for text in
+        ["", "{", "1 2", "[1,]", "{\"a\"}", "nul", "01", "1.", r#""\ud800""#, "\"\u{1}\"", "'a'"]
+    {
         assert_eq!((written(text), hash(text)), (Err(NotHeld::Text), None), "{text}");
     }
     let mut documents = Documents { value: b"\"\xff\"".to_vec(), ..Documents::default() };
@@ -81,7 +83,8 @@ fn what_is_not_given_back_is_refused() {
 
 #[test]
 fn strings_are_sent_with_the_fewest_escapes() {
-    let value = r#" { "\u0041\/" : "\u00e9\u0000\n\ud83d\ude00" , "b" : [ true , false , null ] } "#;
+    let value =
+        r#" { "\u0041\/" : "\u00e9\u0000\n\ud83d\ude00" , "b" : [ true , false , null ] } "#;
     let wanted = "{\"A/\":\"é\\u0000\\n\u{1f600}\",\"b\":[true,false,null]}";
     assert_eq!(written(value).as_deref(), Ok(wanted));
     assert_eq!(hash(value), hash(wanted));
@@ -130,12 +133,17 @@ fn written_twice() -> impl Strategy<Value = (String, String)> {
     let leaf = prop_oneof![
         prop::sample::select(vec!["null", "true", "false"])
             .prop_map(|word| (word.to_owned(), format!(" {word} "))),
-        (-999_999_999_999_999_i64..1_000_000_000_000_000, -22..=0)
-            .prop_map(|(digits, exponent)| (format!("{digits}e{exponent}"), format!("{digits}0.00E{}", exponent - 1))),
+        (-999_999_999_999_999_i64..1_000_000_000_000_000, -22..=0).prop_map(
+            |(digits, exponent)| (
+                format!("{digits}e{exponent}"),
+                format!("{digits}0.00E{}", exponent - 1)
+            )
+        ),
         any::<String>().prop_map(|text| {
             let mut plain = Vec::new();
             write_json_string(text.as_bytes(), &mut plain);
-            let escaped: String = text.encode_utf16().map(|unit| format!("\\u{unit:04X}")).collect();
+            let escaped: String =
+                text.encode_utf16().map(|unit| format!("\\u{unit:04X}")).collect();
             (String::from_utf8(plain).unwrap(), format!("\"{escaped}\""))
         }),
     ];
@@ -147,9 +155,13 @@ fn written_twice() -> impl Strategy<Value = (String, String)> {
                 (format!("[{}]", one.join(",")), format!("[ {}\n]", other.join(" ,\t")))
             }),
             members.prop_map(|members| {
-                let member = |name: &String, value: &String| format!("{}:{value}", serde_json::Value::from(name.as_str()));
-                let one: Vec<_> = members.iter().map(|(name, (one, _))| member(name, one)).collect();
-                let other: Vec<_> = members.iter().rev().map(|(name, (_, other))| member(name, other)).collect();
+                let member = |name: &String, value: &String| {
+                    format!("{}:{value}", serde_json::Value::from(name.as_str()))
+                };
+                let one: Vec<_> =
+                    members.iter().map(|(name, (one, _))| member(name, one)).collect();
+                let other: Vec<_> =
+                    members.iter().rev().map(|(name, (_, other))| member(name, other)).collect();
                 (format!("{{{}}}", one.join(",")), format!("{{ {} }}", other.join(" , ")))
             }),
         ]

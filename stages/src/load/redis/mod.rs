@@ -7,8 +7,8 @@ pub(crate) mod control;
 pub mod cut_over;
 pub mod duplicate;
 mod many;
-mod newest;
 mod module;
+mod newest;
 mod pipe;
 pub(crate) mod reply;
 mod way;
@@ -19,9 +19,7 @@ use crate::error::{Error, Kind, Result};
 use crate::extract::redis_entries::Stored;
 use crate::load::{Difference, Sentinel, Sink, Standing, TargetState, Versioned, Written};
 use crate::transform::many_rows::KEEP_ELEMENTS_SCRIPT;
-use crate::transform::redis_command::{
-    KEEP_DOCUMENT_SCRIPT, KEEP_HASH_SCRIPT, NEWEST_SCRIPT, Way,
-};
+use crate::transform::redis_command::{KEEP_DOCUMENT_SCRIPT, KEEP_HASH_SCRIPT, NEWEST_SCRIPT, Way};
 use async_trait::async_trait;
 use bytes::Bytes;
 use deadpool_redis::{Connection, Pool};
