@@ -9,6 +9,7 @@ pub mod cli;
 pub mod coverage;
 pub mod cpu;
 pub mod cut_over;
+pub(crate) mod documents;
 pub mod engine;
 pub mod init;
 pub mod journal;

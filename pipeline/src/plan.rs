@@ -10,6 +10,7 @@ mod text;
 pub(crate) use text::mib;
 
 use crate::checkpoint::commit_interval;
+use crate::documents;
 use crate::keys::Buckets;
 use crate::lane::WRITES;
 use crate::one_pass::{ROUTES_MAX, batches_alive};
@@ -155,6 +156,8 @@ pub async fn plan_rebuild(plan: &Plan, options: &Options) -> Result<PlanReport, 
     let state = patiently(retry_for, cancel, || sink.state()).await.map_err(one)?;
     let described = wiring::describe_routes(&sources, &chosen).await?;
     notes.extend(target_notes(&state));
+    let lacking = patiently(retry_for, cancel, || documents::refusal(sink.as_ref(), &chosen));
+    notes.extend(lacking.await.map_err(one)?.map(|why| format!("a run is refused: {why}")));
     let (mut routes, batch_bytes) =
         route_reports(&sources, &sink, described, (options.lanes, state.entries), &mut notes)
             .await

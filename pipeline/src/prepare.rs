@@ -143,6 +143,8 @@ pub async fn inspect_target(engine: &Engine, is_resumed: bool) -> Result<Target>
             "name a single primary of version 6.2 or newer in [redis], then: rekindle check",
         ));
     }
+    let routes = engine.routes.iter().map(|route| &route.bound.route);
+    crate::documents::require(sink.as_ref(), routes).await?;
     let mut was_empty = false;
     let mut target = Target::AsLeft;
     match sink.sentinel(&shared.run_id).await? {

@@ -85,6 +85,7 @@ pub(super) fn is_blocks(route: &Route) -> bool {
 pub(super) fn redis_type(route: &Route) -> &'static str {
     match route.layout.word() {
         word @ ("hash" | "stream" | "set" | "zset" | "list") => word,
+        "redisjson" => "ReJSON-RL",
         _ => "string",
     }
 }

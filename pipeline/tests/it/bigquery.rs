@@ -25,9 +25,13 @@ struct Logs {
 
 impl Logs {
     fn new() -> Self {
+        Self::with(RedisOptions::default())
+    }
+
+    fn with(redis: RedisOptions) -> Self {
         let logs = Self {
             bigquery: BigQueryServer::start(BigQueryOptions::default()).unwrap(),
-            redis: Redis::start(RedisOptions::default()).unwrap(),
+            redis: Redis::start(redis).unwrap(),
             postgres: None,
             folder: tempfile::tempdir().unwrap(),
         };

@@ -21,6 +21,8 @@ mod cloud;
 mod coverage;
 mod cut_over;
 mod demo_data;
+mod documents;
+mod documents_verified;
 mod first_plan;
 mod items;
 mod live;

@@ -111,6 +111,7 @@ pub(super) fn layout(route: &Route, specs: &[FieldSpec], mistakes: &mut Mistakes
         | Layout::Hash
         | Layout::Json
         | Layout::Stream
+        | Layout::RedisJson
         | Layout::Set
         | Layout::Zset
         | Layout::List => {}
@@ -132,6 +133,7 @@ pub(super) fn layout_back(route: &Route, specs: &[FieldSpec], mistakes: &mut Mis
         }
         Layout::Hash
         | Layout::Json
+        | Layout::RedisJson
         | Layout::String
         | Layout::Blocks
         | Layout::Set

@@ -4,6 +4,7 @@
 //! gives back, in whatever order it gives it.
 
 mod decode;
+mod document;
 mod expiry;
 mod many;
 mod row;
@@ -14,6 +15,7 @@ mod tests;
 
 pub(crate) use decode::json_member;
 pub use decode::{RowDecoder, RowFault};
+pub use document::{DocumentHasher, Documents, NotHeld};
 pub use expiry::ExpiryTimes;
 pub use many::{Element, Elements, Part, ReadBackTally, Tally};
 pub use row::{FieldSpan, HashFields, RowRefusal, RowValues};

@@ -221,7 +221,7 @@ fn one_route() -> Value {
                 "then": {"required": ["member"], "allOf": [absent("on_collision")]},
             },
             {"if": is_one_of(&["set", "zset", "list"]), "then": absent("columns")},
-            {"if": is_one_of(&["string", "json", "blocks", "stream"]), "then": absent("member")},
+            {"if": is_one_of(&["string", "json", "redisjson", "blocks", "stream"]), "then": absent("member")},
         ],
     });
     with(table(&route::FIELDS, &["name", "key", "type"], route_field), rules)

@@ -262,6 +262,8 @@ pub enum Layout {
     String,
     /// One string per row holding a JSON object.
     Json,
+    /// One document of Redis' JSON module per row.
+    RedisJson,
     /// Many rows in one value, columnar and compressed; the key is a prefix.
     Blocks,
     /// One entry of a stream per row: of a rebuild one stream per partition, whose key is a prefix; of a backup the

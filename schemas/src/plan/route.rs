@@ -69,10 +69,11 @@ pub(super) const ROW_FIELDS: [&str; 15] = [
 ];
 const BLOCKS_FIELDS: [&str; 2] = ["watermark", "keep_versions"];
 pub(super) const KEEP_VERSIONS_MAX: u64 = 1_000;
-pub(super) const LAYOUTS: [(&str, Layout); 8] = [
+pub(super) const LAYOUTS: [(&str, Layout); 9] = [
     ("hash", Layout::Hash),
     ("string", Layout::String),
     ("json", Layout::Json),
+    ("redisjson", Layout::RedisJson),
     ("blocks", Layout::Blocks),
     ("stream", Layout::Stream),
     ("set", Layout::Set),
@@ -194,6 +195,11 @@ fn uses(section: &Section<'_>, layout: Option<Layout>) -> Option<Uses> {
         match text.choose(&[("rebuild", false), ("backup", true)], &[]) {
             Some(true) if layout == Layout::String => {
                 text.mistake("\"backup\" of type \"string\" is not built yet");
+            }
+            Some(true) if layout == Layout::RedisJson => {
+                text.mistake(
+                    "\"backup\" does not go with type \"redisjson\": its server rewrites numbers, so a row read back may differ from the one written; type \"json\" keeps rows as they are",
+                );
             }
             Some(true) => uses.backup = true,
             Some(false) if layout == Layout::Blocks => {

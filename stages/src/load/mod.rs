@@ -154,6 +154,8 @@ pub trait Sink: Send + Sync {
     async fn unlink(&self, keys: &[Bytes]) -> Result<u64>;
     /// Removes keys; returns how many existed.
     async fn remove(&self, keys: &[Bytes]) -> Result<u64>;
+    /// What takes documents at the target, with its version, for people; `None` where nothing does.
+    async fn json_module(&self) -> Result<Option<String>>;
     /// Which of its ways of writing was chosen, and why, for people; `None` where there was no choice.
     fn way_note(&self) -> Option<String>;
     /// Whether a reconnect since `claim` met another server process or history that still carries the mark

@@ -34,6 +34,8 @@ const COMMANDS: [&[&str]; 17] = [
 ];
 /// What routes that compare versions need besides.
 const NEWEST_COMMANDS: [&[&str]; 2] = [&["WATCH", KEY], &["UNWATCH"]];
+/// What documents are written and read back with.
+const DOCUMENT_COMMANDS: [&[&str]; 2] = [&["JSON.SET", KEY, "$", "{}"], &["JSON.GET", KEY]];
 /// What keys of many rows need beside it.
 const MANY_COMMANDS: [&[&str]; 4] =
     [&["UNLINK", KEY], &["PEXPIRE", KEY, "1"], &["PERSIST", KEY], &["RENAME", KEY, KEY]];
@@ -73,6 +75,8 @@ pub(super) struct Needs {
     pub(super) many: Vec<Layout>,
     /// Whether a route compares versions.
     pub(super) is_newest: bool,
+    /// Whether a route writes documents, and the server has commands for them, whose rights it can tell.
+    pub(super) is_document: bool,
 }
 
 /// The commands that a plan needs.
@@ -81,6 +85,9 @@ fn needed(needs: &Needs) -> Vec<&'static [&'static str]> {
     let mut commands = COMMANDS.to_vec();
     if needs.is_newest {
         commands.extend(NEWEST_COMMANDS);
+    }
+    if needs.is_document {
+        commands.extend(DOCUMENT_COMMANDS);
     }
     if !layouts.is_empty() {
         commands.extend(MANY_COMMANDS);

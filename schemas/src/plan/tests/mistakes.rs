@@ -222,6 +222,12 @@ fn what_a_backup_of_rows_needs_and_excludes_is_checked() {
             "use = [\"rebuild\"]\nexpire_at = \"a\"",
             "expire_at: does not go with type \"stream\", whose entries are rows without a key or expiry of their own",
         ),
+        (
+            "redisjson",
+            "b:{id}",
+            "use = [\"rebuild\", \"backup\"]",
+            "use[1]: \"backup\" does not go with type \"redisjson\": its server rewrites numbers, so a row read back may differ from the one written; type \"json\" keeps rows as they are",
+        ),
         ("hash", "b:{id}", "row_key = \"id\"", "row_key: goes with use = [\"backup\"] only"),
         (
             "hash",

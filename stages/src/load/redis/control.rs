@@ -10,6 +10,7 @@ use crate::load::{Difference, Sentinel, TargetState};
 use bytes::Bytes;
 use deadpool_redis::Connection;
 use redis::{Pipeline, RedisError, Value};
+use schemas::layout::DocumentHasher;
 use schemas::plan::Layout;
 use schemas::version::Stored;
 use schemas::{BoundRoute, layout};
@@ -195,12 +196,16 @@ pub(super) async fn stored_entries<'a>(
     route: &BoundRoute,
     keys: impl Iterator<Item = &'a [u8]>,
 ) -> Result<(i64, Vec<StoredEntry>)> {
-    let is_hash = route.route.layout == Layout::Hash;
+    let read = match route.route.layout {
+        Layout::Hash => "HGETALL",
+        Layout::RedisJson => "JSON.GET",
+        _ => "GET",
+    };
     let mut pipeline = Pipeline::new();
     pipeline.ignore_errors().cmd("TIME");
     let mut count = 0;
     for key in keys {
-        pipeline.cmd(if is_hash { "HGETALL" } else { "GET" }).arg(key);
+        pipeline.cmd(read).arg(key);
         pipeline.cmd("PTTL").arg(key);
         count += 1;
     }
@@ -245,6 +250,10 @@ impl StoredEntry {
         now_ms: i64,
     ) -> Self {
         let found = value.and_then(redis::RedisResult::ok).and_then(|value| match value {
+            Value::BulkString(bytes) if route.route.layout == Layout::RedisJson => {
+                let hash = DocumentHasher::default().hash(&bytes);
+                hash.map(|hash| (hash, Stored::in_json(route, &bytes)))
+            }
             Value::BulkString(bytes) => {
                 Some((layout::string_value_hash(&bytes), Stored::in_json(route, &bytes)))
             }

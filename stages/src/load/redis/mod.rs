@@ -7,6 +7,7 @@ pub(crate) mod control;
 pub mod cut_over;
 pub mod duplicate;
 mod many;
+mod module;
 mod newest;
 mod pipe;
 pub(crate) mod reply;
@@ -21,7 +22,7 @@ use crate::load::{
     Difference, Numbered, Sentinel, Sink, Standing, TargetState, Versioned, Written,
 };
 use crate::transform::many_rows::KEEP_ELEMENTS_SCRIPT;
-use crate::transform::redis_command::{KEEP_HASH_SCRIPT, NEWEST_SCRIPT, Way};
+use crate::transform::redis_command::{KEEP_DOCUMENT_SCRIPT, KEEP_HASH_SCRIPT, NEWEST_SCRIPT, Way};
 use async_trait::async_trait;
 use bytes::Bytes;
 use deadpool_redis::{Connection, Pool};
@@ -103,6 +104,9 @@ impl RedisSink {
             return Error::new(Kind::Unavailable, message).with_source(error);
         }
         let said = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+        if module::is_lacking(&said) {
+            return module::lacking(&self.endpoint.address).with_source(error);
+        }
         let is_refused = ["DUMP payload", "Bad data format"].iter().any(|text| said.contains(text));
         if !is_refused {
             return error;
@@ -130,7 +134,8 @@ impl RedisSink {
         }
         self.check_claim().await?;
         let load = |script| redis::cmd("SCRIPT").arg("LOAD").arg(script).get_packed_command();
-        let scripts = [KEEP_HASH_SCRIPT, NEWEST_SCRIPT, KEEP_ELEMENTS_SCRIPT].map(load);
+        let scripts =
+            [KEEP_HASH_SCRIPT, KEEP_DOCUMENT_SCRIPT, NEWEST_SCRIPT, KEEP_ELEMENTS_SCRIPT].map(load);
         let pipe = Pipe::open(&self.endpoint, &scripts).await?;
         *slot = Some(pipe.clone());
         Ok(pipe)
@@ -303,6 +308,10 @@ impl Sink for RedisSink {
 
     async fn remove(&self, keys: &[Bytes]) -> Result<u64> {
         control::remove(&mut self.connection().await?, &self.endpoint.address, keys).await
+    }
+
+    async fn json_module(&self) -> Result<Option<String>> {
+        module::version(&mut self.connection().await?, &self.endpoint.address).await
     }
 
     fn way_note(&self) -> Option<String> {

@@ -104,7 +104,7 @@ local stored
 if layout == 'h' then
   stored = redis.pcall('HGET', KEYS[1], name)
 else
-  stored = redis.pcall('GET', KEYS[1])
+  stored = redis.pcall(layout == 'd' and 'JSON.GET' or 'GET', KEYS[1])
   if type(stored) == 'string' then
     stored = member(stored)
     if stored == 'null' then
@@ -124,6 +124,10 @@ if layout == 'h' then
   for i = 5, #ARGV, 4000 do
     redis.call('HSET', KEYS[1], unpack(ARGV, i, math.min(i + 3999, #ARGV)))
   end
+  if ARGV[4] ~= '0' then redis.call('PEXPIREAT', KEYS[1], ARGV[4]) end
+elseif layout == 'd' then
+  redis.call('DEL', KEYS[1])
+  redis.call('JSON.SET', KEYS[1], '$', ARGV[5])
   if ARGV[4] ~= '0' then redis.call('PEXPIREAT', KEYS[1], ARGV[4]) end
 elseif ARGV[4] ~= '0' then
   redis.call('SET', KEYS[1], ARGV[5], 'PXAT', ARGV[4])

@@ -30,13 +30,21 @@ impl BatchEncoder<'_> {
         resp::write_bulk(NEWEST_SHA1.as_bytes(), out);
         out.extend_from_slice(b"$1\r\n1\r\n");
         resp::write_bulk(&self.keys[key_start..], out);
-        resp::write_bulk(&[if is_hash { b'h' } else { b'j' }, at.kind.letter()], out);
+        let layout = match bound.route.layout {
+            Layout::Hash => b'h',
+            Layout::RedisJson => b'd',
+            _ => b'j',
+        };
+        resp::write_bulk(&[layout, at.kind.letter()], out);
         out.extend_from_slice(&self.commands.field_headers[at.field]);
         resp::write_bulk(&self.digits, out);
         resp::write_integer(expires_ms, out);
         if !is_hash {
             resp::write_bulk(&self.value, out);
-            return Ok(string_value_hash(&self.value));
+            return Ok(match bound.route.layout {
+                Layout::RedisJson => self.documents.value_hash(&self.value),
+                _ => string_value_hash(&self.value),
+            });
         }
         for span in self.fields.spans() {
             out.extend_from_slice(&self.commands.field_headers[span.field]);

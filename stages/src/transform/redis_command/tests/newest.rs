@@ -40,4 +40,7 @@ fn versions_go_as_digits_and_into_the_ledger() {
     ];
     assert_eq!(payload(&texts), resp(&[&expected[0], &expected[1]]));
     assert_eq!(texts.versions, hashes.versions);
+    // A document differs by its letter only.
+    let documents = payload(&encoded(Layout::RedisJson));
+    assert_eq!(documents, payload(&texts).replace("jz", "dz"));
 }
