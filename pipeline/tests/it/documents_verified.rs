@@ -7,9 +7,9 @@ use crate::verify::{connection, counts, findings, verify};
 use crate::world::World;
 use std::collections::BTreeMap;
 
-const ROWS: &str = r#"create table docs (id int primary key, n numeric, meta jsonb, until timestamptz);
+const ROWS: &str = r"create table docs (id int primary key, n numeric, meta jsonb, until timestamptz);
     insert into docs select i, i / 100.0, jsonb_build_object('i', i, 'deep', jsonb_build_array(i, null, 'é' || i)),
-        case when i % 2 = 0 then timestamptz '2090-01-01Z' end from generate_series(1, 400) i;"#;
+        case when i % 2 = 0 then timestamptz '2090-01-01Z' end from generate_series(1, 400) i;";
 
 fn rebuilt() -> World {
     let world = world();
