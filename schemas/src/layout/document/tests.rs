@@ -142,8 +142,8 @@ fn written_twice() -> impl Strategy<Value = (String, String)> {
         any::<String>().prop_map(|text| {
             let mut plain = Vec::new();
             write_json_string(text.as_bytes(), &mut plain);
-            let escaped: String =
-                text.encode_utf16().map(|unit| format!("\\u{unit:04X}")).collect();
+            let units = text.encode_utf16().map(|unit| format!("\\u{unit:04X}"));
+            let escaped = units.collect::<Vec<_>>().concat();
             (String::from_utf8(plain).unwrap(), format!("\"{escaped}\""))
         }),
     ];
