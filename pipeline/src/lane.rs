@@ -178,8 +178,7 @@ impl Attempt<'_> {
         let mut unsettled = Counts::default();
         let name = format!("{}:{}:{}", self.shared.run_id, self.partition.id, self.epoch);
         let number = self.route.number_of(&self.partition.id);
-        let mut stitcher =
-            transform.stitcher(&stages::transform::Attempt { name: &name, number });
+        let mut stitcher = transform.stitcher(&stages::transform::Attempt { name: &name, number });
         let transformed = self.batches(stream).map_ok(|raw| {
             let transform = Arc::clone(&transform);
             self.shared.cpu.submit(move || {
@@ -189,10 +188,18 @@ impl Attempt<'_> {
                 Ok(Transformed { encoded, frame })
             })
         });
+        let stop = self.shared.stop.token();
         let pieces = transformed
             .try_buffered(TRANSFORMS)
-            .map(|transformed| futures::stream::iter(stitched(&mut stitcher, transformed)))
-            .flatten();
+            .map(Some)
+            .chain(futures::stream::iter([None]))
+            .map(|transformed| match transformed {
+                Some(transformed) => stitched(&mut stitcher, transformed),
+                // Asked to stop, the batches end before the partition does.
+                None if stop.is_cancelled() => Vec::new(),
+                None => ended(&mut stitcher),
+            })
+            .flat_map(futures::stream::iter);
         let shared = Arc::clone(self.shared);
         let ready = pieces.and_then(move |transformed| framed(Arc::clone(&shared), transformed));
         let written = ready.map_ok(|ready| {
@@ -226,6 +233,10 @@ impl Attempt<'_> {
         }
         if self.shared.stop.is_cancelled() {
             return Err(Error::new(Kind::Cancelled, "the run was asked to stop"));
+        }
+        if unsettled != Counts::default() {
+            let message = format!("partition {} ended with rows unsettled", self.partition.id);
+            return Err(Error::new(Kind::Internal, message));
         }
         Ok(())
     }
@@ -318,6 +329,12 @@ fn stitched(
         }
         Err(error) => vec![Err(error)],
     }
+}
+
+/// Ends what the batches of a partition were joined to.
+fn ended(stitcher: &mut Option<Stitcher>) -> Vec<Result<Transformed>> {
+    let end = stitcher.as_mut().and_then(|stitcher| stitcher.end().transpose());
+    end.into_iter().map(|end| Ok(Transformed { encoded: end?, frame: None })).collect()
 }
 
 /// Journals when a route was first complete, at once: a crash later in the run must not forget it.

@@ -307,7 +307,9 @@ fn report(
     let route = &run.bound.route;
     let uniqueness = if run.bound.is_stream() {
         let first = String::from_utf8_lossy(&route.stream_key(0)).into_owned();
-        format!("each partition makes one stream, from {first} on; its entries are 1-0, 2-0, and on")
+        format!(
+            "each partition makes one stream, from {first} on; its entries are 1-0, 2-0, and on"
+        )
     } else if let Some(many) = &run.bound.many {
         match (route.layout, many.members_are_distinct) {
             (Layout::List, _) => "many rows make one key; every row is an element",

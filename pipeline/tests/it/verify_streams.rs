@@ -39,7 +39,11 @@ fn every_tier_passes_after_a_rebuild_and_full_names_every_damage() {
     // The table is cut otherwise now, which changes nothing.
     for tier in ["count", "sample", "full"] {
         let summary = verify(&world, &["--tier", tier, "--lanes", "1"]).expect(0).summary();
-        assert_eq!((&summary["rows"], &summary["keys"]), (&60_000.into(), &streams.into()), "{tier}");
+        assert_eq!(
+            (&summary["rows"], &summary["keys"]),
+            (&60_000.into(), &streams.into()),
+            "{tier}"
+        );
         assert_eq!((counts(&summary), &summary["settled"]), ((0, 0), &0.into()), "{tier}");
         let compared = summary["compared"].as_u64().unwrap();
         let wanted = match tier {
@@ -56,10 +60,13 @@ fn every_tier_passes_after_a_rebuild_and_full_names_every_damage() {
     world.redis(&["XADD", "ev:1", "1700000000000-0", "mine", "1"]);
     let (last, fields) = before["ev:2"].last().unwrap().clone();
     world.redis(&["XDEL", "ev:2", &last]);
-    let words: Vec<String> = fields.split('|').flat_map(|field| {
-        let (name, value) = field.split_once('=').unwrap();
-        [name.to_owned(), value.to_owned()]
-    }).collect();
+    let words: Vec<String> = fields
+        .split('|')
+        .flat_map(|field| {
+            let (name, value) = field.split_once('=').unwrap();
+            [name.to_owned(), value.to_owned()]
+        })
+        .collect();
     let mut altered: Vec<&str> = vec!["XADD", "ev:2", "1000000-0"];
     altered.extend(words.iter().map(String::as_str));
     altered.extend(["more", "1"]);
@@ -86,8 +93,8 @@ fn every_tier_passes_after_a_rebuild_and_full_names_every_damage() {
     world.redis(&["DEL", "ev:1"]);
     world.redis(&["XADD", "ev:400", "1-0", "mine", "1"]);
     let summary = verify(&world, &["--tier", "full"]).expect(4).summary();
-    let lost = before["ev:1"].len() as u64;
-    assert_eq!(counts(&summary), (5 + lost, 2), "{summary}");
+    let gone = before["ev:1"].len() as u64;
+    assert_eq!(counts(&summary), (5 + gone, 2), "{summary}");
     let named_now = named(&summary, &world);
     assert!(named_now.contains(&finding("missing", "ev:1", None)), "{named_now:?}");
     assert!(named_now.contains(&finding("unexplained", "ev:400", Some("1-0"))), "{named_now:?}");
@@ -106,7 +113,8 @@ fn every_tier_passes_after_a_rebuild_and_full_names_every_damage() {
 fn rows_that_changed_since_are_told_beside_routes_of_other_layouts() {
     let world = filled();
     world.sql("create table t (id int primary key, a text); insert into t select i, 'x' from generate_series(1, 500) i");
-    let hash = "[[route]]\nname = \"t\"\ntable = \"alloydb:t\"\nkey = \"t:{id}\"\ntype = \"hash\"\n";
+    let hash =
+        "[[route]]\nname = \"t\"\ntable = \"alloydb:t\"\nkey = \"t:{id}\"\ntype = \"hash\"\n";
     world.plan(&format!("{hash}{ROUTE}"));
     world.rebuild(&[]).expect(0);
     let summary = verify(&world, &["--tier", "full"]).expect(0).summary();

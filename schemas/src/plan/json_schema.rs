@@ -238,7 +238,9 @@ fn route_field(name: &str) -> Value {
         "from" => words("The system that `query` is asked of.", &names(&origin::SYSTEMS)),
         "split_by" => text("Column to cut views, foreign tables and queries by."),
         "where" => text("SQL condition, evaluated by the source."),
-        "key" => text("Key template such as build:{id}; a prefix where the type is blocks, or a stream that is rebuilt."),
+        "key" => text(
+            "Key template such as build:{id}; a prefix where the type is blocks, or a stream that is rebuilt.",
+        ),
         "type" => words("How a row becomes a value.", &names(&LAYOUTS)),
         "columns" => with(
             list("Fields of the value; every column not in the key by default.", &column()),

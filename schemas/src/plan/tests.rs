@@ -3,6 +3,7 @@
 mod json_schema;
 mod many;
 mod mistakes;
+mod streams;
 mod unrouted;
 
 use super::*;

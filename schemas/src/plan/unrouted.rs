@@ -3,8 +3,8 @@
 //! Invariant: no prefix reaches into the keys of a route or of rekindle itself, so what explains a key does not depend
 //! on the order in which one asks.
 
-use super::raw::{Entry, Fields, Section, Text};
 use super::Route;
+use super::raw::{Entry, Fields, Section, Text};
 
 pub(super) const FIELDS: Fields =
     Fields { noun: "field", built: &["prefix", "owner", "comes_back"], refused: &[] };

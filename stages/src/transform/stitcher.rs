@@ -43,4 +43,13 @@ impl Stitcher {
             _ => Err(Error::new(Kind::Internal, "a batch is joined to those of another layout")),
         }
     }
+
+    /// Ends the partition, after its last batch; returns what is still to be sent.
+    pub fn end(&mut self) -> Result<Option<Encoded>> {
+        match self {
+            // The last batch says that it is the last.
+            Self::Keys(_) => Ok(None),
+            Self::Entries(stitcher) => stitcher.end().map(Some),
+        }
+    }
 }

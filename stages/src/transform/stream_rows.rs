@@ -42,7 +42,6 @@ pub struct OpenEntries {
     rows: u64,
     bytes_read: u64,
     rejected: Option<Rejected>,
-    is_last: bool,
 }
 
 /// The rows of one batch as a comparison wants them.
@@ -105,7 +104,6 @@ impl StreamRows {
             arguments: Vec::with_capacity(raw.bytes.len() * 2),
             rows: decoded.rows.num_rows() as u64,
             bytes_read: raw.bytes_read,
-            is_last: raw.is_last,
             ..OpenEntries::default()
         };
         let refused = self.each(&decoded, &mut |fields| {

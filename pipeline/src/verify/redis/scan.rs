@@ -6,8 +6,8 @@
 use crate::coverage::explain::{Explainer, Named};
 use crate::coverage::has_duplicate;
 use crate::keys::{Bucket, Buckets, Record};
-use schemas::{Plan, Route};
 use schemas::key::key_hash;
+use schemas::{Plan, Route};
 use stages::connect::redis::Endpoint;
 use stages::extract::redis_keys::KeyScan;
 use stages::{Error, Kind, Result};

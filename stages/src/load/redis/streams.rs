@@ -24,6 +24,9 @@ const EXAMPLES_MAX: usize = 5;
 /// Streams removed in one exchange.
 const REMOVED_AT_ONCE: usize = 256;
 
+/// The id of an entry, and the names and values of its fields.
+type Entry = (Vec<u8>, Vec<Vec<u8>>);
+
 /// Walks over all keys for those that are named as the streams of a route.
 pub(super) async fn numbered(
     connection: &mut Connection,
@@ -146,7 +149,7 @@ async fn read(
         let next = tally.count() + 1;
         let mut range = redis::cmd("XRANGE");
         range.arg(key).arg(format!("{next}-0")).arg("+").arg("COUNT").arg(paging.entries());
-        let page: RedisResult<Vec<(Vec<u8>, Vec<Vec<u8>>)>> = range.query_async(connection).await;
+        let page: RedisResult<Vec<Entry>> = range.query_async(connection).await;
         let page = match page {
             Ok(page) => page,
             // It became another type meanwhile.
@@ -170,11 +173,7 @@ async fn read(
 }
 
 /// Adds a page of entries; returns false where one is not the next by its id.
-fn add(
-    page: &[(Vec<u8>, Vec<Vec<u8>>)],
-    tally: &mut Tally,
-    fields: &mut StoredHash<'_>,
-) -> bool {
+fn add(page: &[Entry], tally: &mut Tally, fields: &mut StoredHash<'_>) -> bool {
     page.iter().all(|(id, words)| {
         fields.begin();
         for pair in words.chunks(2) {

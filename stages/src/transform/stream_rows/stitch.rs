@@ -56,32 +56,39 @@ impl Stitcher {
             units.push(Unit { rows: narrow(written)?, replies: narrow(replies)? });
             self.tally.append(&open.tally, Layout::List);
         }
-        let mut entries = Vec::new();
-        if open.is_last && self.tally.count() > 0 {
-            self.finish(&mut payload);
-            units.push(Unit { rows: 0, replies: 1 });
-            entries.push(Entry {
-                key_end: narrow(self.key.len())?,
-                value_hash: self.tally.value_hash(),
-                expires_ms: 0,
-            });
-        }
         Ok(Encoded {
-            // Without an order to continue from: another attempt replaces the stream.
-            position: if open.is_last { Position::Unordered } else { Position::Start },
             payload: Bytes::from(payload),
             units,
             rows_read: open.rows,
             bytes_read: open.bytes_read,
             carried: written as u64,
-            keys: if entries.is_empty() { Bytes::new() } else { Bytes::from(self.key.clone()) },
-            entries,
             rejected: open.rejected,
             digest: open.digest,
-            is_settled: open.is_last,
+            // What is counted is committed with the end, and only then.
+            is_settled: false,
             temporary,
             ..Encoded::empty()
         })
+    }
+
+    /// Ends the partition, whose source may not have known which batch is the last.
+    pub(in crate::transform) fn end(&mut self) -> Result<Encoded> {
+        // Without an order to continue from: another attempt replaces the stream.
+        let mut end = Encoded { position: Position::Unordered, ..Encoded::empty() };
+        if self.tally.count() == 0 {
+            return Ok(end);
+        }
+        let mut payload = Vec::new();
+        self.finish(&mut payload);
+        end.payload = Bytes::from(payload);
+        end.units = vec![Unit { rows: 0, replies: 1 }];
+        end.keys = Bytes::copy_from_slice(&self.key);
+        end.entries = vec![Entry {
+            key_end: narrow(self.key.len())?,
+            value_hash: self.tally.value_hash(),
+            expires_ms: 0,
+        }];
+        Ok(end)
     }
 
     /// Puts the stream in its place, where it has every entry.

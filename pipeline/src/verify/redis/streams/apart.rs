@@ -22,6 +22,9 @@ pub(super) struct Apart {
     count: u64,
 }
 
+/// Takes the key and id of an entry, or nothing of a row.
+pub(super) type Take<'a> = &'a mut dyn FnMut(Option<(&[u8], &str)>) -> Result<()>;
+
 /// What two looks agree on.
 pub(super) struct Agreed {
     /// What both found.
@@ -98,10 +101,7 @@ impl Apart {
     }
 
     /// Hands on every entry by its key and id, and `None` for every row.
-    pub(super) fn for_each(
-        &self,
-        take: &mut dyn FnMut(Option<(&[u8], &str)>) -> Result<()>,
-    ) -> Result<()> {
+    pub(super) fn for_each(&self, take: Take<'_>) -> Result<()> {
         for bucket in &self.buckets {
             bucket.for_each(&mut |record| take(named(&record.payload)))?;
         }
@@ -170,7 +170,9 @@ mod tests {
 
     fn sided(folder: &Path, rows: &[u128], entries: &[u128], estimate: u64) -> Apart {
         let mut sided = Sided::create(folder, estimate).unwrap();
-        rows.iter().for_each(|row| sided.push_row(*row).unwrap());
+        for row in rows {
+            sided.push_row(*row).unwrap();
+        }
         for (number, entry) in entries.iter().enumerate() {
             sided.push_entry(*entry, &name(b"log:0", &format!("{}-0", number + 1))).unwrap();
         }
@@ -201,11 +203,14 @@ mod tests {
             let folder = tempfile::tempdir().unwrap();
             let (found, missing) = told(&sided(folder.path(), &rows, &entries, estimate));
             let mut counts: BTreeMap<u128, i64> = BTreeMap::new();
-            rows.iter().for_each(|row| *counts.entry(*row).or_default() += 1);
-            entries.iter().for_each(|row| *counts.entry(*row).or_default() -= 1);
+            for (rows, more) in [(&rows, 1), (&entries, -1)] {
+                for row in rows {
+                    *counts.entry(*row).or_default() += more;
+                }
+            }
             let lost: i64 = counts.values().filter(|count| **count > 0).sum();
             let extra: i64 = -counts.values().filter(|count| **count < 0).sum::<i64>();
-            prop_assert_eq!((i64::try_from(missing).unwrap(), found.len() as i64), (lost, extra));
+            prop_assert_eq!((i64::try_from(missing).unwrap(), i64::try_from(found.len()).unwrap()), (lost, extra));
             prop_assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
         }
     }

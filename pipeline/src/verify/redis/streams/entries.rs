@@ -86,7 +86,7 @@ impl Reading<'_> {
         if let Some(state) = state {
             if self.share.of == 0 {
                 own.entries = state.entries;
-                if self.may_lack(&state) {
+                if may_lack(&state) {
                     own.gaps.push((self.key.to_vec(), None));
                 }
             } else {
@@ -99,11 +99,6 @@ impl Reading<'_> {
         let room = GAPS_MAX.saturating_sub(held.gaps.len());
         held.gaps.extend(own.gaps.into_iter().take(room));
         Ok(())
-    }
-
-    /// Whether fewer entries are there than the last id tells.
-    fn may_lack(&self, state: &StreamState) -> bool {
-        state.last.seq == 0 && state.last.ms > state.entries && state.last.ms <= NUMBER_MAX
     }
 
     async fn entries(
@@ -152,11 +147,16 @@ impl Reading<'_> {
             paging.learn(count, weight);
         }
         // What is gone from the end is told by the last id alone.
-        if self.may_lack(state) && state.last.ms >= next {
+        if may_lack(state) && state.last.ms >= next {
             own.gap(self.key, next, state.last.ms);
         }
         Ok(())
     }
+}
+
+/// Whether fewer entries are there than the last id tells.
+fn may_lack(state: &StreamState) -> bool {
+    state.last.seq == 0 && state.last.ms > state.entries && state.last.ms <= NUMBER_MAX
 }
 
 impl Held {
