@@ -302,7 +302,7 @@ async fn insert(
          ledger_bytes) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'pending', 0, ?9, 0, 0, 0, 0, 0, 0, zeroblob(16), 0, 0, \
          0, 0) ON CONFLICT (run_id, id) DO UPDATE SET route = ?3, ordinal = ?4, bounds = ?5, rows_estimate = ?6, \
          bytes_estimate = ?7, newest_us = ?8, status = 'pending', position = ?9, rows = 0, bytes = 0, written = 0, \
-         kept = 0, expired = 0, rejects = 0, digest_sum = zeroblob(16), digest_count = 0, first_snapshot = NULL, \
+         kept = 0, folded = 0, expired = 0, rejects = 0, digest_sum = zeroblob(16), digest_count = 0, first_snapshot = NULL, \
          last_snapshot = NULL, attempts = 0, error = NULL, busy_ms = 0 WHERE status = 'void'",
     )
     .bind(run_id)
@@ -321,7 +321,7 @@ async fn insert(
 
 async fn reset(connection: &mut SqliteConnection, run_id: &str, route: &str) -> Result<(), Error> {
     sqlx::query(
-        "UPDATE partition SET status = 'pending', position = ?, rows = 0, bytes = 0, written = 0, kept = 0, \
+        "UPDATE partition SET status = 'pending', position = ?, rows = 0, bytes = 0, written = 0, kept = 0, folded = 0, \
          expired = 0, rejects = 0, digest_sum = zeroblob(16), digest_count = 0, first_snapshot = NULL, \
          last_snapshot = NULL, attempts = 0, error = NULL, busy_ms = 0 \
          WHERE run_id = ? AND route = ? AND status <> 'void'",
@@ -344,7 +344,7 @@ async fn update_state(
 ) -> Result<bool, Error> {
     let counts = &state.counts;
     let updated = sqlx::query(
-        "UPDATE partition SET status = ?, epoch = ?, position = ?, rows = ?, bytes = ?, written = ?, kept = ?, \
+        "UPDATE partition SET status = ?, epoch = ?, position = ?, rows = ?, bytes = ?, written = ?, kept = ?, folded = ?, \
          expired = ?, rejects = ?, digest_sum = ?, digest_count = ? \
          WHERE run_id = ? AND id = ? AND status = ? AND epoch = ? AND position = ?",
     )
@@ -355,6 +355,7 @@ async fn update_state(
     .bind(signed(counts.bytes)?)
     .bind(signed(counts.written)?)
     .bind(signed(counts.kept)?)
+    .bind(signed(counts.folded)?)
     .bind(signed(counts.expired)?)
     .bind(signed(counts.rejects)?)
     .bind(counts.digest.sum.to_be_bytes().to_vec())
