@@ -46,6 +46,7 @@ mod verify_bigquery_repair;
 mod verify_bigquery_rows;
 mod verify_live;
 mod verify_many;
+mod verify_many_repair;
 mod verify_repair;
 mod verify_sample;
 mod verify_versions;

@@ -16,6 +16,8 @@ pub use redis_command::Style;
 
 use crate::batch::{Encoded, RawBatch};
 use crate::error::Result;
+use std::collections::HashSet;
+use std::sync::Arc;
 
 /// Turns one raw batch into one encoded batch.
 ///
@@ -29,6 +31,11 @@ pub trait Transform: Send + Sync {
     ///
     /// `attempt` names the attempt and no other one. `None` where every batch stands for itself.
     fn stitcher(&self, _attempt: &str) -> Option<many_rows::Stitcher> {
+        None
+    }
+    /// Makes the same transform of some keys alone, where many rows make one: the rows of others become nothing, and are
+    /// not counted as carried.
+    fn of_keys(&self, _keys: &Arc<HashSet<Vec<u8>>>) -> Option<Arc<dyn Transform>> {
         None
     }
 }

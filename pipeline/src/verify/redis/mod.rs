@@ -89,10 +89,6 @@ fn folder_of(state: &Path) -> PathBuf {
 async fn prepared(plan: &Plan, options: &RedisOptions) -> Result<Run, Vec<Error>> {
     let one = |error: Error| vec![error];
     let chosen = selected_routes(plan, &options.verify.routes)?;
-    let unrepairable: Vec<Error> = chosen.iter().filter_map(unrepairable).collect();
-    if options.repair != Repair::No && !unrepairable.is_empty() {
-        return Err(unrepairable);
-    }
     let names: Vec<String> = chosen.iter().map(|route| route.name.clone()).collect();
     let endpoint = crate::wiring::redis_endpoint(plan).map_err(one)?;
     let asked = Asked::of(plan, &names, &endpoint.address, options);
@@ -108,17 +104,6 @@ async fn prepared(plan: &Plan, options: &RedisOptions) -> Result<Run, Vec<Error>
     }
     ends.refuse_marked().await.map_err(one)?;
     Run::new(plan, options, chosen, asked, ends, lock).map_err(one)
-}
-
-/// A key of many rows is replaced whole, which a rebuild does.
-fn unrepairable(route: &Route) -> Option<Error> {
-    route.many.as_ref()?;
-    let message = format!("route {}: --repair does not write keys of many rows", route.name);
-    let hint = format!(
-        "name the other routes with --route; rekindle rebuild redis --route {}",
-        route.name
-    );
-    Some(Error::new(Kind::Config, message).with_hint(hint))
 }
 
 /// Connects to both ends, and keeps trying while a system is away.

@@ -116,6 +116,7 @@ fn cut(bound: &BoundRoute, partition: &Partition, from: &Position) -> Cut {
         }
         Bounds::Filter { condition } => {
             conditions.push(format!("({condition}\n)"));
+            order = order::rows(bound);
             from_origin(route)
         }
         // BigQuery's table partitions never reach PostgreSQL.
