@@ -31,6 +31,7 @@ mod lost_rows;
 mod many;
 mod many_faults;
 mod many_plan;
+mod many_random;
 mod mapping;
 mod one_pass;
 mod restore;
