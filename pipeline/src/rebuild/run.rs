@@ -12,6 +12,7 @@ use crate::cut_over::CutOverRun;
 use crate::engine::{Engine, order};
 use crate::journal::{Journal, RunRecord};
 use crate::live;
+use crate::ordered::emptied;
 use crate::outcome::from_journal;
 use crate::prepare::{self, Target};
 use crate::progress::Phase;
@@ -45,7 +46,8 @@ impl Run {
         let cut_over = CutOverRun::prepare(plan, options, &journal).await.map_err(one)?;
         let (retry_for, cancel) = (options.retry_for, &options.cancel);
         let connect = || wiring::connect_sources(plan, &chosen, options.lanes);
-        let sources = patiently(retry_for, cancel, connect).await.map_err(one)?;
+        let mut sources = patiently(retry_for, cancel, connect).await.map_err(one)?;
+        sources.sort_in(emptied(options.state.join("sorted")).map_err(one)?);
         let sink = wiring::make_sink_in(plan, options.way, options.cut_over).map_err(one)?;
         patiently(retry_for, cancel, || sink.state()).await.map_err(one)?;
         let described = wiring::describe_routes(&sources, &chosen).await?;

@@ -35,11 +35,6 @@ fn what_cannot_be_read_in_the_order_of_its_keys_is_refused_by_name() {
             route("h", "hash", "a:{repo}", "{id}", "columns = [\"id\", \"repo\"]"),
             "one column, not 2",
         ),
-        (
-            route("b", "set", "a:{repo}", "{id}", "")
-                .replace("alloydb:builds", "bigquery:l.builds"),
-            "which bigquery does not give",
-        ),
     ] {
         world.plan(&plan);
         world.rebuild(&[]).expect(2).says(&[said]);

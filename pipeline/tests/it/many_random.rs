@@ -60,7 +60,9 @@ impl<'a> Case<'a> {
         let mut filled: Vec<Filled> =
             (0..ROUTES).map(|number| Filled::roll(&mut dice, number)).collect();
         world.redis(&["FLUSHALL"]);
-        let _ = fs::remove_dir_all(world.state());
+        if world.state().exists() {
+            fs::remove_dir_all(world.state()).unwrap();
+        }
         for one in &mut filled {
             one.create(world);
             if one.route.keeps {

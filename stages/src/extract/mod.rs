@@ -132,6 +132,10 @@ pub trait Source: Send + Sync {
     fn batch_bytes(&self) -> usize {
         BATCH_BYTES
     }
+    /// Bytes that one read holds beside its batches.
+    fn held_bytes(&self) -> u64 {
+        0
+    }
     /// Cuts the rows into about `wanted` partitions named `<route>/<first>..`.
     async fn partitions(&self, wanted: usize, first: usize) -> Result<Vec<Partition>>;
     /// Counts members of keys of many rows that have several scores, or fields with several values, where that must not be.

@@ -154,6 +154,7 @@ impl Run {
             plan: &self.plan,
             chosen: &self.chosen,
             lanes: self.options.verify.lanes,
+            folder: self.scratch(),
             is_pinned,
             ask: asked_of(&route.bound, ask),
             settle: self.options.settle,

@@ -86,6 +86,11 @@ fn folder_of(state: &Path) -> PathBuf {
     state.join("verify")
 }
 
+/// The folder of what a verification forgets when it ends.
+fn scratch_of(state: &Path) -> PathBuf {
+    folder_of(state).join("scratch")
+}
+
 async fn prepared(plan: &Plan, options: &RedisOptions) -> Result<Run, Vec<Error>> {
     let one = |error: Error| vec![error];
     let chosen = selected_routes(plan, &options.verify.routes)?;
@@ -113,8 +118,9 @@ async fn connect(
     options: &RedisOptions,
 ) -> Result<Ends, Vec<Error>> {
     let since = Instant::now();
+    let folder = scratch_of(&options.verify.state);
     loop {
-        let errors = match Ends::connect(plan, routes, options.verify.lanes).await {
+        let errors = match Ends::connect(plan, routes, options.verify.lanes, &folder).await {
             Ok(ends) => return Ok(ends),
             Err(errors) => errors,
         };

@@ -36,6 +36,7 @@ pub(super) enum Null {
 
 /// A route, as far as it decides what is written.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 pub(super) struct Route {
     pub(super) prefix: String,
     pub(super) kinds: [Kind; 5],
@@ -150,20 +151,19 @@ impl Route {
         let Some(key) = self.key(row) else { return Fate::Rejected };
         let nulls = self.null;
         let fate_of_null = || if nulls == Null::Omit { Fate::LeftOut } else { Fate::Rejected };
-        let member = match self.rendered(&self.member, row, nulls == Null::Empty) {
+        let member = match rendered(&self.member, row, nulls == Null::Empty) {
             Rendered::Text(text) => text,
             Rendered::Null => return fate_of_null(),
             Rendered::Refused => return Fate::Rejected,
         };
         let value = row.cells[VALUE].as_ref();
         let shown = match (self.layout, value) {
-            ("zset", None) => return fate_of_null(),
             ("zset", Some(cell)) => match self.score(cell) {
                 Some(score) => format!("{member}|{score}"),
                 None => return Fate::Rejected,
             },
             ("hash", None) if nulls == Null::Empty => format!("{member}|"),
-            ("hash", None) => return fate_of_null(),
+            ("zset" | "hash", None) => return fate_of_null(),
             ("hash", Some(cell)) => format!("{member}|{}", cell.text),
             _ => member.clone(),
         };
@@ -174,27 +174,10 @@ impl Route {
 
     /// The key of a row, unless a null or its separator in a text keeps it from having one.
     pub(super) fn key(&self, row: &Row) -> Option<String> {
-        match self.rendered(&self.key, row, false) {
+        match rendered(&self.key, row, false) {
             Rendered::Text(text) => Some(format!("{}{text}", self.prefix)),
             Rendered::Null | Rendered::Refused => None,
         }
-    }
-
-    fn rendered(&self, pieces: &[Piece], row: &Row, is_null_empty: bool) -> Rendered {
-        let mut texts = Vec::new();
-        for (place, (column, is_encoded)) in pieces.iter().enumerate() {
-            let text = match &row.cells[*column] {
-                Some(cell) => cell.text.as_str(),
-                None if is_null_empty => "",
-                None => return Rendered::Null,
-            };
-            let text = if *is_encoded { url_encoded(text) } else { text.to_owned() };
-            if place + 1 < pieces.len() && text.contains('/') {
-                return Rendered::Refused;
-            }
-            texts.push(text);
-        }
-        Rendered::Text(texts.join("/"))
     }
 
     fn rank(&self, row: &Row, column: usize) -> (bool, Rank) {
@@ -230,6 +213,24 @@ impl Route {
         };
         (!f64::is_nan(score)).then_some(if score == 0.0 { 0.0 } else { score })
     }
+}
+
+/// A key or member of a row; its parts are parted by `/`.
+fn rendered(pieces: &[Piece], row: &Row, is_null_empty: bool) -> Rendered {
+    let mut texts = Vec::new();
+    for (place, (column, is_encoded)) in pieces.iter().enumerate() {
+        let text = match &row.cells[*column] {
+            Some(cell) => cell.text.as_str(),
+            None if is_null_empty => "",
+            None => return Rendered::Null,
+        };
+        let text = if *is_encoded { url_encoded(text) } else { text.to_owned() };
+        if place + 1 < pieces.len() && text.contains('/') {
+            return Rendered::Refused;
+        }
+        texts.push(text);
+    }
+    Rendered::Text(texts.join("/"))
 }
 
 enum Rendered {

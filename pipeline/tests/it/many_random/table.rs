@@ -37,13 +37,13 @@ impl Filled {
         let kinds: [Kind; 5] =
             std::array::from_fn(|column| if column == VALUE { value } else { dice.one(&OF_KEYS) });
         let last_wins = matches!(layout, "zset" | "hash") && dice.percent(40);
-        let key: Vec<Piece> = pieces(dice, &kinds, 0, 1);
+        let key: Vec<Piece> = pieces(dice, kinds, 0);
         let split_by = if key.len() == 2 && dice.percent(50) { "split_by = \"b\"\n" } else { "" };
         let route = Route {
             prefix: format!("r{number}/"),
             kinds,
             layout,
-            member: pieces(dice, &kinds, 2, 1),
+            member: pieces(dice, kinds, 2),
             null: dice.one(&[Null::Omit, Null::Empty, Null::Error]),
             unit: if matches!(value, Kind::Date | Kind::Time) {
                 dice.one(&["s", "ms", "us"])
@@ -169,7 +169,7 @@ impl Filled {
         );
         let unit = if unit.is_empty() { String::new() } else { format!("|{unit}") };
         match *layout {
-            "zset" => text += &format!("score = \"v{unit}\"\n"),
+            "zset" => text = format!("{text}score = \"v{unit}\"\n"),
             "hash" => text += "columns = [\"v\"]\n",
             "list" if self.route.is_descending => text += "order_by = \"o|desc\"\n",
             "list" => text += "order_by = \"o\"\n",
@@ -269,8 +269,8 @@ impl Filled {
 }
 
 /// One or two columns from `first` on; a text in front of the separator is encoded, or refused where it holds one.
-fn pieces(dice: &mut Dice, kinds: &[Kind; 5], first: usize, more: usize) -> Vec<Piece> {
-    let count = 1 + dice.below(more + 1);
+fn pieces(dice: &mut Dice, kinds: [Kind; 5], first: usize) -> Vec<Piece> {
+    let count = 1 + dice.below(2);
     let piece = |column: usize| (column, kinds[column].is_text() && dice.percent(60));
     (first..first + count).map(piece).collect()
 }

@@ -57,16 +57,8 @@ pub(super) fn once(bound: &BoundRoute) -> String {
 
 /// The conditions under which a row is an element of its key, where the route leaves nulls out.
 pub(super) fn has_element(bound: &BoundRoute) -> Vec<String> {
-    let Some(many) = &bound.many else { return Vec::new() };
-    if bound.route.null != NullPolicy::Omit {
-        return Vec::new();
-    }
-    let mut columns: Vec<usize> = many.member.indexes().collect();
-    columns.extend(many.score.iter().map(|score| score.index).chain(values(bound)));
-    columns
-        .into_iter()
-        .map(|index| format!("{} is not null", quote(&bound.schema.columns[index].name)))
-        .collect()
+    let names = bound.never_null().into_iter();
+    names.map(|name| format!("{} is not null", quote(name))).collect()
 }
 
 /// The query that counts members with several scores, or fields with several values; `None` where there can be none,
