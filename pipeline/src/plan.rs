@@ -345,6 +345,10 @@ fn report(
         resume: match run.source.no_catch_up() {
             None if estimate.is_some() => "continues at the same snapshot".to_owned(),
             None => "continues; rows changed since are read again".to_owned(),
+            Some(_) if run.source.tells_unchanged() => {
+                "keeps partitions whose rows are as they were read; the others start over"
+                    .to_owned()
+            }
             Some(reason) => format!("starts over, because {reason}"),
         },
         columns: run

@@ -8,6 +8,7 @@ use super::Journal;
 use super::error::{JournalError, Result};
 use super::record::{Begun, PartitionRecord};
 use super::row::{self, signed, to_json};
+use super::store;
 use crate::checkpoint::{Counts, Event, IllegalTransition, State};
 use schemas::{Partition, PartitionId, Position};
 use sqlx::sqlite::SqliteRow;
@@ -114,12 +115,19 @@ impl Journal {
         self.commit_write(transaction, operation).await
     }
 
-    /// Starts every partition of a route over with the same cut: counters zero, no snapshots, no attempts; epoch and
-    /// length of the ledger stay.
-    pub async fn reset_partitions(&self, run_id: &str, route: &str) -> Result<()> {
+    /// Starts every partition of a route but those kept over with the same cut: counters zero, no snapshots, no
+    /// attempts; epoch and length of the ledger stay.
+    pub async fn reset_partitions(
+        &self,
+        run_id: &str,
+        route: &str,
+        kept: &[PartitionId],
+    ) -> Result<()> {
         let operation = "reset the partitions of a route";
         let mut transaction = self.write(operation).await?;
-        reset(&mut transaction, run_id, route).await.map_err(self.failed_to(operation))?;
+        store::reset(&mut transaction, run_id, route, kept)
+            .await
+            .map_err(self.failed_to(operation))?;
         self.commit_write(transaction, operation).await
     }
 
@@ -317,21 +325,6 @@ async fn insert(
     .execute(connection)
     .await?;
     Ok(inserted.rows_affected() == 1)
-}
-
-async fn reset(connection: &mut SqliteConnection, run_id: &str, route: &str) -> Result<(), Error> {
-    sqlx::query(
-        "UPDATE partition SET status = 'pending', position = ?, rows = 0, bytes = 0, written = 0, kept = 0, folded = 0, \
-         expired = 0, rejects = 0, digest_sum = zeroblob(16), digest_count = 0, first_snapshot = NULL, \
-         last_snapshot = NULL, attempts = 0, error = NULL, busy_ms = 0 \
-         WHERE run_id = ? AND route = ? AND status <> 'void'",
-    )
-    .bind(to_json(&Position::Start)?)
-    .bind(run_id)
-    .bind(route)
-    .execute(connection)
-    .await
-    .map(drop)
 }
 
 /// Moves a checkpoint from `stored` to `state` and returns whether it still was as stored.

@@ -17,7 +17,6 @@ use crate::outcome::from_journal;
 use crate::prepare::{self, Target};
 use crate::progress::Phase;
 use crate::readback::{ReadBack, Tier, is_count_proven, read_back};
-use crate::route::RouteRun;
 use crate::wiring;
 use schemas::Plan;
 use stages::load::{Sentinel, Sink};
@@ -122,10 +121,12 @@ impl Run {
         if errors.iter().any(|error| error.kind() == Kind::RouteRestart) {
             let records = shared.journal.routes(&shared.run_id).await.map_err(from_journal)?;
             for mut record in records {
-                let cannot = |route: &&Arc<RouteRun>| {
-                    route.name() == record.name && route.source.no_catch_up().is_some()
+                let routes = &self.engine.routes;
+                let Some(route) = routes.iter().find(|route| route.name() == record.name) else {
+                    continue;
                 };
-                if self.engine.routes.iter().any(|route| cannot(&route)) {
+                // Where the source tells which partitions are as they were, the next pass decides.
+                if route.source.no_catch_up().is_some() && !route.source.tells_unchanged() {
                     prepare::restart_route(&self.engine, &mut record).await?;
                 }
             }

@@ -178,7 +178,10 @@ impl<'a> Case<'a> {
         self.assert_figures(&again, &wanted);
         for one in &self.filled {
             let digest = |summary: &Value| of_route(summary, one.name())["digest"].clone();
-            assert_eq!(digest(&first), digest(&again), "{}", one.name());
+            // Partitions that were kept are of another snapshot, and have no digest that a run could repeat.
+            if !digest(&first).is_null() {
+                assert_eq!(digest(&first), digest(&again), "{}", one.name());
+            }
         }
         told.cases += 1;
         for Wanted { held, figures, .. } in &wanted {
