@@ -224,3 +224,36 @@ fn a_sample_shows_what_rows_become() {
         assert!(ran.stdout.contains(text), "{text}: {}", ran.stdout);
     }
 }
+
+#[test]
+fn texts_of_citext_are_keys_and_members_of_their_own() {
+    // GIVEN a type that takes letters for equal whatever their case, carried as its text
+    let world = World::new();
+    world.sql(
+        "create extension citext; create table builds (id bigint primary key, t citext, m citext); \
+         create index on builds (t); \
+         insert into builds select i, (array['a', 'A', 'b', 'Ä', 'ä', ''])[1 + i % 6], (array['x', 'X', 'y'])[1 + i % 5 % 3] \
+         from generate_series(1, 30000) i",
+    );
+    let as_text = "as_text = [\"t\", \"m\"]\n";
+    world.plan(
+        &[
+            route("list", "list", "l:{t}", "{id}", &format!("order_by = \"id\"\n{as_text}")),
+            route("set", "set", "s:{t}", "{m}", as_text),
+        ]
+        .concat(),
+    );
+    world.rebuild(&["--lanes", "3"]).expect(0);
+    let mut wanted = Held::new();
+    for sql in [
+        "select 'l:' || t::text || '|' || id from builds order by id",
+        "select distinct ('s:' || t::text || '|' || m::text) collate \"C\" from builds order by 1",
+    ] {
+        for line in world.sql(sql).lines() {
+            let (key, element) = line.split_once('|').unwrap();
+            wanted.entry(key.to_owned()).or_default().push(element.to_owned());
+        }
+    }
+    assert_eq!(wanted.len(), 12);
+    assert_held(&world, &wanted);
+}

@@ -157,7 +157,19 @@ impl<'a> Case<'a> {
         }
     }
 
+    /// Removes keys of an earlier attempt whose rows have all become rejects.
+    fn remove_rejected(&self, wanted: &[Wanted]) {
+        for (one, Wanted { held, .. }) in self.filled.iter().zip(wanted) {
+            for key in
+                one.route.rejected_keys(&one.rows).iter().filter(|key| !held.contains_key(*key))
+            {
+                self.world.redis(&["DEL", key]);
+            }
+        }
+    }
+
     fn work(&mut self, told: &mut Told) {
+        let mut is_changed = false;
         for _ in 0..=self.dice.below(2) {
             let is_resumable = self.kill_one(told);
             // A key that is kept stays as it was written first.
@@ -167,10 +179,14 @@ impl<'a> Case<'a> {
                     one.change(self.world, &mut self.dice);
                 }
                 told.changed_before_resume += 1;
+                is_changed = true;
             }
         }
         let wanted = self.wanted();
         let first = self.world.rebuild(&["--lanes", "2"]).expect(0).summary();
+        if is_changed {
+            self.remove_rejected(&wanted);
+        }
         self.assert_wanted(&wanted);
         // Once more changes nothing.
         let again = self.world.rebuild(&[]).expect(0).summary();

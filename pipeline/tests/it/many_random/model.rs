@@ -132,6 +132,13 @@ impl Route {
         wanted
     }
 
+    /// Keys of rows that cannot be carried: one that an earlier attempt wrote stays where nothing else is left of it.
+    pub(super) fn rejected_keys(&self, rows: &[Row]) -> BTreeSet<String> {
+        let is_read = |row: &&Row| !self.has_where || row.weight > 2;
+        let is_rejected = |row: &&Row| matches!(self.fate(row), Fate::Rejected);
+        rows.iter().filter(is_read).filter(is_rejected).filter_map(|row| self.key(row)).collect()
+    }
+
     fn sort(&self, elements: &mut [Element]) {
         if self.layout != "list" {
             // The last of equal members stays.

@@ -52,7 +52,7 @@ impl Filled {
             },
             is_descending: layout == "list" && dice.percent(50),
             last_wins,
-            expires: dice.percent(30),
+            expires: dice.percent(40),
             keeps: dice.percent(25),
             has_where: dice.percent(30),
             planted: BTreeSet::new(),
