@@ -276,7 +276,7 @@ impl Attempt<'_> {
             self.shared.rejects.write(&self.route.bound.route.name, id, self.epoch, rejected)?;
         }
         let started = Instant::now();
-        let Written { written, kept } = self.shared.sink.write(self.lane, &encoded).await?;
+        let Written { written, kept, folded } = self.shared.sink.write(self.lane, &encoded).await?;
         self.shared.counters.target_time(self.route.index, started.elapsed());
         let counts = Counts {
             rows: encoded.rows_read,
@@ -284,11 +284,13 @@ impl Attempt<'_> {
             // Of a row that is left out nothing is written, as of a field that is.
             written: written + encoded.left_out,
             kept,
+            folded,
             expired: encoded.expired,
             rejects,
             digest: encoded.digest,
         };
-        if counts.rows != counts.written + kept + counts.expired + rejects {
+        let accounted = counts.written + kept + counts.expired + rejects;
+        if counts.rows != accounted || folded > written {
             return Err(Error::new(
                 Kind::Internal,
                 format!("a batch of partition {id} does not add up: {} rows read", counts.rows),

@@ -18,8 +18,8 @@ pub mod lane;
 pub mod ledger;
 pub mod live;
 pub mod one_pass;
+pub mod ordered;
 pub mod outcome;
-
 pub mod plan;
 pub mod prepare;
 pub mod progress;

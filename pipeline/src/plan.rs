@@ -158,14 +158,15 @@ pub async fn plan_rebuild(plan: &Plan, options: &Options) -> Result<PlanReport, 
     notes.extend(target_notes(&state));
     let lacking = patiently(retry_for, cancel, || documents::refusal(sink.as_ref(), &chosen));
     notes.extend(lacking.await.map_err(one)?.map(|why| format!("a run is refused: {why}")));
-    let (mut routes, batch_bytes) =
+    let (mut routes, batch_bytes, held_bytes) =
         route_reports(&sources, &sink, described, (options.lanes, state.entries), &mut notes)
             .await
             .map_err(one)?;
     routes.sort_by_key(|route| route.priority);
     sources.release_snapshot().await;
     let rows_estimate = routes.iter().map(|route| route.rows_estimate).sum::<Option<u64>>();
-    let base = rss_bytes() + RUN_BASE_BYTES + options.lanes as u64 * LANE_BASE_BYTES;
+    let lanes_bytes = options.lanes as u64 * LANE_BASE_BYTES;
+    let base = rss_bytes() + RUN_BASE_BYTES + lanes_bytes + held_bytes;
     // A pass over a table holds the batches of every route that it serves.
     let together = routes.iter().map(|route| route.read_with.len() + 1).max().unwrap_or(1);
     let together = together.min(ROUTES_MAX);
@@ -246,11 +247,15 @@ async fn route_reports(
     described: Vec<Described>,
     (lanes, entries): (usize, u64),
     notes: &mut Vec<String>,
-) -> stages::Result<(Vec<RouteReport>, u64)> {
+) -> stages::Result<(Vec<RouteReport>, u64, u64)> {
     let known: Vec<Facts> = described.iter().map(Described::facts).collect();
     let runs = wiring::run_routes(sources, sink, described)?;
     let mut reports = Vec::new();
     let mut batch_bytes = BATCH_BYTES;
+    // Each is one partition, so at most as many are read at once as there are lanes.
+    let mut held: Vec<u64> = runs.iter().map(|run| run.source.held_bytes()).collect();
+    held.sort_unstable_by_key(|bytes| std::cmp::Reverse(*bytes));
+    let held_bytes = held.into_iter().take(lanes).sum();
     for (run, mut facts) in runs.iter().zip(known) {
         batch_bytes = batch_bytes.max(run.source.batch_bytes());
         let partitions = run.source.partitions(lanes * 8, 0).await?;
@@ -277,6 +282,9 @@ async fn route_reports(
                 "route {name}: one partition, so one lane and no checkpoint inside it"
             ));
         }
+        if run.source.held_bytes() > 0 {
+            notes.push(format!("route {name}: its rows come in no order and are sorted in files under --state, which take about what they take in BigQuery"));
+        }
         if estimate.is_some() && wiring::needs_collision_check(&run.bound) {
             notes.push(format!("route {name}: its key columns are read, and billed, once more to check that keys are unique"));
         }
@@ -284,7 +292,7 @@ async fn route_reports(
         report.read_with = read_with(run, &runs);
         reports.push(report);
     }
-    Ok((reports, batch_bytes as u64))
+    Ok((reports, batch_bytes as u64, held_bytes))
 }
 
 /// The other routes of the pass that a route takes part in.
@@ -351,6 +359,10 @@ fn report(
         resume: match run.source.no_catch_up() {
             None if estimate.is_some() => "continues at the same snapshot".to_owned(),
             None => "continues; rows changed since are read again".to_owned(),
+            Some(_) if run.source.tells_unchanged() => {
+                "keeps partitions whose rows are as they were read; the others start over"
+                    .to_owned()
+            }
             Some(reason) => format!("starts over, because {reason}"),
         },
         columns: run

@@ -3,6 +3,8 @@
 //! Invariant: what was committed is believed only where source and target are provably the ones it was
 //! committed against; everything else starts over, and its written keys are reconciled at the end.
 
+mod unchanged;
+
 use crate::catch_up::{next_ordinal, partitions_of};
 use crate::checkpoint::Status;
 use crate::engine::Engine;
@@ -18,6 +20,7 @@ use stages::load::{Sentinel, Sink};
 use stages::{Error, Kind, Result};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use unchanged::keep_unchanged;
 
 /// Partitions per lane that a table is cut into at least, so that lanes end together.
 const PARTITIONS_PER_LANE: usize = 8;
@@ -214,7 +217,11 @@ pub async fn void_written(engine: &Engine) -> Result<()> {
 /// Starts one route over with the same cut; keys of rows deleted since are looked for at its end.
 pub async fn void_route(engine: &Engine, mut record: RouteRecord) -> Result<()> {
     let shared = &engine.shared;
-    shared.journal.reset_partitions(&shared.run_id, &record.name).await.map_err(from_journal)?;
+    shared
+        .journal
+        .reset_partitions(&shared.run_id, &record.name, &[])
+        .await
+        .map_err(from_journal)?;
     note_written(engine, &mut record)?;
     record.caught_up = None;
     record.completed_ms = None;
@@ -252,6 +259,14 @@ pub async fn cut_routes(engine: &Engine) -> Result<()> {
         } else {
             why_void(route, &record, is_begun, &shared.snapshots).await?
         };
+        if void.is_some() && record.relations == route.source.relations() {
+            let kept = keep_unchanged(engine, route, &mut record, &partitions).await?;
+            if kept > 0 {
+                let of = partitions.len();
+                tracing::info!(route = route.name(), kept, of, "partitions are as they were read");
+                continue;
+            }
+        }
         if let Some(reason) = void {
             tracing::warn!(route = route.name(), reason, "the route starts over");
             restart_route(engine, &mut record).await?;

@@ -56,6 +56,8 @@ pub struct Rejected {
 pub struct Unit {
     /// Rows written by it.
     pub rows: u32,
+    /// Those of them that are members which were there already.
+    pub folded: u32,
     /// Top-level replies it causes.
     pub replies: u32,
 }

@@ -12,11 +12,11 @@ use crate::cut_over::CutOverRun;
 use crate::engine::{Engine, order};
 use crate::journal::{Journal, RunRecord};
 use crate::live;
+use crate::ordered::emptied;
 use crate::outcome::from_journal;
 use crate::prepare::{self, Target};
 use crate::progress::Phase;
 use crate::readback::{ReadBack, Tier, is_count_proven, read_back};
-use crate::route::RouteRun;
 use crate::{streams, wiring};
 use schemas::Plan;
 use stages::load::{Sentinel, Sink};
@@ -45,7 +45,8 @@ impl Run {
         let cut_over = CutOverRun::prepare(plan, options, &journal).await.map_err(one)?;
         let (retry_for, cancel) = (options.retry_for, &options.cancel);
         let connect = || wiring::connect_sources(plan, &chosen, options.lanes);
-        let sources = patiently(retry_for, cancel, connect).await.map_err(one)?;
+        let mut sources = patiently(retry_for, cancel, connect).await.map_err(one)?;
+        sources.sort_in(emptied(options.state.join("sorted")).map_err(one)?);
         let sink = wiring::make_sink_in(plan, options.way, options.cut_over).map_err(one)?;
         patiently(retry_for, cancel, || sink.state()).await.map_err(one)?;
         let described = wiring::describe_routes(&sources, &chosen).await?;
@@ -120,10 +121,12 @@ impl Run {
         if errors.iter().any(|error| error.kind() == Kind::RouteRestart) {
             let records = shared.journal.routes(&shared.run_id).await.map_err(from_journal)?;
             for mut record in records {
-                let cannot = |route: &&Arc<RouteRun>| {
-                    route.name() == record.name && route.source.no_catch_up().is_some()
+                let routes = &self.engine.routes;
+                let Some(route) = routes.iter().find(|route| route.name() == record.name) else {
+                    continue;
                 };
-                if self.engine.routes.iter().any(|route| cannot(&route)) {
+                // Where the source tells which partitions are as they were, the next pass decides.
+                if route.source.no_catch_up().is_some() && !route.source.tells_unchanged() {
                     prepare::restart_route(&self.engine, &mut record).await?;
                 }
             }

@@ -73,7 +73,11 @@ impl Described {
             }
             Self::BigQuery(On { bound, shape }) => Facts {
                 table: shape.name.clone(),
-                cut: if shape.partitioning.is_some() { "table partitions" } else { "whole" },
+                cut: match (&bound.many, &shape.partitioning) {
+                    (Some(_), _) => "whole, sorted here",
+                    (None, Some(_)) => "table partitions",
+                    (None, None) => "whole",
+                },
                 is_counted_by_cut: false,
                 rows: shape.rows_estimate.filter(|_| bound.route.filter.is_none()),
                 // What a query reads is not what is carried.

@@ -3,6 +3,7 @@
 //! Invariant: only a system that a route reads is connected to.
 
 use super::CONNECT_TIMEOUT;
+use crate::ordered::Ordered;
 use schemas::plan::System;
 use schemas::{BoundRoute, Plan, Route};
 use stages::connect::{bigquery, postgres};
@@ -10,6 +11,7 @@ use stages::extract::bigquery::{BigQueryServer, BigQuerySource, Shape as BigQuer
 use stages::extract::postgres::{PostgresServer, PostgresSource, Shape as PostgresShape};
 use stages::extract::{Snapshot, Source};
 use stages::{Error, Kind, Result};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// The source systems of a run, connected.
@@ -17,6 +19,8 @@ use std::sync::Arc;
 pub struct Sources {
     postgres: Option<Arc<PostgresServer>>,
     bigquery: Option<Arc<BigQueryServer>>,
+    /// Where rows are sorted that come in no order; the folder for temporary files where nobody says.
+    sorted: Option<PathBuf>,
 }
 
 /// Connects to every system that one of the routes reads.
@@ -55,7 +59,7 @@ pub async fn connect_bigquery(plan: &Plan) -> Result<Arc<BigQueryServer>> {
 impl Sources {
     /// Takes a connected PostgreSQL alone.
     pub(super) fn of_postgres(server: Arc<PostgresServer>) -> Self {
-        Self { postgres: Some(server), bigquery: None }
+        Self { postgres: Some(server), ..Self::default() }
     }
 
     /// Returns each system's word and address.
@@ -67,6 +71,11 @@ impl Sources {
         let bigquery =
             self.bigquery.iter().map(|server| (System::BigQuery.word(), server.address()));
         postgres.chain(bigquery).collect()
+    }
+
+    /// Sorts rows that come in no order in this folder.
+    pub fn sort_in(&mut self, folder: PathBuf) {
+        self.sorted = Some(folder);
     }
 
     /// Lets go of what a snapshot holds on a source.
@@ -111,7 +120,13 @@ impl Sources {
         bound: Arc<BoundRoute>,
         shape: BigQueryShape,
     ) -> Result<Arc<dyn Source>> {
-        Ok(Arc::new(BigQuerySource::new(Arc::clone(self.bigquery()?), bound, shape)))
+        let server = Arc::clone(self.bigquery()?);
+        let source = Arc::new(BigQuerySource::new(server, Arc::clone(&bound), shape));
+        if bound.is_many() {
+            let folder = self.sorted.clone().unwrap_or_else(std::env::temp_dir);
+            return Ok(Arc::new(Ordered::new(source, bound, folder)));
+        }
+        Ok(source)
     }
 }
 

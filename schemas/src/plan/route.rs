@@ -106,7 +106,7 @@ pub(super) fn route(section: &Section<'_>, names: &mut HashSet<String>) -> Optio
     let backup = backup(section, layout, origin.as_ref(), uses);
     let many = many(section, layout, key.as_ref());
     if is_many {
-        many::check_use(section, origin.as_ref(), uses);
+        many::check_use(section, uses);
     }
     let rejects_max =
         section.entry("rejects_max").map_or(Some(RejectsMax::Rows(0)), |e| rejects(&e));

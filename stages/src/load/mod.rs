@@ -17,6 +17,8 @@ pub struct Written {
     pub written: u64,
     /// Entries left alone because the key existed and the route keeps it.
     pub kept: u64,
+    /// Of the rows written, those whose member was there already; none but in keys of many rows.
+    pub folded: u64,
 }
 
 /// Whose mark the target carries.

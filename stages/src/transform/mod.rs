@@ -19,6 +19,8 @@ pub use stitcher::{Attempt, Open, Stitcher};
 
 use crate::batch::{Encoded, RawBatch};
 use crate::error::Result;
+use std::collections::HashSet;
+use std::sync::Arc;
 
 /// Turns one raw batch into one encoded batch.
 ///
@@ -32,6 +34,11 @@ pub trait Transform: Send + Sync {
     ///
     /// `None` where every batch stands for itself.
     fn stitcher(&self, _attempt: &Attempt<'_>) -> Option<Stitcher> {
+        None
+    }
+    /// Makes the same transform of some keys alone, where many rows make one: the rows of others become nothing, and are
+    /// not counted as carried.
+    fn of_keys(&self, _keys: &Arc<HashSet<Vec<u8>>>) -> Option<Arc<dyn Transform>> {
         None
     }
 }

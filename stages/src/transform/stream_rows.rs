@@ -88,7 +88,7 @@ impl StreamRows {
         }
         Ok(Encoded {
             payload: Bytes::from(payload),
-            units: vec![Unit { rows: 1, replies: 1 }],
+            units: vec![Unit { rows: 1, folded: 0, replies: 1 }],
             rows_read: open.rows,
             bytes_read: open.bytes_read,
             carried,

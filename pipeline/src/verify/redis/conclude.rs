@@ -138,7 +138,8 @@ impl Run {
     async fn name_fields(&self, report: &mut RouteReport, route: &RouteRun) -> Result<()> {
         // A few names are not worth reading everything for.
         let is_found_by_value = route.source.rows_of(&[]).is_some();
-        if route.bound.route.layout != Layout::Hash || !is_found_by_value {
+        let has_fields = route.bound.route.layout == Layout::Hash && !route.bound.is_many();
+        if !has_fields || !is_found_by_value {
             return Ok(());
         }
         for example in &mut report.examples {
@@ -158,6 +159,7 @@ impl Run {
             plan: &self.plan,
             chosen: &self.chosen,
             lanes: self.options.verify.lanes,
+            folder: self.scratch(),
             is_pinned,
             ask: asked_of(&route.bound, ask),
             settle: self.options.settle,

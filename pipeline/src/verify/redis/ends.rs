@@ -12,6 +12,7 @@ use stages::extract::redis_rows::RowReader;
 use stages::load::redis::WayChoice;
 use stages::load::{Sentinel, Sink};
 use stages::{Kind, Result};
+use std::path::Path;
 use std::sync::Arc;
 
 /// Sources, routes and target.
@@ -23,11 +24,12 @@ pub(super) struct Ends {
 }
 
 impl Ends {
-    /// Connects to everything and binds the routes.
+    /// Connects to everything and binds the routes. Rows that come in no order are sorted in `folder`.
     pub(super) async fn connect(
         plan: &Plan,
         routes: &[Route],
         lanes: usize,
+        folder: &Path,
     ) -> std::result::Result<Self, Vec<Error>> {
         let one = |error: Error| vec![error];
         let refused: Vec<Error> = routes.iter().filter_map(refusal).collect();
@@ -42,7 +44,8 @@ impl Ends {
             return Err(one(Error::new(Kind::Config, message).with_hint("rekindle check")));
         }
         crate::documents::require(sink.as_ref(), routes).await.map_err(one)?;
-        let sources = wiring::connect_sources(plan, routes, lanes).await.map_err(one)?;
+        let mut sources = wiring::connect_sources(plan, routes, lanes).await.map_err(one)?;
+        sources.sort_in(folder.to_owned());
         let described = wiring::describe_routes(&sources, routes).await?;
         let routes = wiring::run_routes(&sources, &sink, described).map_err(one)?;
         let routes = routes.into_iter().map(Arc::new).collect();

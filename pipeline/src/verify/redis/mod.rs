@@ -87,6 +87,11 @@ fn folder_of(state: &Path) -> PathBuf {
     state.join("verify")
 }
 
+/// The folder of what a verification forgets when it ends.
+fn scratch_of(state: &Path) -> PathBuf {
+    folder_of(state).join("scratch")
+}
+
 async fn prepared(plan: &Plan, options: &RedisOptions) -> Result<Run, Vec<Error>> {
     let one = |error: Error| vec![error];
     let chosen = selected_routes(plan, &options.verify.routes)?;
@@ -111,14 +116,12 @@ async fn prepared(plan: &Plan, options: &RedisOptions) -> Result<Run, Vec<Error>
     Run::new(plan, options, chosen, asked, ends, lock).map_err(one)
 }
 
-/// A key of many rows and a stream are replaced whole, which a rebuild does.
+/// A stream is replaced whole, which a rebuild does.
 fn unrepairable(route: &Route) -> Option<Error> {
-    let what = match (&route.many, route.is_rebuilt_stream()) {
-        (Some(_), _) => "keys of many rows",
-        (None, true) => "streams",
-        (None, false) => return None,
-    };
-    let message = format!("route {}: --repair does not write {what}", route.name);
+    if !route.is_rebuilt_stream() {
+        return None;
+    }
+    let message = format!("route {}: --repair does not write streams", route.name);
     let hint = format!(
         "name the other routes with --route; rekindle rebuild redis --route {}",
         route.name
@@ -133,8 +136,9 @@ async fn connect(
     options: &RedisOptions,
 ) -> Result<Ends, Vec<Error>> {
     let since = Instant::now();
+    let folder = scratch_of(&options.verify.state);
     loop {
-        let errors = match Ends::connect(plan, routes, options.verify.lanes).await {
+        let errors = match Ends::connect(plan, routes, options.verify.lanes, &folder).await {
             Ok(ends) => return Ok(ends),
             Err(errors) => errors,
         };

@@ -9,7 +9,7 @@ use super::page::Page;
 use crate::cpu::CpuPool;
 use crate::lane::now_ms;
 use crate::route::RouteRun;
-use schemas::{BoundRoute, Bounds, Position};
+use schemas::{BoundRoute, Bounds, Partition, Position};
 use stages::extract::Columns;
 use stages::transform::{Decoder, Style, Transform};
 use stages::{Encoded, RawBatch, Result};
@@ -54,24 +54,23 @@ pub(super) async fn find(
     wants_raw: bool,
 ) -> Result<Found> {
     let wanted: Arc<HashSet<Vec<u8>>> = Arc::new(keys.iter().map(|key| key.to_vec()).collect());
-    let partitions = match route.source.rows_of(keys) {
-        Some(partition) => vec![partition],
-        None => route.source.partitions(1, 0).await?,
-    };
     let mut found = Found::default();
-    for partition in &partitions {
+    for partition in &partitions_of(route, keys).await? {
         let session = route.source.open().await?;
         let transform = (route.transform)(&partition.bounds, Style::Blank);
         let mut stream = session.read(partition, &Position::Start, Columns::All);
-        let mut groups = Groups::new(route, partition)?;
+        if route.bound.is_many() {
+            // Nothing is sent, so no temporary key needs a name of its own.
+            let mut groups = Groups::of_keys(route, partition, &wanted, Style::Blank, "verify")?;
+            while let Some(batch) = stream.next().await {
+                for page in groups.pages(cpu, batch?).await? {
+                    found.take_all(&page);
+                }
+            }
+            continue;
+        }
         while let Some(batch) = stream.next().await {
             let raw = batch?;
-            if let Some(groups) = &mut groups {
-                for page in groups.pages(cpu, raw).await? {
-                    found.take_wanted(&page, &wanted);
-                }
-                continue;
-            }
             let batch = Batch {
                 transform: Arc::clone(&transform),
                 wanted: Arc::clone(&wanted),
@@ -86,10 +85,18 @@ pub(super) async fn find(
     Ok(found)
 }
 
+/// What has to be read for the rows of some keys.
+pub(super) async fn partitions_of(route: &RouteRun, keys: &[&[u8]]) -> Result<Vec<Partition>> {
+    match route.source.rows_of(keys) {
+        Some(partition) => Ok(vec![partition]),
+        None => route.source.partitions(1, 0).await,
+    }
+}
+
 impl Found {
-    /// Takes the keys of a page that are wanted.
-    fn take_wanted(&mut self, page: &Page, wanted: &HashSet<Vec<u8>>) {
-        for (key, expected) in page.iter().filter(|(key, _)| wanted.contains(*key)) {
+    /// Takes the keys of a page.
+    fn take_all(&mut self, page: &Page) {
+        for (key, expected) in page.iter() {
             self.take(key.to_vec(), expected, None);
         }
     }

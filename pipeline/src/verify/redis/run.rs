@@ -88,7 +88,7 @@ impl Run {
     }
 
     pub(super) fn scratch(&self) -> PathBuf {
-        self.folder.join("scratch")
+        super::scratch_of(&self.options.verify.state)
     }
 
     /// Removes what a killed verification left; nobody else works here while the lock is held.

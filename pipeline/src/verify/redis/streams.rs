@@ -174,8 +174,10 @@ impl Run {
             return Ok(None);
         }
         let (retry_for, cancel) = (self.options.verify.retry_for, &self.options.verify.cancel);
+        let folder = super::scratch_of(&self.options.verify.state);
         let connect = || async {
-            let connected = Ends::connect(&self.plan, &self.chosen, self.options.verify.lanes);
+            let lanes = self.options.verify.lanes;
+            let connected = Ends::connect(&self.plan, &self.chosen, lanes, &folder);
             connected.await.map_err(|mut errors| errors.remove(0))
         };
         let ends = patiently(retry_for, cancel, connect).await?;

@@ -11,11 +11,12 @@ use schemas::{BoundRoute, Bounds, Column, ColumnType, Partition, PartitionId};
 /// not tell: their text may stand for several values, or for none.
 pub(super) fn partition(bound: &BoundRoute, keys: &[&[u8]]) -> Option<Partition> {
     let route = &bound.route;
-    let is_single =
-        !bound.is_many() && matches!(route.layout, Layout::Hash | Layout::String | Layout::Json);
-    // The order decides which row is last, and only a read of the whole keeps it.
+    let is_single = matches!(route.layout, Layout::Hash | Layout::String | Layout::Json);
+    // The order decides which row is last, and only a read of the whole keeps it; the rows of a key of many always come
+    // in order.
     let is_ordered = matches!(route.on_collision, Some(OnCollision::Last { .. }));
-    if !is_single || is_ordered || route.key.placeholders().is_empty() {
+    let is_found = bound.is_many() || (is_single && !is_ordered);
+    if !is_found || route.key.placeholders().is_empty() {
         return None;
     }
     let mut columns = Vec::new();

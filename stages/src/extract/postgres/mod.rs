@@ -13,6 +13,7 @@ mod read;
 mod shape;
 mod snapshot;
 mod sql;
+mod unchanged;
 
 pub use list::{Listed, ListedKind, list};
 pub use pass::PostgresPass;
@@ -21,7 +22,7 @@ pub use snapshot::PostgresServer;
 
 use crate::connect::postgres::from_sqlx;
 use crate::error::Result;
-use crate::extract::{Session, Snapshot, Source};
+use crate::extract::{ReadBefore, Session, Snapshot, Source};
 use async_trait::async_trait;
 use schemas::{BoundRoute, Partition};
 use std::sync::Arc;
@@ -85,6 +86,17 @@ impl Source for PostgresSource {
             .map_err(failed)?;
         transaction.commit().await.map_err(failed)?;
         Ok(u64::try_from(found).unwrap_or(0))
+    }
+
+    fn tells_unchanged(&self) -> bool {
+        unchanged::is_told(&self.bound, &self.shape)
+    }
+
+    async fn unchanged(&self, parts: &[ReadBefore<'_>]) -> Result<Option<(Snapshot, Vec<bool>)>> {
+        if !self.tells_unchanged() {
+            return Ok(None);
+        }
+        unchanged::unchanged(&self.server, &self.bound, parts).await
     }
 
     fn catch_up(&self, since_xid: u64, first: usize) -> Vec<Partition> {

@@ -195,7 +195,8 @@ impl<'a> Tally<'a> {
     }
 
     fn count(&mut self, reply: Reply) {
-        let unit = self.units.get(self.unit).copied().unwrap_or(Unit { rows: 1, replies: 1 });
+        let unit =
+            self.units.get(self.unit).copied().unwrap_or(Unit { rows: 1, folded: 0, replies: 1 });
         self.seen += 1;
         let is_last = self.seen == unit.replies;
         match reply {
@@ -213,7 +214,10 @@ impl<'a> Tally<'a> {
                 self.outcome.kept += u64::from(unit.rows);
             }
             Reply::Null => self.note("ERR a null reply to a write".into()),
-            _ if is_last => self.outcome.written += u64::from(unit.rows),
+            _ if is_last => {
+                self.outcome.written += u64::from(unit.rows);
+                self.outcome.folded += u64::from(unit.folded);
+            }
             _ => {}
         }
         if is_last {

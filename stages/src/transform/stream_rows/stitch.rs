@@ -53,7 +53,7 @@ impl Stitcher {
             payload.extend_from_slice(b"$7\r\nPEXPIRE\r\n");
             resp::write_bulk(&self.temporary, &mut payload);
             resp::write_integer(TEMPORARY_TTL_MS, &mut payload);
-            units.push(Unit { rows: narrow(written)?, replies: narrow(replies)? });
+            units.push(Unit { rows: narrow(written)?, folded: 0, replies: narrow(replies)? });
             self.tally.append(&open.tally, Layout::List);
         }
         Ok(Encoded {
@@ -81,7 +81,7 @@ impl Stitcher {
         let mut payload = Vec::new();
         self.finish(&mut payload);
         end.payload = Bytes::from(payload);
-        end.units = vec![Unit { rows: 0, replies: 1 }];
+        end.units = vec![Unit { rows: 0, folded: 0, replies: 1 }];
         end.keys = Bytes::copy_from_slice(&self.key);
         end.entries = vec![Entry {
             key_end: narrow(self.key.len())?,

@@ -72,7 +72,7 @@ impl BatchEncoder<'_> {
             // MULTI and EXEC answer once each, and every command between them with QUEUED.
             2 + self.open_commands
         };
-        self.units.push(Unit { rows: self.open_rows, replies });
+        self.units.push(Unit { rows: self.open_rows, folded: 0, replies });
         (self.open_rows, self.open_commands) = (0, 0);
     }
 

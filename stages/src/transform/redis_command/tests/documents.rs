@@ -18,7 +18,7 @@ fn documents_into_an_empty_keyspace_are_set() {
     let expiring = encoded(Style::Blank, true);
     let expected = ["MULTI", one, "PEXPIREAT k:1 1000005", two, "EXEC"];
     assert_eq!(payload(&expiring), resp(&expected));
-    assert_eq!(expiring.units, [Unit { rows: 2, replies: 5 }]);
+    assert_eq!(expiring.units, [Unit { rows: 2, folded: 0, replies: 5 }]);
 }
 
 #[test]
@@ -34,7 +34,7 @@ fn exact_documents_are_deleted_first_in_the_same_transaction() {
         "EXEC",
     ];
     assert_eq!(payload(&encoded), resp(&expected));
-    assert_eq!(encoded.units, [Unit { rows: 2, replies: 7 }]);
+    assert_eq!(encoded.units, [Unit { rows: 2, folded: 0, replies: 7 }]);
 }
 
 #[test]
