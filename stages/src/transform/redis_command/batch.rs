@@ -35,6 +35,8 @@ enum Group {
     Transaction,
     /// `MSET`.
     Mset,
+    /// One call of `NEWEST_SCRIPT`.
+    Call,
 }
 
 pub(super) struct BatchEncoder<'a> {
@@ -57,6 +59,9 @@ pub(super) struct BatchEncoder<'a> {
     open_rows: u32,
     open_commands: u32,
     open_at: usize,
+    /// What follows the keys of an open call, and how many arguments that is.
+    arguments: Vec<u8>,
+    open_arguments: usize,
     payload: Vec<u8>,
     units: Vec<Unit>,
     keys: Vec<u8>,
@@ -80,6 +85,7 @@ impl<'a> BatchEncoder<'a> {
         let bound = &*commands.bound;
         let row_count = decoded.rows.num_rows();
         let group = match (bound.route.layout, commands.style) {
+            (_, Style::Newest) => Group::Call,
             (Layout::Hash, _) if commands.dump.is_some() => Group::None,
             (Layout::Hash, Style::Blank) if bound.expiry.is_none() => Group::None,
             (Layout::Hash, Style::Blank | Style::Exact) => Group::Transaction,
@@ -107,6 +113,8 @@ impl<'a> BatchEncoder<'a> {
             open_rows: 0,
             open_commands: 0,
             open_at: 0,
+            arguments: Vec::new(),
+            open_arguments: 0,
             payload: Vec::with_capacity(bytes_read * 2 + row_count * commands.row_overhead),
             units: Vec::new(),
             keys: Vec::with_capacity(row_count * 24),
@@ -167,7 +175,7 @@ impl<'a> BatchEncoder<'a> {
         let version = self.versions.version(row);
         self.entry_versions.extend(version);
         let value_hash = if self.commands.style == Style::Newest {
-            self.write_newest(key_start, expires_ms, version)?
+            self.write_newest(expires_ms, version)?
         } else if self.commands.bound.route.layout == Layout::Hash {
             match &self.commands.dump {
                 Some(dump) => {
@@ -292,15 +300,22 @@ impl<'a> BatchEncoder<'a> {
         if self.open_rows == 0 {
             return;
         }
-        let replies = if self.group == Group::Mset {
-            if self.open_rows < GROUP_ROWS_MAX {
-                self.shorten_mset_head();
+        let replies = match self.group {
+            Group::Mset => {
+                if self.open_rows < GROUP_ROWS_MAX {
+                    self.shorten_mset_head();
+                }
+                1
             }
-            1
-        } else {
-            self.payload.extend_from_slice(b"*1\r\n$4\r\nEXEC\r\n");
-            // MULTI and EXEC answer once each, and every command between them with QUEUED.
-            2 + self.open_commands
+            Group::Call => {
+                self.close_call();
+                1
+            }
+            Group::None | Group::Transaction => {
+                self.payload.extend_from_slice(b"*1\r\n$4\r\nEXEC\r\n");
+                // MULTI and EXEC answer once each, and every command between them with QUEUED.
+                2 + self.open_commands
+            }
         };
         self.units.push(Unit { rows: self.open_rows, replies });
         (self.open_rows, self.open_commands) = (0, 0);
