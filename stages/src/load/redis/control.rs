@@ -208,6 +208,8 @@ pub(super) async fn stored_entries<'a>(
         .query_async(connection)
         .await
         .map_err(|error| failed(error, "cannot read back from", address))?;
+    let values =
+        about_keys(values).map_err(|error| failed(error, "cannot read back from", address))?;
     let mut values = values.into_iter();
     let now_ms = server_ms(values.next())?;
     let entries = (0..count).map(|_| {
@@ -215,6 +217,18 @@ pub(super) async fn stored_entries<'a>(
         StoredEntry::of(route, value, ttl, now_ms)
     });
     Ok((now_ms, entries.collect()))
+}
+
+/// Lets an error stand that tells of its key, which holds another type, and fails with any other: what a server refuses
+/// to say of a key is no word about the key.
+pub(super) fn about_keys(
+    replies: Vec<redis::RedisResult<Value>>,
+) -> redis::RedisResult<Vec<redis::RedisResult<Value>>> {
+    let standing = replies.into_iter().map(|reply| match reply {
+        Err(error) if error.code() != Some("WRONGTYPE") => Err(error),
+        reply => Ok(reply),
+    });
+    standing.collect()
 }
 
 /// Reads the reply to `TIME`, in milliseconds since 1970.
