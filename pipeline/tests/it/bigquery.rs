@@ -3,6 +3,7 @@
 //! Invariant: what must be in Redis is written by hand here, or asked of the stand-in by a query.
 
 mod every_type;
+mod parts;
 mod resumed;
 mod verified;
 
