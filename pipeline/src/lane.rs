@@ -17,7 +17,7 @@ use futures::{StreamExt, TryStreamExt};
 use schemas::{Partition, PartitionId, Position};
 use stages::extract::{BatchStream, Columns, READAHEAD};
 use stages::load::{Sink, Written};
-use stages::transform::many_rows::Stitcher;
+use stages::transform::Stitcher;
 use stages::{Encoded, Error, Kind, Result};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -125,7 +125,13 @@ pub(crate) async fn carry_on(
     stream: BatchStream,
 ) -> Result<()> {
     let attempt = Attempt { shared, route, partition, lane, epoch: begun.epoch };
-    let length = shared.ledger.begin(&partition.id, begun.ledger_bytes)?;
+    let length = if route.bound.is_stream() {
+        // Each attempt replaces its stream, which may have another order of rows then.
+        shared.ledger.forget(&partition.id)?;
+        shared.ledger.begin(&partition.id, 0)?
+    } else {
+        shared.ledger.begin(&partition.id, begun.ledger_bytes)?
+    };
     // Only the very first attempt on an empty target may rely on finding nothing under its keys.
     let style = route.style(&partition.bounds, begun.epoch == 1);
     let transform = (route.transform)(&partition.bounds, style);
@@ -171,7 +177,8 @@ impl Attempt<'_> {
         let mut length = ledger_bytes;
         let mut unsettled = Counts::default();
         let name = format!("{}:{}:{}", self.shared.run_id, self.partition.id, self.epoch);
-        let mut stitcher = transform.stitcher(&name);
+        let number = self.route.number_of(&self.partition.id);
+        let mut stitcher = transform.stitcher(&stages::transform::Attempt { name: &name, number });
         let transformed = self.batches(stream).map_ok(|raw| {
             let transform = Arc::clone(&transform);
             self.shared.cpu.submit(move || {
@@ -304,7 +311,7 @@ fn stitched(
         }
         (transformed, _) => return vec![transformed],
     };
-    match stitcher.take(*open) {
+    match stitcher.take(open) {
         Ok(parts) => {
             parts.into_iter().map(|encoded| Ok(Transformed { encoded, frame: None })).collect()
         }

@@ -10,6 +10,7 @@ mod text;
 pub(crate) use text::mib;
 
 use crate::checkpoint::commit_interval;
+use crate::documents;
 use crate::keys::Buckets;
 use crate::lane::WRITES;
 use crate::one_pass::{ROUTES_MAX, batches_alive};
@@ -155,8 +156,12 @@ pub async fn plan_rebuild(plan: &Plan, options: &Options) -> Result<PlanReport, 
     let state = patiently(retry_for, cancel, || sink.state()).await.map_err(one)?;
     let described = wiring::describe_routes(&sources, &chosen).await?;
     notes.extend(target_notes(&state));
+    let lacking = patiently(retry_for, cancel, || documents::refusal(sink.as_ref(), &chosen));
+    notes.extend(lacking.await.map_err(one)?.map(|why| format!("a run is refused: {why}")));
     let (mut routes, batch_bytes) =
-        route_reports(&sources, &sink, described, options.lanes, &mut notes).await.map_err(one)?;
+        route_reports(&sources, &sink, described, (options.lanes, state.entries), &mut notes)
+            .await
+            .map_err(one)?;
     routes.sort_by_key(|route| route.priority);
     sources.release_snapshot().await;
     let rows_estimate = routes.iter().map(|route| route.rows_estimate).sum::<Option<u64>>();
@@ -239,7 +244,7 @@ async fn route_reports(
     sources: &Sources,
     sink: &Arc<RedisSink>,
     described: Vec<Described>,
-    lanes: usize,
+    (lanes, entries): (usize, u64),
     notes: &mut Vec<String>,
 ) -> stages::Result<(Vec<RouteReport>, u64)> {
     let known: Vec<Facts> = described.iter().map(Described::facts).collect();
@@ -262,6 +267,10 @@ async fn route_reports(
         }
         if !run.has_own_keys {
             notes.push(format!("route {name}: another route may render the same keys; they are replaced one by one and never removed"));
+        }
+        if run.bound.is_stream() && entries > 0 {
+            let start = run.bound.route.keys_begin_with();
+            notes.push(format!("route {name}: streams that an earlier rebuild left under {start} are removed before the first row is written"));
         }
         if partitions.iter().all(|p| p.bounds == Bounds::Whole) {
             notes.push(format!(
@@ -296,7 +305,12 @@ fn report(
 ) -> RouteReport {
     let Facts { table, cut, rows, bytes, .. } = facts;
     let route = &run.bound.route;
-    let uniqueness = if let Some(many) = &run.bound.many {
+    let uniqueness = if run.bound.is_stream() {
+        let first = String::from_utf8_lossy(&route.stream_key(0)).into_owned();
+        format!(
+            "each partition makes one stream, from {first} on; its entries are 1-0, 2-0, and on"
+        )
+    } else if let Some(many) = &run.bound.many {
         match (route.layout, many.members_are_distinct) {
             (Layout::List, _) => "many rows make one key; every row is an element",
             (_, true) => "many rows make one key; its members are distinct by a unique index",

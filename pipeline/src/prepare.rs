@@ -143,6 +143,8 @@ pub async fn inspect_target(engine: &Engine, is_resumed: bool) -> Result<Target>
             "name a single primary of version 6.2 or newer in [redis], then: rekindle check",
         ));
     }
+    let routes = engine.routes.iter().map(|route| &route.bound.route);
+    crate::documents::require(sink.as_ref(), routes).await?;
     let mut was_empty = false;
     let mut target = Target::AsLeft;
     match sink.sentinel(&shared.run_id).await? {
@@ -213,10 +215,23 @@ pub async fn void_written(engine: &Engine) -> Result<()> {
 pub async fn void_route(engine: &Engine, mut record: RouteRecord) -> Result<()> {
     let shared = &engine.shared;
     shared.journal.reset_partitions(&shared.run_id, &record.name).await.map_err(from_journal)?;
-    record.reconcile |= shared.ledger.entries(&record.name)? > 0;
+    note_written(engine, &mut record)?;
     record.caught_up = None;
     record.completed_ms = None;
     shared.journal.update_route(&record).await.map_err(from_journal)
+}
+
+/// Notes that keys of rows that are gone have to be looked for, where any may have been written.
+///
+/// Streams of an earlier cut are found by their names and removed before the route is written again.
+fn note_written(engine: &Engine, record: &mut RouteRecord) -> Result<()> {
+    let ledger = &engine.shared.ledger;
+    let route = engine.routes.iter().find(|route| route.name() == record.name);
+    if route.is_some_and(|route| route.bound.is_stream()) {
+        return ledger.forget_route(&record.name);
+    }
+    record.reconcile |= ledger.entries(&record.name)? > 0;
+    Ok(())
 }
 
 /// Makes sure that every route has partitions that mean something in the source as it is now.
@@ -241,12 +256,14 @@ pub async fn cut_routes(engine: &Engine) -> Result<()> {
             tracing::warn!(route = route.name(), reason, "the route starts over");
             restart_route(engine, &mut record).await?;
         } else if !partitions.is_empty() {
+            route.cut_into(partitions.iter().map(|record| &record.partition.id));
             continue;
         }
         record.relations = route.source.relations();
         let first = next_ordinal(engine, route.name()).await?;
         let wanted = engine.lanes * PARTITIONS_PER_LANE;
         let cut = route.source.partitions(wanted, first).await?;
+        route.cut_into(cut.iter().map(|partition| &partition.id));
         let ordinal = i64::try_from(first).unwrap_or(i64::MAX);
         shared.journal.add_partitions(&shared.run_id, &cut, ordinal).await.map_err(from_journal)?;
         shared.journal.update_route(&record).await.map_err(from_journal)?;
@@ -258,7 +275,7 @@ pub async fn cut_routes(engine: &Engine) -> Result<()> {
 pub async fn restart_route(engine: &Engine, record: &mut RouteRecord) -> Result<()> {
     let shared = &engine.shared;
     shared.journal.void_partitions(&shared.run_id, &record.name).await.map_err(from_journal)?;
-    record.reconcile |= shared.ledger.entries(&record.name)? > 0;
+    note_written(engine, record)?;
     record.caught_up = None;
     record.completed_ms = None;
     if let Some(route) = engine.routes.iter().find(|route| route.name() == record.name) {

@@ -134,6 +134,11 @@ impl BoundRoute {
         }
     }
 
+    /// Whether the rows of a partition make one stream.
+    pub fn is_stream(&self) -> bool {
+        self.route.is_rebuilt_stream()
+    }
+
     /// Returns the route reduced to its key columns.
     pub fn key_only(&self) -> KeyOnly {
         let mut indexes: Vec<usize> = Vec::new();

@@ -2,7 +2,7 @@
 //!
 //! Invariant: `Encoded::rows_read == carried + left_out + expired + rejected` for every batch.
 
-use crate::transform::many_rows::OpenBatch;
+use crate::transform::Open;
 use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
 use schemas::{Digest, Position};
@@ -95,9 +95,8 @@ pub struct Encoded {
     pub is_settled: bool,
     /// Temporary keys that the commands begin.
     pub temporary: Vec<Bytes>,
-    /// Present where the first and last key may go on in the batches beside it: the batch is still to be stitched, and
-    /// everything else is empty.
-    pub open: Option<Box<OpenBatch>>,
+    /// Present where the batch is still to be stitched to those beside it; everything else is empty then.
+    pub open: Option<Open>,
 }
 
 impl Encoded {

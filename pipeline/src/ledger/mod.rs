@@ -66,6 +66,26 @@ impl Ledger {
         Ok(whole)
     }
 
+    /// Forgets what a partition may have written.
+    pub fn forget(&self, partition: &PartitionId) -> Result<()> {
+        let path = self.path(partition);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(io_error("remove", &path, error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Forgets what all partitions of a route may have written.
+    pub fn forget_route(&self, route: &str) -> Result<()> {
+        self.forget_compacted(route)?;
+        for path in self.raw_files(route)? {
+            fs::remove_file(&path).map_err(|error| io_error("remove", &path, error))?;
+        }
+        Ok(())
+    }
+
     /// Appends one encoded frame to a begun partition.
     pub fn append(&self, partition: &PartitionId, frame: &[u8]) -> Result<()> {
         let file = self.lock().get(partition).map(Arc::clone).ok_or_else(|| {

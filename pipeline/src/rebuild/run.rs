@@ -17,7 +17,7 @@ use crate::prepare::{self, Target};
 use crate::progress::Phase;
 use crate::readback::{ReadBack, Tier, is_count_proven, read_back};
 use crate::route::RouteRun;
-use crate::wiring;
+use crate::{streams, wiring};
 use schemas::Plan;
 use stages::load::{Sentinel, Sink};
 use stages::{Error, Kind};
@@ -144,7 +144,13 @@ impl Run {
         prepare::load_counters(&engine, shared).await.map_err(one)?;
         shared.stop.unless_cancelled(prepare::check_keys(&engine)).await.map_err(one)?;
         let (retry_for, cancel) = (options.retry_for, &options.cancel);
+        let stale = patiently(retry_for, cancel, || streams::look(&engine)).await.map_err(one)?;
         patiently(retry_for, cancel, || prepare::claim_target(&engine)).await.map_err(one)?;
+        for stale in stale {
+            let line = patiently(retry_for, cancel, || stale.remove(shared)).await.map_err(one)?;
+            watcher.say(&line);
+            findings.warnings.push(line);
+        }
         self.load().await?;
         remove_temporary(shared).await.map_err(one)?;
         let (caught_up, lags) = live::follow(&engine, &self.sources).await?;
@@ -212,12 +218,15 @@ impl Run {
         let mut differing = Vec::new();
         for route in &engine.routes {
             shared.counters.enter(route.index, Phase::ReadingBack);
-            let found = if live::compares_versions(route) {
+            let mut found = if live::compares_versions(route) {
                 live::read_back(engine, &self.sources, route).await?
             } else {
                 let reading = read_back(shared, route, tier);
                 shared.stop.unless_cancelled(reading).await.map_err(one)?
             };
+            if route.bound.is_stream() && tier != Tier::SampleOnly {
+                streams::find_strays(shared, route, &mut found).await.map_err(one)?;
+            }
             if found.differences() > 0 {
                 differing.push(route.name().to_owned());
             }

@@ -171,7 +171,8 @@ fn bind(
         mistakes.iter().map(|mistake| refused(mistake.to_string())).collect::<Vec<_>>()
     })?;
     let mut mistakes = Vec::new();
-    if !bound.is_many() && !bound.key_is_proven_unique && route.on_collision.is_none() {
+    let is_row_per_key = !bound.is_many() && !bound.is_stream();
+    if is_row_per_key && !bound.key_is_proven_unique && route.on_collision.is_none() {
         mistakes.push(unproven(route));
     }
     if let (Some(name), Some((type_name, false))) = (&route.newest_by, newest) {

@@ -5,6 +5,7 @@
 mod every_type;
 mod parts;
 mod resumed;
+mod streams;
 mod verified;
 
 use crate::world::{Ran, wait_until};
@@ -25,9 +26,13 @@ struct Logs {
 
 impl Logs {
     fn new() -> Self {
+        Self::with(RedisOptions::default())
+    }
+
+    fn with(redis: RedisOptions) -> Self {
         let logs = Self {
             bigquery: BigQueryServer::start(BigQueryOptions::default()).unwrap(),
-            redis: Redis::start(RedisOptions::default()).unwrap(),
+            redis: Redis::start(redis).unwrap(),
             postgres: None,
             folder: tempfile::tempdir().unwrap(),
         };

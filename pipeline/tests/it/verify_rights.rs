@@ -36,7 +36,9 @@ fn check_asks_for_what_verify_redis_needs() {
     let plan = [
         route("users", "hash", ""),
         route("users", "json", ""),
-        many::route("teams", "set", "users-by:{team}", "{id}", "").replace("builds", "users"),
+        "[[route]]\nname = \"stream\"\ntable = \"alloydb:users\"\nkey = \"users-stream\"\ntype = \"stream\"\n\
+         use = [\"rebuild\"]\n".to_owned(),
+        many::route("teams", "set", "by-team:{team}", "{id}", "").replace("builds", "users"),
     ];
     world.plan(&plan.concat());
     world.rebuild(&[]).expect(0);
@@ -45,9 +47,11 @@ fn check_asks_for_what_verify_redis_needs() {
         |words: &[&str]| Ran::of(&world.command(words).env("REDIS_URL", &url).output().unwrap());
     let verify = || run(&["verify", "redis", "--tier", "full", "--progress", "none"]);
     // GIVEN a user who may read and nothing else
-    let all =
-        ["info", "dbsize", "scan", "time", "get", "pttl", "hgetall", "scard", "smembers", "sscan"];
-    let keys = ["users*", "rekindle:run"];
+    let all = [
+        "info", "dbsize", "scan", "time", "get", "pttl", "hgetall", "scard", "smembers", "sscan",
+        "type", "xlen", "xrange",
+    ];
+    let keys = ["users*", "by-team:*", "rekindle:run"];
     user(&world.redis, &all, &keys);
     // THEN nothing may be rebuilt and everything be verified
     let check = run(&["check"]).expect(2);
@@ -73,9 +77,9 @@ fn check_asks_for_what_verify_redis_needs() {
         }
     }
     // GIVEN a user who may not read the keys of one route
-    user(&world.redis, &all, &["users-hash*", "users-json*", "rekindle:run"]);
+    user(&world.redis, &all, &["users-*", "rekindle:run"]);
     let told = line(&run(&["check"]), "redis verify");
-    assert!(told.contains("may not run PTTL on users-by:0, SCARD on users-by:0"), "{told}");
+    assert!(told.contains("may not run PTTL on by-team:0, SCARD on by-team:0"), "{told}");
     verify().expect(2).says(&["NOPERM"]);
 }
 

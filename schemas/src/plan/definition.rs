@@ -55,6 +55,7 @@ impl Layout {
             Self::Hash => "hash",
             Self::String => "string",
             Self::Json => "json",
+            Self::RedisJson => "redisjson",
             Self::Blocks => "blocks",
             Self::Stream => "stream",
             Self::Set => "set",

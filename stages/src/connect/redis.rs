@@ -212,7 +212,8 @@ pub fn kind_of_code(code: &str) -> Kind {
         "LOADING" | "READONLY" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" | "BUSY" | "MISCONF"
         | "NOREPLICAS" | "MOVED" | "ASK" => Kind::Unavailable,
         "NOAUTH" | "WRONGPASS" | "NOPERM" | "DENIED" => Kind::Auth,
-        "WRONGTYPE" => Kind::Data,
+        // The second is the JSON module's: "Existing key has wrong Redis type".
+        "WRONGTYPE" | "Existing" => Kind::Data,
         // A key that was being built lost a piece with an earlier connection; it is built anew.
         "REKINDLE" => Kind::Connection,
         _ => Kind::Internal,

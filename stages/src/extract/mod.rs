@@ -5,6 +5,7 @@ pub mod postgres;
 pub mod redis_entries;
 pub mod redis_keys;
 pub mod redis_rows;
+pub mod redis_streams;
 pub mod redis_values;
 pub mod table_rows;
 

@@ -10,9 +10,12 @@ pub mod many_rows;
 pub mod redis_command;
 pub mod redis_rows;
 mod single_rows;
+mod stitcher;
+pub mod stream_rows;
 
 pub use decoder::Decoder;
 pub use redis_command::Style;
+pub use stitcher::{Attempt, Open, Stitcher};
 
 use crate::batch::{Encoded, RawBatch};
 use crate::error::Result;
@@ -27,8 +30,8 @@ pub trait Transform: Send + Sync {
     fn apply(&self, raw: RawBatch, now_ms: i64) -> Result<Encoded>;
     /// Makes what joins the batches of one attempt at a partition, in order, where they are open at their ends.
     ///
-    /// `attempt` names the attempt and no other one. `None` where every batch stands for itself.
-    fn stitcher(&self, _attempt: &str) -> Option<many_rows::Stitcher> {
+    /// `None` where every batch stands for itself.
+    fn stitcher(&self, _attempt: &Attempt<'_>) -> Option<Stitcher> {
         None
     }
 }

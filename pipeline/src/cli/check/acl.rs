@@ -34,6 +34,8 @@ const COMMANDS: [&[&str]; 17] = [
 ];
 /// What routes that compare versions need besides.
 const NEWEST_COMMANDS: [&[&str]; 2] = [&["WATCH", KEY], &["UNWATCH"]];
+/// What documents are written and read back with.
+const DOCUMENT_COMMANDS: [&[&str]; 2] = [&["JSON.SET", KEY, "$", "{}"], &["JSON.GET", KEY]];
 /// What keys of many rows need beside it.
 const MANY_COMMANDS: [&[&str]; 4] =
     [&["UNLINK", KEY], &["PEXPIRE", KEY, "1"], &["PERSIST", KEY], &["RENAME", KEY, KEY]];
@@ -45,6 +47,14 @@ const ZSET_COMMANDS: [&[&str]; 3] =
 const LIST_COMMANDS: [&[&str]; 3] =
     [&["RPUSH", KEY, "x"], &["LLEN", KEY], &["LRANGE", KEY, "0", "1"]];
 const HASH_COMMANDS: [&[&str]; 2] = [&["HLEN", KEY], &["HSCAN", KEY, "0"]];
+/// What streams need beside it, those that an earlier rebuild left included.
+const STREAM_COMMANDS: [&[&str]; 5] = [
+    &["XADD", KEY, "1-0", "f", "x"],
+    &["XLEN", KEY],
+    &["XRANGE", KEY, "-", "+"],
+    &["TYPE", KEY],
+    &["SCAN", "0"],
+];
 /// Where a command takes its key.
 pub(super) const KEY: &str = "\0key";
 /// The mark a run leaves.
@@ -62,10 +72,12 @@ enum Reply {
 /// What a plan asks of the server beyond what every rebuild does.
 #[derive(Debug, Default)]
 pub(super) struct Needs {
-    /// The layouts of its keys of many rows.
+    /// The layouts of its keys of many rows, streams among them.
     pub(super) many: Vec<Layout>,
     /// Whether a route compares versions.
     pub(super) is_newest: bool,
+    /// Whether a route writes documents, and the server has commands for them, whose rights it can tell.
+    pub(super) is_document: bool,
 }
 
 /// The commands that a plan needs.
@@ -75,14 +87,18 @@ fn needed(needs: &Needs) -> Vec<&'static [&'static str]> {
     if needs.is_newest {
         commands.extend(NEWEST_COMMANDS);
     }
+    if needs.is_document {
+        commands.extend(DOCUMENT_COMMANDS);
+    }
     if !layouts.is_empty() {
         commands.extend(MANY_COMMANDS);
     }
-    let of_layouts: [(Layout, &[&[&str]]); 4] = [
+    let of_layouts: [(Layout, &[&[&str]]); 5] = [
         (Layout::Set, &SET_COMMANDS),
         (Layout::Zset, &ZSET_COMMANDS),
         (Layout::List, &LIST_COMMANDS),
         (Layout::Hash, &HASH_COMMANDS),
+        (Layout::Stream, &STREAM_COMMANDS),
     ];
     for (layout, of_layout) in of_layouts {
         if layouts.contains(&layout) {

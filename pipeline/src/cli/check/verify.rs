@@ -25,7 +25,13 @@ const VALUES: [&[&str]; 4] =
     [&["GET", KEY], &["GETRANGE", KEY, "0", "1"], &["STRLEN", KEY], &["PTTL", KEY]];
 
 /// Tells whether `verify redis` may be used, as far as rights decide it; nothing where no route is rebuilt.
-pub(super) async fn redis(stream: &mut dyn Stream, plan: &Plan) -> Option<Control> {
+///
+/// `is_document` tells whether the server has the module of documents; where it lacks it, another control says so.
+pub(super) async fn redis(
+    stream: &mut dyn Stream,
+    plan: &Plan,
+    is_document: bool,
+) -> Option<Control> {
     let routes: Vec<&Route> = plan.routes.iter().filter(|route| route.uses.rebuild).collect();
     if routes.is_empty() {
         return None;
@@ -35,9 +41,11 @@ pub(super) async fn redis(stream: &mut dyn Stream, plan: &Plan) -> Option<Contro
     asked.add(&[&["TIME"]], "");
     asked.add(&[&["GET", KEY]], SENTINEL);
     for route in routes {
-        let key = format!("{}0", route.key.leading_literal());
+        let key = format!("{}0", route.keys_begin_with());
         asked.add(&KEYS, &key);
-        asked.add(reads(route), &key);
+        if route.layout != Layout::RedisJson || is_document {
+            asked.add(reads(route), &key);
+        }
     }
     Some(told(stream, "redis verify", &asked.0, "verify redis").await)
 }
@@ -56,7 +64,7 @@ pub(super) async fn bigquery(plan: &Plan, names: &[String]) -> Vec<Control> {
         let keys = keys_of(route);
         duplicate.add(&VALUES, &keys.run());
         if is_row_route(route) {
-            let key = format!("{}0", route.key.leading_literal());
+            let key = format!("{}0", route.keys_begin_with());
             rows.add(&SERVER, "");
             rows.add(reads(route), &key);
         } else {
@@ -81,9 +89,13 @@ fn reads(route: &Route) -> &'static [&'static [&'static str]] {
         (Layout::Hash, false) => &[&["HGETALL", KEY]],
         (Layout::Hash, true) => &[&["HLEN", KEY], &["HGETALL", KEY], &["HSCAN", KEY, "0"]],
         (Layout::String | Layout::Json, _) => &[&["GET", KEY]],
+        (Layout::RedisJson, _) => &[&["JSON.GET", KEY]],
         (Layout::Set, _) => &[&["SCARD", KEY], &["SMEMBERS", KEY], &["SSCAN", KEY, "0"]],
         (Layout::Zset, _) => &[&["ZCARD", KEY], &["ZRANGE", KEY, "0", "1"]],
         (Layout::List, _) => &[&["LLEN", KEY], &["LRANGE", KEY, "0", "1"]],
+        (Layout::Stream, _) if route.is_rebuilt_stream() => {
+            &[&["TYPE", KEY], &["XLEN", KEY], &["XRANGE", KEY, "-", "+"]]
+        }
         (Layout::Stream, _) => &[&["XRANGE", KEY, "-", "+"], &["XINFO", "STREAM", KEY]],
         (Layout::Blocks, _) => &[],
     }

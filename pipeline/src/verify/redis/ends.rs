@@ -41,6 +41,7 @@ impl Ends {
             let message = format!("redis at {} cannot be used: {refusal}", sink.address());
             return Err(one(Error::new(Kind::Config, message).with_hint("rekindle check")));
         }
+        crate::documents::require(sink.as_ref(), routes).await.map_err(one)?;
         let sources = wiring::connect_sources(plan, routes, lanes).await.map_err(one)?;
         let described = wiring::describe_routes(&sources, routes).await?;
         let routes = wiring::run_routes(&sources, &sink, described).map_err(one)?;

@@ -13,8 +13,7 @@ use crate::route::RouteRun;
 use futures::TryStreamExt;
 use schemas::Partition;
 use stages::extract::BatchStream;
-use stages::transform::many_rows::Stitcher;
-use stages::transform::{Style, Transform};
+use stages::transform::{Attempt, Stitcher, Style, Transform};
 use stages::{Encoded, Error, Kind, RawBatch, Result};
 use std::sync::Arc;
 
@@ -32,7 +31,8 @@ impl Groups {
         }
         let transform = (route.transform)(&partition.bounds, Style::Blank);
         // Nothing is sent, so no temporary key needs a name of its own.
-        let stitcher = transform.stitcher("verify").ok_or_else(|| {
+        let attempt = Attempt { name: "verify", number: 0 };
+        let stitcher = transform.stitcher(&attempt).ok_or_else(|| {
             let message = format!("route {} cannot be grouped into keys", route.name());
             Error::new(Kind::Internal, message)
         })?;
@@ -43,7 +43,7 @@ impl Groups {
     pub(super) async fn pages(&mut self, cpu: &CpuPool, raw: RawBatch) -> Result<Vec<Page>> {
         let transform = Arc::clone(&self.transform);
         let parts = match cpu.submit(move || transform.apply(raw, now_ms())).await? {
-            Encoded { open: Some(open), .. } => self.stitcher.take(*open)?,
+            Encoded { open: Some(open), .. } => self.stitcher.take(open)?,
             whole => vec![whole],
         };
         Ok(parts.into_iter().map(Page::of_batch).collect())

@@ -21,6 +21,7 @@ mod run;
 mod sample;
 mod scan;
 mod shown;
+mod streams;
 mod tell;
 
 pub use findings::Finding;
@@ -110,10 +111,14 @@ async fn prepared(plan: &Plan, options: &RedisOptions) -> Result<Run, Vec<Error>
     Run::new(plan, options, chosen, asked, ends, lock).map_err(one)
 }
 
-/// A key of many rows is replaced whole, which a rebuild does.
+/// A key of many rows and a stream are replaced whole, which a rebuild does.
 fn unrepairable(route: &Route) -> Option<Error> {
-    route.many.as_ref()?;
-    let message = format!("route {}: --repair does not write keys of many rows", route.name);
+    let what = match (&route.many, route.is_rebuilt_stream()) {
+        (Some(_), _) => "keys of many rows",
+        (None, true) => "streams",
+        (None, false) => return None,
+    };
+    let message = format!("route {}: --repair does not write {what}", route.name);
     let hint = format!(
         "name the other routes with --route; rekindle rebuild redis --route {}",
         route.name

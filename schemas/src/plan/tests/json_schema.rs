@@ -153,6 +153,9 @@ fn plans_with_mistakes_are_invalid_and_refused_by_the_parser_too() {
         "\"set\"\nmember = \"{id}\"\nscore = \"a\"",
         "\"set\"\nmember = \"{id}\"\non_collision = \"error\"",
         "\"json\"\nmember = \"{id}\"",
+        "\"stream\"\nuse = [\"rebuild\"]\nexpire_at = \"a\"",
+        "\"stream\"\nuse = [\"rebuild\"]\non_conflict = \"keep\"",
+        "\"stream\"\nuse = [\"rebuild\", \"backup\"]",
     ];
     let many = many.map(|lines| MINIMAL.replace("\"hash\"", lines));
     let rest = [blocks, strings].into_iter().chain(many);

@@ -185,6 +185,7 @@ fn what_a_backup_of_rows_needs_and_excludes_is_checked() {
         ("json", "b:{id}", "use = [\"rebuild\", \"backup\"]", (true, true)),
         ("stream", "b", "", (false, true)),
         ("stream", "b:{id}", "use = [\"backup\"]\npriority = 1", (false, true)),
+        ("stream", "b", "use = [\"rebuild\"]\non_conflict = \"replace\"", (true, false)),
     ] {
         let plan = parse(&with(layout, key, lines)).expect(lines);
         let found = plan.routes[0].uses;
@@ -197,7 +198,36 @@ fn what_a_backup_of_rows_needs_and_excludes_is_checked() {
             "use = [\"backup\"]",
             "use[0]: \"backup\" of type \"string\" is not built yet",
         ),
-        ("stream", "b", "use = [\"rebuild\"]", "use[0]: \"rebuild\" of a stream is not built yet"),
+        (
+            "stream",
+            "b:{id}",
+            "use = [\"rebuild\"]",
+            "key: key b:{id} is a prefix: it takes no column such as {id}",
+        ),
+        (
+            "stream",
+            "b",
+            "use = [\"backup\", \"rebuild\"]",
+            "use: a rebuild names its streams after partitions, a backup reads streams that the application names; write two routes",
+        ),
+        (
+            "stream",
+            "b",
+            "use = [\"rebuild\"]\non_conflict = \"keep\"",
+            "on_conflict: \"keep\" does not go with type \"stream\", which is replaced whole; say \"replace\" or leave it out",
+        ),
+        (
+            "stream",
+            "b",
+            "use = [\"rebuild\"]\nexpire_at = \"a\"",
+            "expire_at: does not go with type \"stream\", whose entries are rows without a key or expiry of their own",
+        ),
+        (
+            "redisjson",
+            "b:{id}",
+            "use = [\"rebuild\", \"backup\"]",
+            "use[1]: \"backup\" does not go with type \"redisjson\": its server rewrites numbers, so a row read back may differ from the one written; type \"json\" keeps rows as they are",
+        ),
         ("hash", "b:{id}", "row_key = \"id\"", "row_key: goes with use = [\"backup\"] only"),
         (
             "hash",
@@ -209,7 +239,7 @@ fn what_a_backup_of_rows_needs_and_excludes_is_checked() {
             "stream",
             "b",
             "on_conflict = \"keep\"",
-            "on_conflict: does not go with type \"stream\", which is never written",
+            "on_conflict: does not go with type \"stream\" for use = [\"backup\"], which is never written",
         ),
     ] {
         let found = mistakes(&with(layout, key, lines));
@@ -219,6 +249,20 @@ fn what_a_backup_of_rows_needs_and_excludes_is_checked() {
         route_mistakes("use = [\"backup\"]"),
         ["route \"builds\": use: \"backup\" goes with a \"bigquery:\" table only"]
     );
+    let rebuilt =
+        MINIMAL.replace("build:{id}", "log").replace("\"hash\"", "\"stream\"\nuse = [\"rebuild\"]");
+    for (key, is_apart) in [
+        ("log:{id}", false),
+        ("{id}", false),
+        ("log:m:{id}", false),
+        ("log2:{id}", true),
+        ("lo:{id}", true),
+    ] {
+        let other = format!(
+            "[[route]]\nname = \"o\"\ntable = \"alloydb:o\"\nkey = \"{key}\"\ntype = \"hash\"\n"
+        );
+        assert_eq!(parse(&format!("{rebuilt}{other}")).is_ok(), is_apart, "{key}");
+    }
     let stream = MINIMAL.replace("\"hash\"", "\"stream\"");
     assert!(mistakes(&stream).ends_with("type: \"stream\" goes with a \"bigquery:\" table only"));
 }

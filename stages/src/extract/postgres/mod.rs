@@ -60,6 +60,9 @@ impl Source for PostgresSource {
         if self.bound.is_many() {
             return Some("a key is made of many rows, and those that changed do not make it whole");
         }
+        if self.bound.is_stream() {
+            return Some("an entry of a stream cannot be replaced by a row that changed");
+        }
         match self.cut() {
             Cut::Ctid => None,
             Cut::Key => Some("a view, foreign table or query has no row versions"),

@@ -9,7 +9,7 @@ use crate::batch::{Encoded, RawBatch};
 use crate::error::{Error, Kind, Result};
 use crate::transform::copy_binary::{Decoded, LastLead, Lead};
 use crate::transform::redis_command::{mismatch, rejected};
-use crate::transform::{Decoder, Style, Transform};
+use crate::transform::{self, Attempt, Decoder, Open, Style, Transform};
 use schemas::layout::{self, Element, Elements, ExpiryTimes};
 use schemas::{BoundRoute, Position};
 use std::sync::Arc;
@@ -40,11 +40,12 @@ impl Transform for ManyRows {
         let decoded = self.decoder.decode(&raw, &self.bound.schema)?;
         let mut open = Grouping::new(self, &decoded, raw.is_last).run(now_ms)?;
         open.bytes_read = raw.bytes_read;
-        Ok(Encoded { open: Some(Box::new(open)), ..Encoded::empty() })
+        Ok(Encoded { open: Some(Open::Keys(Box::new(open))), ..Encoded::empty() })
     }
 
-    fn stitcher(&self, attempt: &str) -> Option<Stitcher> {
-        Some(Stitcher::new(Arc::clone(&self.bound), self.manner.style, attempt.to_owned()))
+    fn stitcher(&self, attempt: &Attempt<'_>) -> Option<transform::Stitcher> {
+        let (bound, name) = (Arc::clone(&self.bound), attempt.name.to_owned());
+        Some(transform::Stitcher::Keys(Stitcher::new(bound, self.manner.style, name)))
     }
 }
 

@@ -17,7 +17,7 @@ use schemas::plan::Layout;
 /// What temporary keys begin with.
 pub const TEMPORARY_PREFIX: &str = "rekindle:tmp:";
 /// How long a temporary key stays after the last piece of it, should nobody finish or remove it.
-const TEMPORARY_TTL_MS: i64 = 3_600_000;
+pub(in crate::transform) const TEMPORARY_TTL_MS: i64 = 3_600_000;
 /// Rows in one transaction: enough to make what surrounds them cheap, few enough not to hold the server.
 const TRANSACTION_ROWS_MAX: u64 = 64;
 

@@ -103,7 +103,7 @@ end
 -- Returns what is stored under a key as its version, nil where there is none.
 local function version(key)
   if layout == 'h' then return redis.pcall('HGET', key, name) end
-  local stored = redis.pcall('GET', key)
+  local stored = redis.pcall(layout == 'd' and 'JSON.GET' or 'GET', key)
   if type(stored) ~= 'string' then return nil end
   stored = member(stored)
   if stored == 'null' then return nil end
@@ -126,6 +126,10 @@ local function write(key, expires, first, last)
     for i = first, last, 4000 do
       redis.call('HSET', key, unpack(ARGV, i, math.min(i + 3999, last)))
     end
+    if expires ~= '0' then redis.call('PEXPIREAT', key, expires) end
+  elseif layout == 'd' then
+    redis.call('DEL', key)
+    redis.call('JSON.SET', key, '$', ARGV[first])
     if expires ~= '0' then redis.call('PEXPIREAT', key, expires) end
   elseif expires ~= '0' then
     redis.call('SET', key, ARGV[first], 'PXAT', expires)

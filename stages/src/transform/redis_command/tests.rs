@@ -1,5 +1,6 @@
 //! Commands of every style byte for byte, and the accounting of rows around them.
 
+mod documents;
 mod keys_alone;
 mod newest;
 

@@ -37,7 +37,10 @@ impl BatchEncoder<'_> {
         self.open_arguments += 3 + values;
         if !is_hash {
             resp::write_bulk(&self.value, out);
-            return Ok(string_value_hash(&self.value));
+            return Ok(match self.commands.bound.route.layout {
+                Layout::RedisJson => self.documents.value_hash(&self.value),
+                _ => string_value_hash(&self.value),
+            });
         }
         for span in self.fields.spans() {
             out.extend_from_slice(&self.commands.field_headers[span.field]);
@@ -63,8 +66,12 @@ impl BatchEncoder<'_> {
             resp::write_bulk(&self.keys[start..end], out);
             start = end;
         }
-        let is_hash = self.commands.bound.route.layout == Layout::Hash;
-        resp::write_bulk(&[if is_hash { b'h' } else { b'j' }, at.kind.letter()], out);
+        let layout = match self.commands.bound.route.layout {
+            Layout::Hash => b'h',
+            Layout::RedisJson => b'd',
+            _ => b'j',
+        };
+        resp::write_bulk(&[layout, at.kind.letter()], out);
         out.extend_from_slice(&self.commands.field_headers[at.field]);
         out.append(&mut self.arguments);
         self.open_arguments = 0;

@@ -42,6 +42,9 @@ fn versions_go_as_digits_and_into_the_ledger() {
     );
     assert_eq!(payload(&texts), resp(&[&expected]));
     assert_eq!(texts.versions, hashes.versions);
+    // A document differs by its letter only.
+    let documents = payload(&encoded(Layout::RedisJson));
+    assert_eq!(documents, payload(&texts).replace("jz", "dz"));
 }
 
 #[test]
