@@ -4,6 +4,7 @@
 
 mod every_type;
 mod many;
+mod parts;
 mod resumed;
 mod streams;
 mod verified;

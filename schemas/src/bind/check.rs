@@ -167,9 +167,8 @@ fn field_name(spec: &FieldSpec) -> &str {
 pub(super) fn path(column: &Column, mistakes: &mut Mistakes<'_>) {
     if !matches!(column.column_type, ColumnType::Json | ColumnType::Jsonb) {
         mistakes.add(format!(
-            "column {} has type {}; a path goes with json and jsonb only",
-            column.name,
-            column.column_type.name()
+            "column {} has type {}; a path goes with columns of JSON only",
+            column.name, column.source_type
         ));
     }
 }

@@ -61,7 +61,7 @@ pub enum Way {
 /// | redisjson | `JSON.SET k $ v`, with an expiry in `MULTI`…`EXEC` with `PEXPIREAT` | `DEL`, `JSON.SET`, `PEXPIREAT` in `MULTI`…`EXEC` | `EVALSHA` of `KEEP_DOCUMENT_SCRIPT` |
 /// | hash, by restore | `RESTORE k ms payload REPLACE [ABSTTL]` | the same | `RESTORE k ms payload [ABSTTL]`, where `BUSYKEY` is a key kept |
 ///
-/// `Newest` runs `NEWEST_SCRIPT` for every row, whatever the way.
+/// `Newest` runs `NEWEST_SCRIPT` for up to 32 rows at once, whatever the way.
 ///
 /// A transaction or an `MSET` holds up to 64 rows. `Blank` by command leaves the fields of two rows with one key
 /// mixed, so it needs distinct keys as well as an empty keyspace.

@@ -4,6 +4,7 @@
 
 use super::acl::{self, Needs};
 use super::controls::Control;
+use super::verify;
 use crate::cli::figures::{bytes, count, things};
 use crate::documents;
 use crate::wiring::{CONNECT_TIMEOUT, make_sink};
@@ -49,6 +50,7 @@ pub(super) async fn controls(plan: &Plan, unfinished: Option<&str>) -> Vec<Contr
     };
     let (role, access) = acl::controls(&mut *stream, &prefixes, &needs, CONNECT_TIMEOUT).await;
     let mut controls = vec![server(sink.address(), &state), role, access];
+    controls.extend(verify::redis(&mut *stream, plan, needs.is_document).await);
     controls.extend(documents);
     if plan.routes.iter().any(|route| route.layout == Layout::Hash && route.many.is_none()) {
         controls.push(acl::way(&mut *stream, CONNECT_TIMEOUT).await);

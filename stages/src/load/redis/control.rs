@@ -3,7 +3,7 @@
 //! Invariant: the sentinel is only ever written when absent and only ever removed by the run it names.
 
 use super::READ_KEYS_MAX;
-use crate::connect::redis::from_redis;
+use crate::connect::redis::{from_redis, kind_of_code};
 use crate::error::{Error, Kind, Result};
 use crate::extract::redis_entries;
 use crate::load::{Difference, Sentinel, TargetState};
@@ -213,6 +213,8 @@ pub(super) async fn stored_entries<'a>(
         .query_async(connection)
         .await
         .map_err(|error| failed(error, "cannot read back from", address))?;
+    let values =
+        about_keys(values).map_err(|error| failed(error, "cannot read back from", address))?;
     let mut values = values.into_iter();
     let now_ms = server_ms(values.next())?;
     let entries = (0..count).map(|_| {
@@ -220,6 +222,19 @@ pub(super) async fn stored_entries<'a>(
         StoredEntry::of(route, value, ttl, now_ms)
     });
     Ok((now_ms, entries.collect()))
+}
+
+/// Lets an error stand that tells of its key, which holds another type, and fails with any other: what a server refuses
+/// to say of a key is no word about the key.
+pub(super) fn about_keys(
+    replies: Vec<redis::RedisResult<Value>>,
+) -> redis::RedisResult<Vec<redis::RedisResult<Value>>> {
+    let is_of_its_key = |error: &RedisError| error.code().map(kind_of_code) == Some(Kind::Data);
+    let standing = replies.into_iter().map(|reply| match reply {
+        Err(error) if !is_of_its_key(&error) => Err(error),
+        reply => Ok(reply),
+    });
+    standing.collect()
 }
 
 /// Reads the reply to `TIME`, in milliseconds since 1970.

@@ -213,6 +213,17 @@ impl<'a> Tally<'a> {
             Reply::Null | Reply::Integer(0) if self.may_keep => {
                 self.outcome.kept += u64::from(unit.rows);
             }
+            // The script of `newest` counts the rows of its call that were kept, from -1 downwards.
+            Reply::Integer(told @ ..0) if self.may_keep => {
+                let kept = told.unsigned_abs() - 1;
+                match u64::from(unit.rows).checked_sub(kept) {
+                    Some(written) => {
+                        self.outcome.kept += kept;
+                        self.outcome.written += written;
+                    }
+                    None => self.note("ERR more rows kept than were sent".into()),
+                }
+            }
             Reply::Null => self.note("ERR a null reply to a write".into()),
             _ if is_last => {
                 self.outcome.written += u64::from(unit.rows);

@@ -3,7 +3,7 @@
 //! Invariant: memory is one page, whatever a stream holds. A stream counts as read only where its entries are numbered
 //! from 1 without a gap, as they were written.
 
-use super::control::{StoredEntry, failed, server_ms};
+use super::control::{StoredEntry, about_keys, failed, server_ms};
 use crate::error::{Error, Kind, Result};
 use crate::extract::redis_streams::Paging;
 use crate::extract::redis_values::escaped;
@@ -135,7 +135,7 @@ async fn read(
     let mut pipeline = Pipeline::with_capacity(3);
     pipeline.ignore_errors().cmd("TIME").cmd("PTTL").arg(key).cmd("XLEN").arg(key);
     let found: Vec<RedisResult<Value>> = pipeline.query_async(connection).await.map_err(cannot)?;
-    let mut found = found.into_iter();
+    let mut found = about_keys(found).map_err(cannot)?.into_iter();
     let now_ms = server_ms(found.next())?;
     let ttl = found.next();
     // A key of another type answers with an error, and has no length.

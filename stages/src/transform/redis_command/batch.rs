@@ -45,6 +45,9 @@ pub(super) struct BatchEncoder<'a> {
     open_rows: u32,
     open_commands: u32,
     open_at: usize,
+    /// What follows the keys of an open call, and how many arguments that is.
+    arguments: Vec<u8>,
+    open_arguments: usize,
     payload: Vec<u8>,
     units: Vec<Unit>,
     keys: Vec<u8>,
@@ -68,6 +71,7 @@ impl<'a> BatchEncoder<'a> {
         let bound = &*commands.bound;
         let row_count = decoded.rows.num_rows();
         let group = match (bound.route.layout, commands.style) {
+            (_, Style::Newest) => Group::Call,
             (Layout::Hash, _) if commands.dump.is_some() => Group::None,
             (Layout::Hash | Layout::RedisJson, Style::Blank) if bound.expiry.is_none() => {
                 Group::None
@@ -98,6 +102,8 @@ impl<'a> BatchEncoder<'a> {
             open_rows: 0,
             open_commands: 0,
             open_at: 0,
+            arguments: Vec::new(),
+            open_arguments: 0,
             payload: Vec::with_capacity(bytes_read * 2 + row_count * commands.row_overhead),
             units: Vec::new(),
             keys: Vec::with_capacity(row_count * 24),
@@ -162,7 +168,7 @@ impl<'a> BatchEncoder<'a> {
         let version = self.versions.version(row);
         self.entry_versions.extend(version);
         let value_hash = if self.commands.style == Style::Newest {
-            self.write_newest(key_start, expires_ms, version)?
+            self.write_newest(expires_ms, version)?
         } else {
             self.write_value(key_start, expires_ms)
         };

@@ -1,4 +1,4 @@
-//! What several rows share: a transaction, an `MSET`, or nothing.
+//! What several rows share: a transaction, an `MSET`, a call of a script, or nothing.
 //!
 //! Invariant: a group is closed with the number of its rows and of the replies that belong to it, so that every reply is
 //! counted.
@@ -21,6 +21,8 @@ pub(super) enum Group {
     Transaction,
     /// `MSET`.
     Mset,
+    /// One call of `NEWEST_SCRIPT`.
+    Call,
 }
 
 impl BatchEncoder<'_> {
@@ -62,15 +64,22 @@ impl BatchEncoder<'_> {
         if self.open_rows == 0 {
             return;
         }
-        let replies = if self.group == Group::Mset {
-            if self.open_rows < GROUP_ROWS_MAX {
-                self.shorten_mset_head();
+        let replies = match self.group {
+            Group::Mset => {
+                if self.open_rows < GROUP_ROWS_MAX {
+                    self.shorten_mset_head();
+                }
+                1
             }
-            1
-        } else {
-            self.payload.extend_from_slice(b"*1\r\n$4\r\nEXEC\r\n");
-            // MULTI and EXEC answer once each, and every command between them with QUEUED.
-            2 + self.open_commands
+            Group::Call => {
+                self.close_call();
+                1
+            }
+            Group::None | Group::Transaction => {
+                self.payload.extend_from_slice(b"*1\r\n$4\r\nEXEC\r\n");
+                // MULTI and EXEC answer once each, and every command between them with QUEUED.
+                2 + self.open_commands
+            }
         };
         self.units.push(Unit { rows: self.open_rows, folded: 0, replies });
         (self.open_rows, self.open_commands) = (0, 0);
