@@ -9,6 +9,7 @@ use crate::journal::{Begun, CommitHandle, Delta, Journal, PartitionRecord};
 use crate::ledger::{self, Ledger};
 use crate::outcome::from_journal;
 use crate::progress::Counters;
+use crate::refused::{Refusals, single_out};
 use crate::rejects::RejectWriter;
 use crate::route::RouteRun;
 use crate::snapshots::Snapshots;
@@ -17,8 +18,9 @@ use futures::{StreamExt, TryStreamExt};
 use schemas::{Partition, PartitionId, Position};
 use stages::extract::{BatchStream, Columns, READAHEAD};
 use stages::load::{Sink, Written};
+use stages::transform::leave_out;
 use stages::transform::many_rows::Stitcher;
-use stages::{Encoded, Error, Kind, Result};
+use stages::{Encoded, Error, Kind, RawBatch, Result};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -46,6 +48,8 @@ pub struct Shared {
     pub ledger: Arc<Ledger>,
     /// Rows that could not be carried.
     pub rejects: RejectWriter,
+    /// Rows that the target refused in an earlier attempt.
+    pub refusals: Refusals,
     /// Source states used.
     pub snapshots: Snapshots,
     /// Live counters.
@@ -58,12 +62,15 @@ pub struct Shared {
 struct Transformed {
     encoded: Encoded,
     frame: Option<Vec<u8>>,
+    raw: Option<RawBatch>,
 }
 
 /// A batch ready to be written, with its ledger frame.
 struct Ready {
     encoded: Encoded,
     frame: Vec<u8>,
+    /// What it was made of, where it stands for itself: its rows may have to be told apart.
+    raw: Option<RawBatch>,
 }
 
 /// A batch that the target acknowledged.
@@ -139,6 +146,7 @@ pub(crate) async fn carry_on(
                 .finish(&partition.id, begun.epoch, busy_ms)
                 .await
                 .map_err(from_journal)?;
+            shared.refusals.forget(&partition.id);
             if shared.counters.partition_done(route.index, now_ms()) {
                 note_completed(shared, route).await?;
             }
@@ -172,13 +180,17 @@ impl Attempt<'_> {
         let mut unsettled = Counts::default();
         let name = format!("{}:{}:{}", self.shared.run_id, self.partition.id, self.epoch);
         let mut stitcher = transform.stitcher(&name);
+        let refused = self.shared.refusals.of(&self.partition.id);
+        let decoder = (self.route.decoder_of)(&self.partition.bounds);
         let transformed = self.batches(stream).map_ok(|raw| {
-            let transform = Arc::clone(&transform);
+            let (transform, refused) = (Arc::clone(&transform), Arc::clone(&refused));
+            let bound = Arc::clone(&self.route.bound);
             self.shared.cpu.submit(move || {
-                let encoded = transform.apply(raw, now_ms())?;
+                let (whole, now) = (raw.share(), now_ms());
+                let encoded = leave_out(&*transform, decoder, &bound.schema, raw, now, &refused)?;
                 let is_whole = encoded.open.is_none();
                 let frame = is_whole.then(|| ledger::encode_frame(&encoded)).transpose()?;
-                Ok(Transformed { encoded, frame })
+                Ok(Transformed { encoded, frame, raw: is_whole.then_some(whole) })
             })
         });
         let pieces = transformed
@@ -223,10 +235,7 @@ impl Attempt<'_> {
     }
 
     /// Turns the source's channel into a stream and counts the time the lane waits for it.
-    fn batches(
-        &self,
-        stream: BatchStream,
-    ) -> impl futures::Stream<Item = Result<stages::RawBatch>> + '_ {
+    fn batches(&self, stream: BatchStream) -> impl futures::Stream<Item = Result<RawBatch>> + '_ {
         let stop = self.shared.stop.token();
         futures::stream::unfold((stream, stop), move |(mut stream, stop)| async move {
             let asked = Instant::now();
@@ -242,7 +251,7 @@ impl Attempt<'_> {
     }
 
     async fn write(&self, ready: Ready, ledger_bytes: u64) -> Result<Acknowledged> {
-        let Ready { encoded, frame } = ready;
+        let Ready { encoded, frame, raw } = ready;
         if !encoded.temporary.is_empty() {
             self.shared.ledger.note_temporary(&encoded.temporary)?;
         }
@@ -257,7 +266,17 @@ impl Attempt<'_> {
             self.shared.rejects.write(&self.route.bound.route.name, id, self.epoch, rejected)?;
         }
         let started = Instant::now();
-        let Written { written, kept } = self.shared.sink.write(self.lane, &encoded).await?;
+        let Written { written, kept } = match self.shared.sink.write(self.lane, &encoded).await {
+            Err(error) if error.kind() == Kind::Refused => {
+                let Some(raw) = raw else {
+                    // A key of many rows: none of them is at fault alone.
+                    return Err(Error::new(Kind::Data, error.to_string()).with_source(error));
+                };
+                let (shared, route, partition) = (self.shared, self.route, self.partition);
+                return Err(single_out(shared, route, partition, self.lane, raw).await);
+            }
+            written => written?,
+        };
         self.shared.counters.target_time(self.route.index, started.elapsed());
         let counts = Counts {
             rows: encoded.rows_read,
@@ -282,13 +301,13 @@ impl Attempt<'_> {
 
 /// Makes the ledger frame of a batch that has none yet.
 async fn framed(shared: Arc<Shared>, transformed: Transformed) -> Result<Ready> {
-    let Transformed { encoded, frame } = transformed;
+    let Transformed { encoded, frame, raw } = transformed;
     if let Some(frame) = frame {
-        return Ok(Ready { encoded, frame });
+        return Ok(Ready { encoded, frame, raw });
     }
     let framing = shared.cpu.submit(move || {
         let frame = ledger::encode_frame(&encoded)?;
-        Ok(Ready { encoded, frame })
+        Ok(Ready { encoded, frame, raw: None })
     });
     framing.await
 }
@@ -305,9 +324,10 @@ fn stitched(
         (transformed, _) => return vec![transformed],
     };
     match stitcher.take(*open) {
-        Ok(parts) => {
-            parts.into_iter().map(|encoded| Ok(Transformed { encoded, frame: None })).collect()
-        }
+        Ok(parts) => parts
+            .into_iter()
+            .map(|encoded| Ok(Transformed { encoded, frame: None, raw: None }))
+            .collect(),
         Err(error) => vec![Err(error)],
     }
 }

@@ -40,16 +40,17 @@ pub(super) const FIELDS: Fields = Fields {
         "newest_by",
         "on_drift",
         "rejects_max",
+        "rejects_keep",
         "watermark",
         "keep_versions",
         "row_key",
         "member",
         "score",
     ],
-    refused: &["rejects_keep"],
+    refused: &[],
 };
 /// What a route of many rows per value cannot have: its rows go whole, and its keys are its own.
-pub(super) const ROW_FIELDS: [&str; 15] = [
+pub(super) const ROW_FIELDS: [&str; 16] = [
     "split_by",
     "where",
     "columns",
@@ -65,6 +66,7 @@ pub(super) const ROW_FIELDS: [&str; 15] = [
     "catch_up",
     "newest_by",
     "rejects_max",
+    "rejects_keep",
 ];
 const BLOCKS_FIELDS: [&str; 2] = ["watermark", "keep_versions"];
 /// What only a rebuild looks at; a stream is read back and never written.
@@ -142,6 +144,7 @@ pub(super) fn route(section: &Section<'_>, names: &mut HashSet<String>) -> Optio
         catch_up,
         priority: u32::try_from(priority?).ok()?,
         rejects_max: rejects_max?,
+        rejects_keep: section.entry("rejects_keep").and_then(|entry| entry.duration()),
         uses: uses?,
         backup: backup?,
     })

@@ -9,10 +9,12 @@ pub mod keys;
 pub mod many_rows;
 pub mod redis_command;
 pub mod redis_rows;
+mod refused;
 mod single_rows;
 
 pub use decoder::Decoder;
 pub use redis_command::Style;
+pub use refused::leave_out;
 
 use crate::batch::{Encoded, RawBatch};
 use crate::error::Result;

@@ -3,20 +3,20 @@
 //! Invariant: a key is called different only after both ends said the same thing twice; nothing is written but by a
 //! repair, and by that only what a dry run has shown.
 
-mod again;
+pub(crate) mod again;
 mod candidate;
 mod conclude;
-mod ends;
+pub(crate) mod ends;
 mod fields;
 mod findings;
-mod judge;
+pub(crate) mod judge;
 mod last;
 mod many;
-mod page;
+pub(crate) mod page;
 mod pass;
 mod repair;
 mod report;
-mod rows;
+pub(crate) mod rows;
 mod run;
 mod sample;
 mod scan;
@@ -102,7 +102,10 @@ async fn prepared(plan: &Plan, options: &RedisOptions) -> Result<Run, Vec<Error>
     }
     make_folder(&folder).map_err(one)?;
     let lock = StateLock::take(&folder.join("lock")).map_err(|error| one(from_journal(error)))?;
-    let ends = connect(plan, &chosen, options).await?;
+    let verify = &options.verify;
+    let (lanes, retry_for) = (verify.lanes, verify.retry_for);
+    let connecting = Ends::connect_patiently(plan, &chosen, lanes, retry_for, &verify.cancel);
+    let ends = connecting.await?;
     if let Some(run_id) = &options.take_over {
         ends.sink.release(run_id).await.map_err(one)?;
     }
@@ -119,29 +122,4 @@ fn unrepairable(route: &Route) -> Option<Error> {
         route.name
     );
     Some(Error::new(Kind::Config, message).with_hint(hint))
-}
-
-/// Connects to both ends, and keeps trying while a system is away.
-async fn connect(
-    plan: &Plan,
-    routes: &[Route],
-    options: &RedisOptions,
-) -> Result<Ends, Vec<Error>> {
-    let since = Instant::now();
-    loop {
-        let errors = match Ends::connect(plan, routes, options.verify.lanes).await {
-            Ok(ends) => return Ok(ends),
-            Err(errors) => errors,
-        };
-        let is_away = errors.iter().any(|error| error.kind().is_transient());
-        if !is_away || since.elapsed() >= options.verify.retry_for {
-            return Err(errors);
-        }
-        tokio::select! {
-            () = tokio::time::sleep(Duration::from_millis(500)) => {}
-            () = options.verify.cancel.cancelled() => {
-                return Err(vec![Error::new(Kind::Cancelled, "the command was asked to stop")]);
-            }
-        }
-    }
 }
