@@ -133,6 +133,10 @@ pub(crate) async fn carry_on(
 ) -> Result<()> {
     let attempt = Attempt { shared, route, partition, lane, epoch: begun.epoch };
     let length = shared.ledger.begin(&partition.id, begun.ledger_bytes)?;
+    let refused = shared.refusals.of(&partition.id);
+    // From its start a partition meets every refusal again.
+    let is_anew = begun.position == Position::Start;
+    shared.ledger.note_refused(&partition.id, refused.keys().map(Vec::as_slice), is_anew)?;
     // Only the very first attempt on an empty target may rely on finding nothing under its keys.
     let style = route.style(&partition.bounds, begun.epoch == 1);
     let transform = (route.transform)(&partition.bounds, style);

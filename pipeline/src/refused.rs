@@ -1,7 +1,7 @@
 //! Rows that the target refuses for good: found by halving the batch they are in, and left out of the next attempt.
 //!
-//! A row is refused after its key is in the ledger, and what the ledger holds is read back. So the attempt ends there, and
-//! the one after it makes the rows rejects before anything of their batch is noted.
+//! A row is refused after its key is in the ledger, and what the ledger holds is read back. So the key is noted as one that
+//! never arrived, the attempt ends there, and the one after it makes the row a reject before its batch is written.
 //!
 //! Invariant: a row counts as refused only after it was sent alone; what is not refused is written by whoever halves, in a
 //! form that may be repeated.
@@ -66,6 +66,10 @@ pub async fn single_out(
         return Error::new(Kind::Unavailable, message);
     };
     let number = found.len();
+    let noted = shared.ledger.note_refused(&partition.id, found.keys().map(Vec::as_slice), false);
+    if let Err(error) = noted {
+        return error;
+    }
     let (all, new) = shared.refusals.add(&partition.id, found);
     // What was left out and is refused again would be so for ever.
     if all > REFUSED_MAX || new == 0 {

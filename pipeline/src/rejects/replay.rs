@@ -220,7 +220,10 @@ impl Replay<'_> {
         }
         let written = futures::stream::iter(to_write).map(|(identity, row)| async move {
             let encoded = encode(route, row)?;
-            let refused = match self.ends.sink.write(0, &encoded).await {
+            // A row that is refused may close the connection that others are on.
+            let write = || self.ends.sink.write(0, &encoded);
+            let (retry_for, cancel) = (self.options.retry_for, &self.options.cancel);
+            let refused = match patiently(retry_for, cancel, write).await {
                 Ok(_) => None,
                 Err(error) if error.kind() == Kind::Refused => Some(told(&error)),
                 Err(error) => return Err(error),

@@ -2,6 +2,7 @@
 
 mod keys_alone;
 mod newest;
+mod refused;
 
 use super::*;
 use crate::Kind;
