@@ -126,9 +126,9 @@ async fn encode(
     let transform = (route.transform)(&partition.bounds, route.style(&partition.bounds, false));
     let bound = Arc::clone(&route.bound);
     let work = shared.cpu.submit(move || {
-        let decoded = decoder.decode(&raw, &bound.schema)?;
+        let whole = decoder.decode(&raw, &bound.schema)?;
         let rows: Vec<usize> = rows.collect();
-        transform.apply(decoder.pick(&decoded, &rows)?, now_ms())
+        transform.apply(decoder.pick(&whole, &rows)?, now_ms())
     });
     work.await
 }

@@ -107,7 +107,10 @@ fn value(row: &SqliteRow, ordinal: usize) -> std::result::Result<Value, sqlx::Er
         "INTEGER" => Value::from(row.try_get::<i64, _>(ordinal)?),
         "BLOB" => {
             let bytes: Vec<u8> = row.try_get(ordinal)?;
-            Value::from(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
+            let hex = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+            Value::from(
+                hex.filter_map(|digit| char::from_digit(digit.into(), 16)).collect::<String>(),
+            )
         }
         _ => {
             let text: String = row.try_get(ordinal)?;

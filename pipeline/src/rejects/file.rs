@@ -69,7 +69,7 @@ pub(super) fn rename(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// Some rows of a file, with the texts of their origin.
-pub(super) struct Rows {
+pub(super) struct RejectBatch {
     /// All columns of the file.
     pub(super) rows: RecordBatch,
     pub(super) reasons: StringArray,
@@ -78,14 +78,14 @@ pub(super) struct Rows {
 }
 
 /// Reads a file from its first row to its last, some rows at a time.
-pub(super) fn read(path: &Path, take: &mut dyn FnMut(Rows) -> Result<()>) -> Result<()> {
+pub(super) fn read(path: &Path, take: &mut dyn FnMut(RejectBatch) -> Result<()>) -> Result<()> {
     let file = File::open(path).map_err(|error| io_error("open", path, error))?;
     let opened = guarded(path, || {
         ParquetRecordBatchReaderBuilder::try_new(file)?.with_batch_size(ROWS_AT_ONCE).build()
     });
     let mut batches = opened?;
     while let Some(rows) = guarded(path, || batches.next().transpose().map_err(Into::into))? {
-        take(Rows {
+        take(RejectBatch {
             reasons: text(path, &rows, REASON)?,
             routes: text(path, &rows, ROUTE)?,
             plans: text(path, &rows, PLAN)?,

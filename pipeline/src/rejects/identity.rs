@@ -108,7 +108,7 @@ fn by_key(bound: &BoundRoute, rows: &RecordBatch) -> Identities {
     let renderer = bound.key.renderer(rows)?;
     let identity = |row: usize| {
         let mut key = Vec::new();
-        renderer.render(row, &mut key).ok().map(|_| key)
+        renderer.render(row, &mut key).ok().map(|()| key)
     };
     Ok((0..rows.num_rows()).map(identity).collect())
 }

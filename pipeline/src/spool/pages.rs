@@ -17,7 +17,6 @@ const PAGE_BYTES: u64 = 1 << 20;
 /// Rows of the first page, when nothing is known yet, and of the largest.
 const ROWS_FIRST: u64 = 64;
 const ROWS_MAX: u64 = 4_096;
-/// Pause between two tries.
 
 /// The pages of one partition.
 pub(crate) struct Pages {

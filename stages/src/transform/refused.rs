@@ -9,15 +9,16 @@ use crate::error::{Error, Kind, Result};
 use arrow::compute::concat_batches;
 use schemas::TableSchema;
 use std::collections::HashMap;
+use std::hash::BuildHasher;
 
 /// Encodes a batch; rows whose key is among the refused ones are left out, each with its reason.
-pub fn leave_out(
+pub fn leave_out<S: BuildHasher>(
     transform: &dyn Transform,
     decoder: Decoder,
     schema: &TableSchema,
     raw: RawBatch,
     now_ms: i64,
-    refused: &HashMap<Vec<u8>, String>,
+    refused: &HashMap<Vec<u8>, String, S>,
 ) -> Result<Encoded> {
     if refused.is_empty() {
         return transform.apply(raw, now_ms);
@@ -26,10 +27,10 @@ pub fn leave_out(
     if whole.keyed().all(|(key, _)| !refused.contains_key(key)) {
         return Ok(whole);
     }
-    let decoded = decoder.decode(&raw, schema)?;
+    let rows = decoder.decode(&raw, schema)?;
     let (mut kept, mut left_out) = (Vec::new(), Vec::new());
     for row in 0..raw.rows {
-        let single = transform.apply(decoder.pick(&decoded, &[row])?, now_ms)?;
+        let single = transform.apply(decoder.pick(&rows, &[row])?, now_ms)?;
         match single.keyed().next().and_then(|(key, _)| refused.get(key)) {
             Some(reason) => left_out.push((row, reason.clone())),
             None => kept.push(row),
@@ -38,9 +39,9 @@ pub fn leave_out(
     let rest = if kept.is_empty() {
         Encoded { may_keep: whole.may_keep, ..Encoded::empty() }
     } else {
-        transform.apply(decoder.pick(&decoded, &kept)?, now_ms)?
+        transform.apply(decoder.pick(&rows, &kept)?, now_ms)?
     };
-    let left_out = rejected(&decoded, left_out, schema)?;
+    let left_out = rejected(&rows, left_out, schema)?;
     Ok(Encoded {
         position: whole.position,
         digest: whole.digest,

@@ -132,7 +132,6 @@ fn plans_with_mistakes_are_invalid_and_refused_by_the_parser_too() {
         "on_drift = \"warn\"",
         "use = []",
         "rejects_max = -1",
-        "rejects_keep = 30",
         "rejects_max = 1.5",
         "rejects_max = \"nan%\"",
         "split_by = \"\"",
