@@ -16,6 +16,8 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
+const REBUILD: [&str; 4] = ["rebuild", "redis", "--progress", "none"];
+
 /// Runs a rebuild that can write no file beyond this size, and is killed by it, or told, as `on_limit` says.
 fn limited(world: &World, kib: u64, on_limit: &str) -> Output {
     let script = format!("{on_limit} ulimit -c 0; ulimit -f {kib}; exec \"$0\" \"$@\"");
@@ -95,13 +97,31 @@ fn a_journal_that_cannot_grow_stops_the_run_and_the_next_one_goes_on() {
 }
 
 #[test]
-fn a_damaged_journal_is_refused_and_left_alone_wherever_the_damage_is() {
+fn a_journal_that_cannot_be_used_is_refused_and_left_alone_and_then_goes_on() {
     // GIVEN the journal of a killed run, its log folded in
     let world = filled();
     killed(&world, 40);
-    let held_keys = world.redis(&["DBSIZE"]);
-    fold(&world);
+    sql(&world, "PRAGMA wal_checkpoint(TRUNCATE)");
     let good = fs::read(journal(&world)).unwrap();
+    let keys = world.redis(&["DBSIZE"]);
+    damaged_anywhere_it_is_refused(&world, &good);
+    written_by_a_newer_version_it_is_refused(&world, &good);
+    in_a_folder_of_somebody_else_it_can_be_looked_at(&world);
+    assert_eq!(world.redis(&["DBSIZE"]), keys);
+    // WHEN it is one that an earlier version wrote, which knew no restores
+    sql(
+        &world,
+        "UPDATE format SET written_by = '0.0.1'; DROP TABLE restore_job; DROP TABLE restore_stream; \
+         DROP TABLE restore_table",
+    );
+    let exported = world.run(&["state", "export"]).expect(0).stdout;
+    let first: serde_json::Value = serde_json::from_str(exported.lines().next().unwrap()).unwrap();
+    assert_eq!((&first["table"], &first["written_by"]), (&"format".into(), &"0.0.1".into()));
+    // THEN it is read, and the run goes on
+    resumed(&world);
+}
+
+fn damaged_anywhere_it_is_refused(world: &World, good: &[u8]) {
     let middle = good.len() / 2 / 4096 * 4096;
     for (what, damage) in [
         ("the header", 0..16),
@@ -111,29 +131,57 @@ fn a_damaged_journal_is_refused_and_left_alone_wherever_the_damage_is() {
         ("the last page", good.len() - 4096..good.len() - 4084),
         ("a whole page", middle..middle + 4096),
     ] {
-        let mut bad = good.clone();
+        let mut bad = good.to_vec();
         bad[damage].fill(0xA5);
-        fs::write(journal(&world), &bad).unwrap();
+        fs::write(journal(world), &bad).unwrap();
         // WHEN anything opens it THEN it is refused, and nothing is touched
-        for words in [
-            &["rebuild", "redis", "--progress", "none"][..],
-            &["status"],
-            &["state", "show"],
-            &["state", "export"],
-        ] {
+        for words in [&REBUILD[..], &["status"], &["state", "show"], &["state", "export"]] {
             let ran = world.run(words).expect(1);
-            assert!(
-                ran.stderr.contains("is damaged") && ran.stderr.contains("hint: "),
-                "{what}: {}",
-                ran.stderr
-            );
+            let is_told = ran.stderr.contains("is damaged") && ran.stderr.contains("hint: ");
+            assert!(is_told, "{what}: {}", ran.stderr);
         }
-        assert!(fs::read(journal(&world)).unwrap() == bad, "{what}: it was changed");
-        assert_eq!(world.redis(&["DBSIZE"]), held_keys, "{what}");
+        assert!(fs::read(journal(world)).unwrap() == bad, "{what}: it was changed");
     }
-    // AND the journal as it was goes on
-    fs::write(journal(&world), &good).unwrap();
-    resumed(&world);
+    fs::write(journal(world), good).unwrap();
+}
+
+fn written_by_a_newer_version_it_is_refused(world: &World, good: &[u8]) {
+    sql(world, "UPDATE format SET format = 2, written_by = '9.9.9'");
+    let newer = fs::read(journal(world)).unwrap();
+    for words in [&REBUILD[..], &["rebuild", "redis", "--fresh"], &["status"]] {
+        world.run(words).expect(1).says(&["has format 2", "9.9.9", "use the newer rekindle"]);
+    }
+    assert!(fs::read(journal(world)).unwrap() == newer, "it was changed");
+    fs::write(journal(world), good).unwrap();
+}
+
+fn in_a_folder_of_somebody_else_it_can_be_looked_at(world: &World) {
+    let set = |folder: u32, file: u32| {
+        fs::set_permissions(world.state(), fs::Permissions::from_mode(folder)).unwrap();
+        for name in ["journal.sqlite", "lock"] {
+            fs::set_permissions(world.state().join(name), fs::Permissions::from_mode(file))
+                .unwrap();
+        }
+    };
+    fs::set_permissions(world.folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    // Whoever has it open for writing last takes the empty log away that those who looked have left.
+    sql(world, "PRAGMA wal_checkpoint(TRUNCATE)");
+    set(0o555, 0o444);
+    let run = |words: &[&str]| {
+        let mut command = world.command(words);
+        if Uid::current().is_root() {
+            // Nothing is read-only for root.
+            command.uid(65_534).gid(65_534);
+        }
+        Ran::of(&command.output().unwrap())
+    };
+    // WHEN a run is asked for THEN it is told where, and how to go on
+    let said = ["cannot open", "Permission denied", "mend permissions under --state"];
+    run(&REBUILD).expect(1).says(&said);
+    // AND what is in it can be seen
+    let shown = run(&["status", "--json"]).expect(0).summary();
+    assert_eq!(shown["run"]["status"], "killed");
+    set(0o700, 0o600);
 }
 
 #[test]
@@ -152,11 +200,6 @@ fn a_damaged_log_of_the_journal_costs_its_commits_and_nothing_else() {
     assert_complete(&world);
 }
 
-/// Folds the log of a journal that nobody has open into it.
-fn fold(world: &World) {
-    sql(world, "PRAGMA wal_checkpoint(TRUNCATE)");
-}
-
 fn sql(world: &World, statement: &'static str) {
     let options = SqliteConnectOptions::new().filename(journal(world));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -165,69 +208,6 @@ fn sql(world: &World, statement: &'static str) {
         sqlx::raw_sql(statement).execute(&mut connection).await.unwrap();
         connection.close().await.unwrap();
     });
-}
-
-#[test]
-fn a_newer_journal_is_refused_by_its_version_and_an_older_one_goes_on() {
-    let world = filled();
-    killed(&world, 40);
-    // GIVEN a journal that a later version wrote
-    sql(&world, "UPDATE format SET format = 2, written_by = '9.9.9'");
-    let before = fs::read(journal(&world)).unwrap();
-    for words in [
-        &["rebuild", "redis", "--progress", "none"][..],
-        &["rebuild", "redis", "--fresh"],
-        &["status"],
-    ] {
-        world.run(words).expect(1).says(&["has format 2", "9.9.9", "use the newer rekindle"]);
-    }
-    assert!(fs::read(journal(&world)).unwrap() == before, "it was changed");
-    // GIVEN one that an earlier version wrote, which knew no restores
-    sql(
-        &world,
-        "UPDATE format SET format = 1, written_by = '0.0.1'; DROP TABLE restore_job; DROP TABLE restore_stream; \
-         DROP TABLE restore_table",
-    );
-    let exported = world.run(&["state", "export"]).expect(0).stdout;
-    let first: serde_json::Value = serde_json::from_str(exported.lines().next().unwrap()).unwrap();
-    assert_eq!((&first["table"], &first["written_by"]), (&"format".into(), &"0.0.1".into()));
-    // THEN it is read, and the run goes on
-    resumed(&world);
-}
-
-#[test]
-fn a_folder_that_cannot_be_written_is_told_and_can_still_be_looked_at() {
-    // GIVEN the state folder of a killed run, which belongs to somebody else
-    let world = filled();
-    killed(&world, 40);
-    fold(&world);
-    fs::set_permissions(world.folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    fs::set_permissions(world.state(), fs::Permissions::from_mode(0o555)).unwrap();
-    for file in ["journal.sqlite", "lock"] {
-        fs::set_permissions(world.state().join(file), fs::Permissions::from_mode(0o444)).unwrap();
-    }
-    let run = |words: &[&str]| {
-        let mut command = world.command(words);
-        if Uid::current().is_root() {
-            // Nothing is read-only for root.
-            command.uid(65_534).gid(65_534);
-        }
-        Ran::of(&command.output().unwrap())
-    };
-    // WHEN a run is asked for THEN it is told where, and how to go on
-    run(&["rebuild", "redis", "--progress", "none"]).expect(1).says(&[
-        "cannot open",
-        "Permission denied",
-        "mend permissions under --state",
-    ]);
-    // AND what is in it can be seen
-    let shown = run(&["status", "--json"]).expect(0).summary();
-    assert_eq!(shown["run"]["status"], "killed");
-    fs::set_permissions(world.state(), fs::Permissions::from_mode(0o755)).unwrap();
-    for file in ["journal.sqlite", "lock"] {
-        fs::set_permissions(world.state().join(file), fs::Permissions::from_mode(0o600)).unwrap();
-    }
-    resumed(&world);
 }
 
 #[test]
