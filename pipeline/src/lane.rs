@@ -9,6 +9,7 @@ use crate::journal::{Begun, CommitHandle, Delta, Journal, PartitionRecord};
 use crate::ledger::{self, Ledger};
 use crate::outcome::from_journal;
 use crate::progress::Counters;
+use crate::refused::{Refusals, single_out};
 use crate::rejects::RejectWriter;
 use crate::route::RouteRun;
 use crate::snapshots::Snapshots;
@@ -17,8 +18,8 @@ use futures::{StreamExt, TryStreamExt};
 use schemas::{Partition, PartitionId, Position};
 use stages::extract::{BatchStream, Columns, READAHEAD};
 use stages::load::{Sink, Written};
-use stages::transform::Stitcher;
-use stages::{Encoded, Error, Kind, Result};
+use stages::transform::{Stitcher, leave_out};
+use stages::{Encoded, Error, Kind, RawBatch, Result};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -46,6 +47,8 @@ pub struct Shared {
     pub ledger: Arc<Ledger>,
     /// Rows that could not be carried.
     pub rejects: RejectWriter,
+    /// Rows that the target refused in an earlier attempt.
+    pub refusals: Refusals,
     /// Source states used.
     pub snapshots: Snapshots,
     /// Live counters.
@@ -58,12 +61,15 @@ pub struct Shared {
 struct Transformed {
     encoded: Encoded,
     frame: Option<Vec<u8>>,
+    raw: Option<RawBatch>,
 }
 
 /// A batch ready to be written, with its ledger frame.
 struct Ready {
     encoded: Encoded,
     frame: Vec<u8>,
+    /// What it was made of, where it stands for itself: its rows may have to be told apart.
+    raw: Option<RawBatch>,
 }
 
 /// A batch that the target acknowledged.
@@ -125,13 +131,17 @@ pub(crate) async fn carry_on(
     stream: BatchStream,
 ) -> Result<()> {
     let attempt = Attempt { shared, route, partition, lane, epoch: begun.epoch };
-    let length = if route.bound.is_stream() {
+    let is_stream = route.bound.is_stream();
+    if is_stream {
         // Each attempt replaces its stream, which may have another order of rows then.
         shared.ledger.forget(&partition.id)?;
-        shared.ledger.begin(&partition.id, 0)?
-    } else {
-        shared.ledger.begin(&partition.id, begun.ledger_bytes)?
-    };
+    }
+    let ledger_bytes = if is_stream { 0 } else { begun.ledger_bytes };
+    let length = shared.ledger.begin(&partition.id, ledger_bytes)?;
+    let refused = shared.refusals.of(&partition.id);
+    // From its start a partition meets every refusal again.
+    let is_anew = begun.position == Position::Start;
+    shared.ledger.note_refused(&partition.id, refused.keys().map(Vec::as_slice), is_anew)?;
     // Only the very first attempt on an empty target may rely on finding nothing under its keys.
     let style = route.style(&partition.bounds, begun.epoch == 1);
     let transform = (route.transform)(&partition.bounds, style);
@@ -145,6 +155,7 @@ pub(crate) async fn carry_on(
                 .finish(&partition.id, begun.epoch, busy_ms)
                 .await
                 .map_err(from_journal)?;
+            shared.refusals.forget(&partition.id);
             if shared.counters.partition_done(route.index, now_ms()) {
                 note_completed(shared, route).await?;
             }
@@ -179,13 +190,17 @@ impl Attempt<'_> {
         let name = format!("{}:{}:{}", self.shared.run_id, self.partition.id, self.epoch);
         let number = self.route.number_of(&self.partition.id);
         let mut stitcher = transform.stitcher(&stages::transform::Attempt { name: &name, number });
+        let refused = self.shared.refusals.of(&self.partition.id);
+        let decoder = (self.route.decoder_of)(&self.partition.bounds);
         let transformed = self.batches(stream).map_ok(|raw| {
-            let transform = Arc::clone(&transform);
+            let (transform, refused) = (Arc::clone(&transform), Arc::clone(&refused));
+            let bound = Arc::clone(&self.route.bound);
             self.shared.cpu.submit(move || {
-                let encoded = transform.apply(raw, now_ms())?;
+                let (whole, now) = (raw.share(), now_ms());
+                let encoded = leave_out(&*transform, decoder, &bound.schema, raw, now, &refused)?;
                 let is_whole = encoded.open.is_none();
                 let frame = is_whole.then(|| ledger::encode_frame(&encoded)).transpose()?;
-                Ok(Transformed { encoded, frame })
+                Ok(Transformed { encoded, frame, raw: is_whole.then_some(whole) })
             })
         });
         let stop = self.shared.stop.token();
@@ -242,10 +257,7 @@ impl Attempt<'_> {
     }
 
     /// Turns the source's channel into a stream and counts the time the lane waits for it.
-    fn batches(
-        &self,
-        stream: BatchStream,
-    ) -> impl futures::Stream<Item = Result<stages::RawBatch>> + '_ {
+    fn batches(&self, stream: BatchStream) -> impl futures::Stream<Item = Result<RawBatch>> + '_ {
         let stop = self.shared.stop.token();
         futures::stream::unfold((stream, stop), move |(mut stream, stop)| async move {
             let asked = Instant::now();
@@ -261,7 +273,7 @@ impl Attempt<'_> {
     }
 
     async fn write(&self, ready: Ready, ledger_bytes: u64) -> Result<Acknowledged> {
-        let Ready { encoded, frame } = ready;
+        let Ready { encoded, frame, raw } = ready;
         if !encoded.temporary.is_empty() {
             self.shared.ledger.note_temporary(&encoded.temporary)?;
         }
@@ -276,7 +288,18 @@ impl Attempt<'_> {
             self.shared.rejects.write(&self.route.bound.route.name, id, self.epoch, rejected)?;
         }
         let started = Instant::now();
-        let Written { written, kept, folded } = self.shared.sink.write(self.lane, &encoded).await?;
+        let outcome = match self.shared.sink.write(self.lane, &encoded).await {
+            Err(error) if error.kind() == Kind::Refused => {
+                let Some(raw) = raw else {
+                    // A key of many rows: none of them is at fault alone.
+                    return Err(Error::new(Kind::Data, error.to_string()).with_source(error));
+                };
+                let (shared, route, partition) = (self.shared, self.route, self.partition);
+                return Err(single_out(shared, route, partition, self.lane, raw).await);
+            }
+            outcome => outcome?,
+        };
+        let Written { written, kept, folded } = outcome;
         self.shared.counters.target_time(self.route.index, started.elapsed());
         let counts = Counts {
             rows: encoded.rows_read,
@@ -303,13 +326,13 @@ impl Attempt<'_> {
 
 /// Makes the ledger frame of a batch that has none yet.
 async fn framed(shared: Arc<Shared>, transformed: Transformed) -> Result<Ready> {
-    let Transformed { encoded, frame } = transformed;
+    let Transformed { encoded, frame, raw } = transformed;
     if let Some(frame) = frame {
-        return Ok(Ready { encoded, frame });
+        return Ok(Ready { encoded, frame, raw });
     }
     let framing = shared.cpu.submit(move || {
         let frame = ledger::encode_frame(&encoded)?;
-        Ok(Ready { encoded, frame })
+        Ok(Ready { encoded, frame, raw: None })
     });
     framing.await
 }
@@ -326,9 +349,10 @@ fn stitched(
         (transformed, _) => return vec![transformed],
     };
     match stitcher.take(open) {
-        Ok(parts) => {
-            parts.into_iter().map(|encoded| Ok(Transformed { encoded, frame: None })).collect()
-        }
+        Ok(parts) => parts
+            .into_iter()
+            .map(|encoded| Ok(Transformed { encoded, frame: None, raw: None }))
+            .collect(),
         Err(error) => vec![Err(error)],
     }
 }
@@ -336,7 +360,7 @@ fn stitched(
 /// Ends what the batches of a partition were joined to.
 fn ended(stitcher: &mut Option<Stitcher>) -> Vec<Result<Transformed>> {
     let end = stitcher.as_mut().and_then(|stitcher| stitcher.end().transpose());
-    end.into_iter().map(|end| Ok(Transformed { encoded: end?, frame: None })).collect()
+    end.into_iter().map(|end| Ok(Transformed { encoded: end?, frame: None, raw: None })).collect()
 }
 
 /// Journals when a route was first complete, at once: a crash later in the run must not forget it.

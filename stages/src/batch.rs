@@ -27,6 +27,13 @@ impl RawBatch {
         let bytes_read = bytes.len() as u64;
         Self { bytes, rows, is_last, bytes_read }
     }
+
+    /// The same batch again; its bytes are shared.
+    #[must_use]
+    pub fn share(&self) -> Self {
+        let Self { bytes, rows, is_last, bytes_read } = self;
+        Self { bytes: bytes.clone(), rows: *rows, is_last: *is_last, bytes_read: *bytes_read }
+    }
 }
 
 /// One entry that a batch writes, for the ledger and the read-back.

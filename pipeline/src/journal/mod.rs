@@ -16,6 +16,7 @@ mod row;
 mod store;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 
 pub use committer::{BeforeCommit, CommitHandle, Committer};
 pub use error::{JournalError, Result};

@@ -8,6 +8,7 @@
 //! cut off; any other damage is an error.
 
 mod frame;
+mod refused;
 
 pub use frame::{Frame, FrameReader, encode_frame};
 
@@ -171,6 +172,17 @@ impl Ledger {
     /// Path of the list of keys removed because their rows are gone.
     pub fn dropped_names(&self, route: &str) -> PathBuf {
         self.folder.with_file_name(format!("dropped-{route}.txt"))
+    }
+
+    /// Notes keys of a partition that the target refused, so that they are not read back; forgets those noted before
+    /// where `anew` says that the partition begins once more.
+    pub fn note_refused<'k>(
+        &self,
+        partition: &PartitionId,
+        keys: impl Iterator<Item = &'k [u8]>,
+        anew: bool,
+    ) -> Result<()> {
+        refused::note(&self.path(partition), keys, anew)
     }
 
     /// Notes temporary keys before they can be in the target.

@@ -10,6 +10,7 @@ use crate::journal::{Committer, Journal, RunRecord};
 use crate::lane::Shared;
 use crate::ledger::Ledger;
 use crate::progress::Counters;
+use crate::refused::Refusals;
 use crate::rejects::RejectWriter;
 use crate::route::RouteRun;
 use crate::snapshots::Snapshots;
@@ -42,6 +43,7 @@ pub(super) async fn engine(
     let shared = Shared {
         run_id: run.id.clone(),
         snapshots: Snapshots::load(journal.clone(), &run.id).await?,
+        refusals: Refusals::default(),
         rejects: RejectWriter::new(&options.state, &run.id, &plan.fingerprint()),
         journal,
         commits,
@@ -56,5 +58,9 @@ pub(super) async fn engine(
         routes: routes.into_iter().map(Arc::new).collect(),
         lanes: options.lanes,
         retry_for: options.retry_for,
+        outage: options.outage,
+        rto_ends_ms: run
+            .lost_at_ms
+            .saturating_add(i64::try_from(rto.as_millis()).unwrap_or(i64::MAX)),
     }))
 }

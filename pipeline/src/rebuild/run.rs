@@ -55,6 +55,7 @@ impl Run {
             sink.release(run_id).await.map_err(one)?;
         }
         let (run, is_resumed) = prepare::open_run(&journal, plan, options, &routes, &*sink).await?;
+        crate::rejects::forget_old(&options.state, plan, &run.id).map_err(one)?;
         if let Some(cut_over) = &cut_over {
             cut_over.begin(&journal, &run.id).await.map_err(one)?;
         }

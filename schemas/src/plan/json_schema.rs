@@ -276,6 +276,9 @@ fn route_field(name: &str) -> Value {
                 substituted(),
             ],
         }),
+        "rejects_keep" => {
+            duration("How long files of rejected rows are kept; for good by default.")
+        }
         "watermark" => {
             text("Column whose windows are copied, for a table without table partitions.")
         }

@@ -146,6 +146,8 @@ pub struct Route {
     pub newest_by: Option<String>,
     /// Rows that may be rejected before the run counts as failed; default 0 rows.
     pub rejects_max: RejectsMax,
+    /// How long files of rejected rows are kept; for good where it is absent.
+    pub rejects_keep: Option<Duration>,
     /// What the route is for; default backup for blocks and streams, rebuild for the rest.
     pub uses: Uses,
     /// What a backup needs to know.

@@ -41,16 +41,17 @@ pub(super) const FIELDS: Fields = Fields {
         "newest_by",
         "on_drift",
         "rejects_max",
+        "rejects_keep",
         "watermark",
         "keep_versions",
         "row_key",
         "member",
         "score",
     ],
-    refused: &["rejects_keep"],
+    refused: &[],
 };
 /// What a route of many rows per value cannot have: its rows go whole, and its keys are its own.
-pub(super) const ROW_FIELDS: [&str; 15] = [
+pub(super) const ROW_FIELDS: [&str; 16] = [
     "split_by",
     "where",
     "columns",
@@ -66,6 +67,7 @@ pub(super) const ROW_FIELDS: [&str; 15] = [
     "catch_up",
     "newest_by",
     "rejects_max",
+    "rejects_keep",
 ];
 const BLOCKS_FIELDS: [&str; 2] = ["watermark", "keep_versions"];
 pub(super) const KEEP_VERSIONS_MAX: u64 = 1_000;
@@ -133,6 +135,7 @@ pub(super) fn route(section: &Section<'_>, names: &mut HashSet<String>) -> Optio
         catch_up,
         priority: u32::try_from(priority?).ok()?,
         rejects_max: rejects_max?,
+        rejects_keep: section.entry("rejects_keep").and_then(|entry| entry.duration()),
         uses: uses?,
         backup: backup?,
     })

@@ -170,6 +170,11 @@ pub trait Source: Send + Sync {
     fn rows_of(&self, _keys: &[&[u8]]) -> Option<Partition> {
         None
     }
+    /// A partition that holds every row whose columns (by their places in the schema) have one of these texts, perhaps
+    /// more; `None` where such rows cannot be found by value.
+    fn rows_with(&self, _columns: &[usize], _texts: &[Vec<&[u8]>]) -> Option<Partition> {
+        None
+    }
     /// Starts a session under the run's current snapshot, or under its own where none can be shared.
     async fn open(&self) -> Result<Box<dyn Session>>;
 }

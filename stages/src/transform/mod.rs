@@ -9,12 +9,14 @@ pub mod keys;
 pub mod many_rows;
 pub mod redis_command;
 pub mod redis_rows;
+mod refused;
 mod single_rows;
 mod stitcher;
 pub mod stream_rows;
 
 pub use decoder::Decoder;
 pub use redis_command::Style;
+pub use refused::leave_out;
 pub use stitcher::{Attempt, Open, Stitcher};
 
 use crate::batch::{Encoded, RawBatch};

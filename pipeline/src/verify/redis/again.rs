@@ -175,7 +175,7 @@ pub(super) async fn compare(
 }
 
 /// Asks Redis for keys; calls `take` once per key, in order, with the server's time in ms.
-pub(super) async fn stored(
+pub(crate) async fn stored(
     ends: &Ends,
     route: &RouteRun,
     ask: Ask,

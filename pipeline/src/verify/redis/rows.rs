@@ -17,19 +17,19 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// Keys that are looked for by value at once.
-pub(super) const KEYS_BY_VALUE: usize = 1_000;
+pub(crate) const KEYS_BY_VALUE: usize = 1_000;
 /// Keys that one read of everything looks for: about 20 MB of them.
 pub(super) const KEYS_BY_READING: usize = 200_000;
 
 /// The time at which rows are encoded; see the first look.
-const THEN_MS: i64 = 0;
+pub(crate) const THEN_MS: i64 = 0;
 
 /// A row as its source sent it.
-pub(super) struct RawRow {
+pub(crate) struct RawRow {
     /// Where it was read.
-    pub(super) bounds: Bounds,
+    pub(crate) bounds: Bounds,
     /// The row alone.
-    pub(super) raw: RawBatch,
+    pub(crate) raw: RawBatch,
 }
 
 /// What the rows of some keys say.
@@ -154,7 +154,7 @@ impl Batch {
 }
 
 /// The bytes are shared.
-fn copy(raw: &RawBatch) -> RawBatch {
+pub(crate) fn copy(raw: &RawBatch) -> RawBatch {
     RawBatch {
         bytes: raw.bytes.clone(),
         rows: raw.rows,
@@ -164,7 +164,7 @@ fn copy(raw: &RawBatch) -> RawBatch {
 }
 
 /// Encodes a row to be written over whatever its key holds, or beside it where the route keeps what is there.
-pub(super) fn encode(route: &RouteRun, row: &RawRow) -> Result<Encoded> {
+pub(crate) fn encode(route: &RouteRun, row: &RawRow) -> Result<Encoded> {
     let transform: Arc<dyn Transform> =
         (route.transform)(&row.bounds, route.style(&row.bounds, false));
     transform.apply(copy(&row.raw), now_ms())

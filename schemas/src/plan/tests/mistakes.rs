@@ -118,10 +118,6 @@ fn what_is_not_built_is_refused_by_name() {
     let duplicate = mistakes(&format!("{MINIMAL}[redis.duplicate]\nallow_evict = true\n"));
     assert!(duplicate.contains("did you mean \"allow_eviction\"?"), "{duplicate}");
     assert_eq!(
-        route_mistakes("rejects_keep = \"x\""),
-        ["route \"builds\": field \"rejects_keep\" is not built yet"]
-    );
-    assert_eq!(
         route_mistakes("on_drift = \"warn\""),
         ["route \"builds\": on_drift: \"warn\" is not built yet"]
     );

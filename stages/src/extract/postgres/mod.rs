@@ -107,6 +107,10 @@ impl Source for PostgresSource {
         by_key::partition(&self.bound, keys)
     }
 
+    fn rows_with(&self, columns: &[usize], texts: &[Vec<&[u8]>]) -> Option<Partition> {
+        by_key::of_columns(&self.bound, columns, texts)
+    }
+
     async fn open(&self) -> Result<Box<dyn Session>> {
         let transaction = self.server.begin().await?;
         Ok(Box::new(PostgresSession {

@@ -3,7 +3,7 @@
 //! Invariant: the sentinel is only ever written when absent and only ever removed by the run it names.
 
 use super::READ_KEYS_MAX;
-use crate::connect::redis::{from_redis, kind_of_code};
+use crate::connect::redis::{from_redis, kind_of_reply};
 use crate::error::{Error, Kind, Result};
 use crate::extract::redis_entries;
 use crate::load::{Difference, Sentinel, TargetState};
@@ -229,7 +229,7 @@ pub(super) async fn stored_entries<'a>(
 pub(super) fn about_keys(
     replies: Vec<redis::RedisResult<Value>>,
 ) -> redis::RedisResult<Vec<redis::RedisResult<Value>>> {
-    let is_of_its_key = |error: &RedisError| error.code().map(kind_of_code) == Some(Kind::Data);
+    let is_of_its_key = |error: &RedisError| error.code().map(kind_of_reply) == Some(Kind::Refused);
     let standing = replies.into_iter().map(|reply| match reply {
         Err(error) if !is_of_its_key(&error) => Err(error),
         reply => Ok(reply),

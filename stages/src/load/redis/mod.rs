@@ -192,8 +192,11 @@ impl Sink for RedisSink {
         let outcome =
             pipe.send(batch.payload.clone(), batch.units.clone(), rows, batch.may_keep).await;
         let is_forgotten = outcome.as_ref().is_err_and(is_noscript);
-        if is_forgotten || outcome.as_ref().is_err_and(|error| error.kind() == Kind::Timeout) {
-            // A connection that does not answer is not used again; a new one loads the scripts again.
+        let is_over =
+            |error: &Error| error.kind() == Kind::Timeout || error.kind() == Kind::Refused;
+        if is_forgotten || outcome.as_ref().is_err_and(is_over) {
+            // A connection that does not answer, or was closed behind a value that is too long, is not used again; a
+            // new one loads the scripts again.
             *self.pipes[lane % self.pipes.len()].lock().await = None;
         }
         let written = outcome.map_err(|error| self.fall_back(error, is_forgotten))?;

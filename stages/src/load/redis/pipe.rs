@@ -137,7 +137,9 @@ async fn read_replies(
             }
             if let Err(error) = fill(&mut stream, &mut buffer, &mut scanner, &mut replies).await {
                 tracing::debug!(%error, %address, "connection lost while waiting for replies");
-                let _gone = request.answer.send(Err(error));
+                // A server that closes the connection behind what it cannot take has said so before.
+                let said = if tally.error.is_some() { tally.outcome(&address) } else { Err(error) };
+                let _gone = request.answer.send(said);
                 return;
             }
         }

@@ -3,6 +3,7 @@
 mod documents;
 mod keys_alone;
 mod newest;
+mod refused;
 
 use super::*;
 use crate::Kind;
@@ -58,6 +59,7 @@ impl Case {
             priority: 100,
             newest_by: None,
             rejects_max: RejectsMax::Rows(0),
+            rejects_keep: None,
             uses: Uses { rebuild: true, backup: false },
             backup: Backup::default(),
         };
