@@ -49,7 +49,7 @@ fn check_asks_for_what_verify_redis_needs() {
     // GIVEN a user who may read and nothing else
     let all = [
         "info", "dbsize", "scan", "time", "get", "pttl", "hgetall", "scard", "smembers", "sscan",
-        "type", "xlen", "xrange",
+        "type", "xinfo", "xrange",
     ];
     let keys = ["users*", "by-team:*", "rekindle:run"];
     user(&world.redis, &all, &keys);

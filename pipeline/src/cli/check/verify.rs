@@ -94,7 +94,7 @@ fn reads(route: &Route) -> &'static [&'static [&'static str]] {
         (Layout::Zset, _) => &[&["ZCARD", KEY], &["ZRANGE", KEY, "0", "1"]],
         (Layout::List, _) => &[&["LLEN", KEY], &["LRANGE", KEY, "0", "1"]],
         (Layout::Stream, _) if route.is_rebuilt_stream() => {
-            &[&["TYPE", KEY], &["XLEN", KEY], &["XRANGE", KEY, "-", "+"]]
+            &[&["TYPE", KEY], &["XINFO", "STREAM", KEY], &["XRANGE", KEY, "-", "+"]]
         }
         (Layout::Stream, _) => &[&["XRANGE", KEY, "-", "+"], &["XINFO", "STREAM", KEY]],
         (Layout::Blocks, _) => &[],
