@@ -82,6 +82,16 @@ def binary(path, how):
     return pathlib.Path(path).resolve()
 
 
+def enter_clients_python(folder):
+    """Goes on in the environment that has Google's clients, which is made on first use."""
+    if pathlib.Path(sys.prefix) == folder.resolve():
+        return
+    maker = ROOT / "fixtures" / "bigquery-clients" / "venv"
+    requirements = HERE / "requirements-bigquery.txt"
+    made = subprocess.run([maker, "--with", requirements, folder.resolve()], stdout=subprocess.PIPE, text=True, check=True)
+    os.execv(made.stdout.strip(), [made.stdout.strip(), *sys.argv])
+
+
 class Redis:
     """A connection that sends commands and returns replies; enough to check a run."""
 

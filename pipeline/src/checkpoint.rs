@@ -92,6 +92,8 @@ pub struct Counts {
     pub written: u64,
     /// Rows left out because the target's own entry was kept.
     pub kept: u64,
+    /// Of the rows written, those whose member was in its key already.
+    pub folded: u64,
     /// Rows left out because they had already expired.
     pub expired: u64,
     /// Rows that could not be carried and went to the reject file.
@@ -109,6 +111,7 @@ impl Counts {
             bytes: self.bytes.checked_add(other.bytes)?,
             written: self.written.checked_add(other.written)?,
             kept: self.kept.checked_add(other.kept)?,
+            folded: self.folded.checked_add(other.folded)?,
             expired: self.expired.checked_add(other.expired)?,
             rejects: self.rejects.checked_add(other.rejects)?,
             digest: Digest { sum: self.digest.sum.wrapping_add(other.digest.sum), count },

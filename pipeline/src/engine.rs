@@ -3,25 +3,22 @@
 //! Invariant: one slow or poisoned partition never stops the others; what cannot be right for any partition
 //! (a full target, a foreign sentinel, a failing journal) stops them all at their next batch.
 
-use crate::guard::{self, Verdict};
+use crate::guard;
 use crate::journal::PartitionRecord;
-use crate::lane::{Shared, run_partition};
+use crate::lane::{Shared, now_ms, run_partition};
 use crate::one_pass::{Ended, Member, group, run_pass};
 use crate::outcome::from_journal;
 use crate::prepare::void_written;
 use crate::route::RouteRun;
 use stages::extract::Gauge;
 use stages::load::TargetState;
+use stages::policy::{Retry, Verdict, outage_max};
 use stages::{Error, Kind};
 use std::collections::VecDeque;
-use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::task::JoinSet;
 
-/// First pause before a partition is tried again; doubles up to [`PAUSE_MAX`], with full jitter.
-const PAUSE_MIN: Duration = Duration::from_millis(100);
-const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// How long lanes may finish their writes in flight after a signal; below the promised 10 s.
 const DRAIN_MAX: Duration = Duration::from_secs(8);
 /// How often the target is looked at during a round.
@@ -35,10 +32,14 @@ pub struct Engine {
     pub routes: Vec<Arc<RouteRun>>,
     /// Partitions at once.
     pub lanes: usize,
-    /// How long a system may stay away before a partition gives up.
+    /// How long a system may stay away before something other than a partition gives up.
     pub retry_for: Duration,
     /// Looks at the load of the source, where it can be told.
     pub gauge: Option<Arc<dyn Gauge>>,
+    /// The same of a partition, where it was asked for.
+    pub outage: Option<Duration>,
+    /// When the RTO is over, milliseconds since 1970.
+    pub rto_ends_ms: i64,
 }
 
 /// Partitions waiting for a lane, and what went wrong so far.
@@ -109,7 +110,7 @@ impl Engine {
                     // Whoever threw the switch has said why; this lane only followed, and stops.
                     continue;
                 }
-                let is_fatal = error.kind() != Kind::Data;
+                let is_fatal = error.kind().verdict() != Verdict::GiveUp;
                 lock(round).failures.push(error);
                 if is_fatal {
                     self.shared.stop.cancel();
@@ -121,21 +122,25 @@ impl Engine {
     /// Attempts partitions until each is done, fails for good, or its systems stay away too long. Returns what failed.
     async fn persist(&self, lane: usize, group: Vec<PartitionRecord>) -> Vec<Error> {
         let stop = self.shared.stop.token();
-        let mut failing_since: Option<Instant> = None;
-        let mut pause = PAUSE_MIN;
+        let rto_left = u64::try_from(self.rto_ends_ms - now_ms()).unwrap_or(0);
+        let mut retry = Retry::within(outage_max(self.outage, Duration::from_millis(rto_left)));
         let mut rows = 0;
         let mut failures = Vec::new();
         let mut open = vec![group];
         // More than one only after a read failed that nobody knows the culprit of.
         while let Some(group) = open.pop() {
             let attempted = self.attempt(lane, &group).await;
-            let mut again = Vec::new();
+            let (mut again, mut at_once) = (Vec::new(), Vec::new());
             let mut transient = None;
             for (record, outcome) in group.into_iter().zip(attempted.outcomes) {
                 let Err(error) = outcome else { continue };
-                if error.kind().is_transient() {
+                let verdict = error.kind().verdict();
+                if verdict == Verdict::Retry {
                     transient = Some(error);
                     again.push(record);
+                } else if verdict == Verdict::Reject {
+                    tracing::warn!(partition = %record.partition.id, %error, "they become rejects");
+                    at_once.push(record);
                 } else if attempted.is_read_broken && error.kind() != Kind::Cancelled {
                     tracing::warn!(partition = %record.partition.id, %error, "reading it alone");
                     open.push(vec![record]);
@@ -143,26 +148,32 @@ impl Engine {
                     failures.push(error);
                 }
             }
+            if !at_once.is_empty() {
+                open.push(at_once);
+            }
             let Some(error) = transient else { continue };
             let carried = self.shared.counters.rows();
             if carried > rows {
                 // The systems work; only an outage without any progress counts against the limit.
-                (failing_since, pause, rows) = (None, PAUSE_MIN, carried);
+                retry.progressed();
+                rows = carried;
             }
-            let since = *failing_since.get_or_insert_with(Instant::now);
-            if since.elapsed() >= self.retry_for {
-                failures.push(error);
-                return failures;
-            }
-            tracing::warn!(partition = %again[0].partition.id, %error, "trying again");
-            tokio::select! {
-                () = tokio::time::sleep(jittered(pause)) => {}
-                () = stop.cancelled() => {
+            let told = error.to_string();
+            let pause = match retry.pause_after(error) {
+                Ok(pause) => pause,
+                Err(error) => {
                     failures.push(error);
                     return failures;
                 }
+            };
+            tracing::warn!(partition = %again[0].partition.id, error = told, "trying again");
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = stop.cancelled() => {
+                    failures.push(Error::new(Kind::Cancelled, "the run was asked to stop"));
+                    return failures;
+                }
             }
-            pause = (pause * 2).min(PAUSE_MAX);
             open.push(again);
         }
         failures
@@ -227,8 +238,8 @@ async fn watch_target(engine: Arc<Engine>, evictions: Arc<Evictions>) -> Option<
     let failed = tokio::select! {
         () = evicting => None,
         verdict = guard::watch(&shared.guard, &*shared.sink, engine.gauge.as_deref()) => match verdict {
-            Verdict::Full => None,
-            Verdict::Failed(error) => Some(error),
+            guard::Verdict::Full => None,
+            guard::Verdict::Failed(error) => Some(error),
         },
     };
     shared.stop.cancel();
@@ -237,13 +248,6 @@ async fn watch_target(engine: Arc<Engine>, evictions: Arc<Evictions>) -> Option<
 
 fn lock(round: &Mutex<Round>) -> std::sync::MutexGuard<'_, Round> {
     round.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// A uniformly random part of the pause, so that lanes do not return all at once.
-fn jittered(pause: Duration) -> Duration {
-    // The standard library seeds every `RandomState` at random; its hash of nothing is a random number.
-    let random = RandomState::new().hash_one(());
-    pause.mul_f64(random as f64 / u64::MAX as f64)
 }
 
 /// Orders partitions: priority, then newest first, then largest first.

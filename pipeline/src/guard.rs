@@ -3,6 +3,7 @@
 //! Invariant: no batch is sent that the target has no room for, as far as it told when it was last asked; whoever waits here
 //! holds one batch, and everything behind it waits with it.
 
+mod admit;
 mod bucket;
 pub mod fits;
 mod footprint;
@@ -12,6 +13,7 @@ mod sampled;
 mod told;
 mod watch;
 
+pub use admit::admitted;
 pub use bucket::Bucket;
 pub use omitted::{Omitted, omitted};
 pub use told::{GuardSummary, Pause, RouteNeed};

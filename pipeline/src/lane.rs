@@ -5,11 +5,12 @@
 
 use crate::checkpoint::Counts;
 use crate::cpu::CpuPool;
-use crate::guard::{Grant, Guard};
+use crate::guard::{Guard, admitted};
 use crate::journal::{Begun, CommitHandle, Delta, Journal, PartitionRecord};
 use crate::ledger::{self, Ledger};
 use crate::outcome::from_journal;
 use crate::progress::Counters;
+use crate::refused::{Refusals, single_out};
 use crate::rejects::RejectWriter;
 use crate::route::RouteRun;
 use crate::snapshots::Snapshots;
@@ -18,8 +19,8 @@ use futures::{StreamExt, TryStreamExt};
 use schemas::{Partition, PartitionId, Position};
 use stages::extract::{BatchStream, Columns, READAHEAD};
 use stages::load::{Sink, Written};
-use stages::transform::many_rows::Stitcher;
-use stages::{Encoded, Error, Kind, Result};
+use stages::transform::{Attempt as Numbered, Stitcher, Transform, leave_out};
+use stages::{Encoded, Error, Kind, RawBatch, Result};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -47,6 +48,8 @@ pub struct Shared {
     pub ledger: Arc<Ledger>,
     /// Rows that could not be carried.
     pub rejects: RejectWriter,
+    /// Rows that the target refused in an earlier attempt.
+    pub refusals: Refusals,
     /// Source states used.
     pub snapshots: Snapshots,
     /// Holds batches back where a system has no room or is pressed.
@@ -61,12 +64,15 @@ pub struct Shared {
 struct Transformed {
     encoded: Encoded,
     frame: Option<Vec<u8>>,
+    raw: Option<RawBatch>,
 }
 
 /// A batch ready to be written, with its ledger frame.
 struct Ready {
     encoded: Encoded,
     frame: Vec<u8>,
+    /// What it was made of, where it stands for itself: its rows may have to be told apart.
+    raw: Option<RawBatch>,
 }
 
 /// A batch that the target acknowledged.
@@ -128,7 +134,17 @@ pub(crate) async fn carry_on(
     stream: BatchStream,
 ) -> Result<()> {
     let attempt = Attempt { shared, route, partition, lane, epoch: begun.epoch };
-    let length = shared.ledger.begin(&partition.id, begun.ledger_bytes)?;
+    let is_stream = route.bound.is_stream();
+    if is_stream {
+        // Each attempt replaces its stream, which may have another order of rows then.
+        shared.ledger.forget(&partition.id)?;
+    }
+    let ledger_bytes = if is_stream { 0 } else { begun.ledger_bytes };
+    let length = shared.ledger.begin(&partition.id, ledger_bytes)?;
+    let refused = shared.refusals.of(&partition.id);
+    // From its start a partition meets every refusal again.
+    let is_anew = begun.position == Position::Start;
+    shared.ledger.note_refused(&partition.id, refused.keys().map(Vec::as_slice), is_anew)?;
     // Only the very first attempt on an empty target may rely on finding nothing under its keys.
     let style = route.style(&partition.bounds, begun.epoch == 1);
     let transform = (route.transform)(&partition.bounds, style);
@@ -142,6 +158,7 @@ pub(crate) async fn carry_on(
                 .finish(&partition.id, begun.epoch, busy_ms)
                 .await
                 .map_err(from_journal)?;
+            shared.refusals.forget(&partition.id);
             if shared.counters.partition_done(route.index, now_ms()) {
                 note_completed(shared, route).await?;
             }
@@ -166,31 +183,43 @@ impl Attempt<'_> {
     async fn carry(
         &self,
         stream: BatchStream,
-        transform: Arc<dyn stages::transform::Transform>,
+        transform: Arc<dyn Transform>,
         position: Position,
         ledger_bytes: u64,
     ) -> Result<()> {
-        let mut from = position;
         let mut length = ledger_bytes;
-        let mut unsettled = Counts::default();
         let name = format!("{}:{}:{}", self.shared.run_id, self.partition.id, self.epoch);
-        let mut stitcher = transform.stitcher(&name);
+        let number = self.route.number_of(&self.partition.id);
+        let mut stitcher = transform.stitcher(&Numbered { name: &name, number });
+        let refused = self.shared.refusals.of(&self.partition.id);
+        let decoder = (self.route.decoder_of)(&self.partition.bounds);
         let transformed = self.batches(stream).map_ok(|raw| {
-            let transform = Arc::clone(&transform);
+            let (transform, refused) = (Arc::clone(&transform), Arc::clone(&refused));
+            let bound = Arc::clone(&self.route.bound);
             self.shared.cpu.submit(move || {
-                let encoded = transform.apply(raw, now_ms())?;
+                let (whole, now) = (raw.share(), now_ms());
+                let encoded = leave_out(&*transform, decoder, &bound.schema, raw, now, &refused)?;
                 let is_whole = encoded.open.is_none();
                 let frame = is_whole.then(|| ledger::encode_frame(&encoded)).transpose()?;
-                Ok(Transformed { encoded, frame })
+                Ok(Transformed { encoded, frame, raw: is_whole.then_some(whole) })
             })
         });
+        let stop = self.shared.stop.token();
         let pieces = transformed
             .try_buffered(TRANSFORMS)
-            .map(|transformed| futures::stream::iter(stitched(&mut stitcher, transformed)))
-            .flatten();
+            .map(Some)
+            .chain(futures::stream::iter([None]))
+            .map(|transformed| match transformed {
+                Some(transformed) => stitched(&mut stitcher, transformed),
+                // Asked to stop, the batches end before the partition does.
+                None if stop.is_cancelled() => Vec::new(),
+                None => ended(&mut stitcher),
+            })
+            .flat_map(futures::stream::iter);
         let shared = Arc::clone(self.shared);
         let ready = pieces.and_then(move |transformed| framed(Arc::clone(&shared), transformed));
-        let written = self.admitted(ready).map_ok(|(ready, grant)| {
+        let ask = |ready: &Ready| self.shared.guard.asked(self.route.index, &ready.encoded);
+        let written = admitted(&self.shared.guard, &stop, ask, ready).map_ok(|(ready, grant)| {
             length += ready.frame.len() as u64;
             let written = self.write(ready, length);
             async move {
@@ -199,7 +228,25 @@ impl Attempt<'_> {
                 written
             }
         });
-        let mut written = std::pin::pin!(written.try_buffered(WRITES));
+        let unsettled = self.commit_each(written.try_buffered(WRITES), position).await?;
+        if self.shared.stop.is_cancelled() || self.shared.guard.is_full() {
+            return Err(Error::new(Kind::Cancelled, "the run was asked to stop"));
+        }
+        if unsettled != Counts::default() {
+            let message = format!("partition {} ended with rows unsettled", self.partition.id);
+            return Err(Error::new(Kind::Internal, message));
+        }
+        Ok(())
+    }
+
+    /// Commits what was acknowledged, in order; returns what counts for no position yet.
+    async fn commit_each(
+        &self,
+        written: impl futures::Stream<Item = Result<Acknowledged>>,
+        position: Position,
+    ) -> Result<Counts> {
+        let (mut from, mut unsettled) = (position, Counts::default());
+        let mut written = std::pin::pin!(written);
         while let Some(acknowledged) = written.try_next().await? {
             let Acknowledged { position, counts, is_settled, ledger_bytes } = acknowledged;
             // A batch inside one group of equal `split_by` values completes none: the position stays.
@@ -209,11 +256,10 @@ impl Attempt<'_> {
                 Error::new(Kind::Internal, "a counter of a partition would overflow")
             })?;
             // Rows after the position are read again by another attempt, and counted then.
+            unsettled = if is_settled { Counts::default() } else { counts };
             if !is_settled {
-                unsettled = counts;
                 continue;
             }
-            unsettled = Counts::default();
             let delta = Delta {
                 partition: self.partition.id.clone(),
                 epoch: self.epoch,
@@ -224,35 +270,11 @@ impl Attempt<'_> {
             };
             self.shared.commits.commit(delta).await.map_err(from_journal)?;
         }
-        if self.shared.stop.is_cancelled() || self.shared.guard.is_full() {
-            return Err(Error::new(Kind::Cancelled, "the run was asked to stop"));
-        }
-        Ok(())
-    }
-
-    /// Lets batches through one by one, in order, as the guard does; ends when it lets no more through.
-    fn admitted<S: futures::Stream<Item = Result<Ready>>>(
-        &self,
-        ready: S,
-    ) -> impl futures::Stream<Item = Result<(Ready, Grant)>> + use<'_, S> {
-        let (guard, stop) = (&self.shared.guard, self.shared.stop.token());
-        futures::stream::unfold((Box::pin(ready), stop), move |(mut ready, stop)| async move {
-            let admitted = match ready.next().await? {
-                Ok(batch) => {
-                    let asked = guard.asked(self.route.index, &batch.encoded);
-                    guard.admit(asked, &stop).await.transpose()?.map(|grant| (batch, grant))
-                }
-                Err(error) => Err(error),
-            };
-            Some((admitted, (ready, stop)))
-        })
+        Ok(unsettled)
     }
 
     /// Turns the source's channel into a stream and counts the time the lane waits for it.
-    fn batches(
-        &self,
-        stream: BatchStream,
-    ) -> impl futures::Stream<Item = Result<stages::RawBatch>> + '_ {
+    fn batches(&self, stream: BatchStream) -> impl futures::Stream<Item = Result<RawBatch>> + '_ {
         let stop = self.shared.stop.token();
         futures::stream::unfold((stream, stop), move |(mut stream, stop)| async move {
             let asked = Instant::now();
@@ -268,7 +290,7 @@ impl Attempt<'_> {
     }
 
     async fn write(&self, ready: Ready, ledger_bytes: u64) -> Result<Acknowledged> {
-        let Ready { encoded, frame } = ready;
+        let Ready { encoded, frame, raw } = ready;
         if !encoded.temporary.is_empty() {
             self.shared.ledger.note_temporary(&encoded.temporary)?;
         }
@@ -283,7 +305,18 @@ impl Attempt<'_> {
             self.shared.rejects.write(&self.route.bound.route.name, id, self.epoch, rejected)?;
         }
         let started = Instant::now();
-        let Written { written, kept } = self.shared.sink.write(self.lane, &encoded).await?;
+        let outcome = match self.shared.sink.write(self.lane, &encoded).await {
+            Err(error) if error.kind() == Kind::Refused => {
+                let Some(raw) = raw else {
+                    // A key of many rows: none of them is at fault alone.
+                    return Err(Error::new(Kind::Data, error.to_string()).with_source(error));
+                };
+                let (shared, route, partition) = (self.shared, self.route, self.partition);
+                return Err(single_out(shared, route, partition, self.lane, raw).await);
+            }
+            outcome => outcome?,
+        };
+        let Written { written, kept, folded } = outcome;
         self.shared.counters.target_time(self.route.index, started.elapsed());
         let counts = Counts {
             rows: encoded.rows_read,
@@ -291,11 +324,13 @@ impl Attempt<'_> {
             // Of a row that is left out nothing is written, as of a field that is.
             written: written + encoded.left_out,
             kept,
+            folded,
             expired: encoded.expired,
             rejects,
             digest: encoded.digest,
         };
-        if counts.rows != counts.written + kept + counts.expired + rejects {
+        let accounted = counts.written + kept + counts.expired + rejects;
+        if counts.rows != accounted || folded > written {
             return Err(Error::new(
                 Kind::Internal,
                 format!("a batch of partition {id} does not add up: {} rows read", counts.rows),
@@ -308,13 +343,13 @@ impl Attempt<'_> {
 
 /// Makes the ledger frame of a batch that has none yet.
 async fn framed(shared: Arc<Shared>, transformed: Transformed) -> Result<Ready> {
-    let Transformed { encoded, frame } = transformed;
+    let Transformed { encoded, frame, raw } = transformed;
     if let Some(frame) = frame {
-        return Ok(Ready { encoded, frame });
+        return Ok(Ready { encoded, frame, raw });
     }
     let framing = shared.cpu.submit(move || {
         let frame = ledger::encode_frame(&encoded)?;
-        Ok(Ready { encoded, frame })
+        Ok(Ready { encoded, frame, raw: None })
     });
     framing.await
 }
@@ -330,12 +365,19 @@ fn stitched(
         }
         (transformed, _) => return vec![transformed],
     };
-    match stitcher.take(*open) {
-        Ok(parts) => {
-            parts.into_iter().map(|encoded| Ok(Transformed { encoded, frame: None })).collect()
-        }
+    match stitcher.take(open) {
+        Ok(parts) => parts
+            .into_iter()
+            .map(|encoded| Ok(Transformed { encoded, frame: None, raw: None }))
+            .collect(),
         Err(error) => vec![Err(error)],
     }
+}
+
+/// Ends what the batches of a partition were joined to.
+fn ended(stitcher: &mut Option<Stitcher>) -> Vec<Result<Transformed>> {
+    let end = stitcher.as_mut().and_then(|stitcher| stitcher.end().transpose());
+    end.into_iter().map(|end| Ok(Transformed { encoded: end?, frame: None, raw: None })).collect()
 }
 
 /// Journals when a route was first complete, at once: a crash later in the run must not forget it.

@@ -53,7 +53,7 @@ impl Exit {
     /// Returns the exit of an error kind.
     pub fn of_kind(kind: Kind) -> Self {
         match kind {
-            Kind::Config | Kind::Auth | Kind::Schema | Kind::Data => Self::Usage,
+            Kind::Config | Kind::Auth | Kind::Schema | Kind::Data | Kind::Refused => Self::Usage,
             Kind::Connection | Kind::Unavailable | Kind::Timeout | Kind::SnapshotLost => {
                 Self::Unreachable
             }

@@ -13,6 +13,7 @@ pub(crate) use readable::commands;
 pub(crate) use text::mib;
 
 use crate::checkpoint::commit_interval;
+use crate::documents;
 use crate::keys::Buckets;
 use crate::lane::WRITES;
 use crate::one_pass::{ROUTES_MAX, batches_alive};
@@ -160,12 +161,17 @@ pub async fn plan_rebuild(plan: &Plan, options: &Options) -> Result<PlanReport, 
     let state = patiently(retry_for, cancel, || sink.state()).await.map_err(one)?;
     let described = wiring::describe_routes(&sources, &chosen).await?;
     notes.extend(target_notes(&state));
-    let (mut routes, batch_bytes, memory) =
-        route_reports(&sources, &sink, described, options.lanes, &mut notes).await.map_err(one)?;
+    let lacking = patiently(retry_for, cancel, || documents::refusal(sink.as_ref(), &chosen));
+    notes.extend(lacking.await.map_err(one)?.map(|why| format!("a run is refused: {why}")));
+    let Reported { mut routes, batch_bytes, held_bytes, memory } =
+        route_reports(&sources, &sink, described, (options.lanes, state.entries), &mut notes)
+            .await
+            .map_err(one)?;
     routes.sort_by_key(|route| route.priority);
     sources.release_snapshot().await;
     let rows_estimate = routes.iter().map(|route| route.rows_estimate).sum::<Option<u64>>();
-    let base = rss_bytes() + RUN_BASE_BYTES + options.lanes as u64 * LANE_BASE_BYTES;
+    let lanes_bytes = options.lanes as u64 * LANE_BASE_BYTES;
+    let base = rss_bytes() + RUN_BASE_BYTES + lanes_bytes + held_bytes;
     // A pass over a table holds the batches of every route that it serves.
     let together = routes.iter().map(|route| route.read_with.len() + 1).max().unwrap_or(1);
     let together = together.min(ROUTES_MAX);
@@ -241,17 +247,29 @@ fn cut_over_notes(databases: &CutOver, entries: u64) -> Vec<String> {
     notes
 }
 
+/// What is told of the routes of a plan, and the memory that they take together, in bytes.
+struct Reported {
+    routes: Vec<RouteReport>,
+    batch_bytes: u64,
+    held_bytes: u64,
+    memory: MemoryReport,
+}
+
 async fn route_reports(
     sources: &Sources,
     sink: &Arc<RedisSink>,
     described: Vec<Described>,
-    lanes: usize,
+    (lanes, entries): (usize, u64),
     notes: &mut Vec<String>,
-) -> stages::Result<(Vec<RouteReport>, u64, MemoryReport)> {
+) -> stages::Result<Reported> {
     let known: Vec<Facts> = described.iter().map(Described::facts).collect();
     let runs = wiring::run_routes(sources, sink, described)?;
     let mut reports = Vec::new();
     let (mut batch_bytes, mut cuts) = (BATCH_BYTES, Vec::new());
+    // Each is one partition, so at most as many are read at once as there are lanes.
+    let mut held: Vec<u64> = runs.iter().map(|run| run.source.held_bytes()).collect();
+    held.sort_unstable_by_key(|bytes| std::cmp::Reverse(*bytes));
+    let held_bytes = held.into_iter().take(lanes).sum();
     for (run, mut facts) in runs.iter().zip(known) {
         batch_bytes = batch_bytes.max(run.source.batch_bytes());
         let partitions = run.source.partitions(lanes * 8, 0).await?;
@@ -269,10 +287,17 @@ async fn route_reports(
         if !run.has_own_keys {
             notes.push(format!("route {name}: another route may render the same keys; they are replaced one by one and never removed"));
         }
+        if run.bound.is_stream() && entries > 0 {
+            let start = run.bound.route.keys_begin_with();
+            notes.push(format!("route {name}: streams that an earlier rebuild left under {start} are removed before the first row is written"));
+        }
         if partitions.iter().all(|p| p.bounds == Bounds::Whole) {
             notes.push(format!(
                 "route {name}: one partition, so one lane and no checkpoint inside it"
             ));
+        }
+        if run.source.held_bytes() > 0 {
+            notes.push(format!("route {name}: its rows come in no order and are sorted in files under --state, which take about what they take in BigQuery"));
         }
         if estimate.is_some() && wiring::needs_collision_check(&run.bound) {
             notes.push(format!("route {name}: its key columns are read, and billed, once more to check that keys are unique"));
@@ -283,7 +308,7 @@ async fn route_reports(
         cuts.push((run, estimate.is_none().then_some(partitions)));
     }
     let memory = memory::memory(&**sink, &cuts).await?;
-    Ok((reports, batch_bytes as u64, memory))
+    Ok(Reported { routes: reports, batch_bytes: batch_bytes as u64, held_bytes, memory })
 }
 
 /// The other routes of the pass that a route takes part in.
@@ -304,7 +329,12 @@ fn report(
 ) -> RouteReport {
     let Facts { table, cut, rows, bytes, .. } = facts;
     let route = &run.bound.route;
-    let uniqueness = if let Some(many) = &run.bound.many {
+    let uniqueness = if run.bound.is_stream() {
+        let first = String::from_utf8_lossy(&route.stream_key(0)).into_owned();
+        format!(
+            "each partition makes one stream, from {first} on; its entries are 1-0, 2-0, and on"
+        )
+    } else if let Some(many) = &run.bound.many {
         match (route.layout, many.members_are_distinct) {
             (Layout::List, _) => "many rows make one key; every row is an element",
             (_, true) => "many rows make one key; its members are distinct by a unique index",
@@ -345,6 +375,10 @@ fn report(
         resume: match run.source.no_catch_up() {
             None if estimate.is_some() => "continues at the same snapshot".to_owned(),
             None => "continues; rows changed since are read again".to_owned(),
+            Some(_) if run.source.tells_unchanged() => {
+                "keeps partitions whose rows are as they were read; the others start over"
+                    .to_owned()
+            }
             Some(reason) => format!("starts over, because {reason}"),
         },
         columns: run

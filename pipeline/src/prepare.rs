@@ -3,6 +3,8 @@
 //! Invariant: what was committed is believed only where source and target are provably the ones it was
 //! committed against; everything else starts over, and its written keys are reconciled at the end.
 
+mod unchanged;
+
 use crate::catch_up::{next_ordinal, partitions_of};
 use crate::checkpoint::Status;
 use crate::engine::Engine;
@@ -18,6 +20,7 @@ use stages::load::{Sentinel, Sink};
 use stages::{Error, Kind, Result};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use unchanged::keep_unchanged;
 
 /// Partitions per lane that a table is cut into at least, so that lanes end together.
 const PARTITIONS_PER_LANE: usize = 8;
@@ -143,6 +146,8 @@ pub async fn inspect_target(engine: &Engine, is_resumed: bool) -> Result<Target>
             "name a single primary of version 6.2 or newer in [redis], then: rekindle check",
         ));
     }
+    let routes = engine.routes.iter().map(|route| &route.bound.route);
+    crate::documents::require(sink.as_ref(), routes).await?;
     let mut was_empty = false;
     let mut target = Target::AsLeft;
     match sink.sentinel(&shared.run_id).await? {
@@ -214,11 +219,28 @@ pub async fn void_written(engine: &Engine) -> Result<()> {
 /// Starts one route over with the same cut; keys of rows deleted since are looked for at its end.
 pub async fn void_route(engine: &Engine, mut record: RouteRecord) -> Result<()> {
     let shared = &engine.shared;
-    shared.journal.reset_partitions(&shared.run_id, &record.name).await.map_err(from_journal)?;
-    record.reconcile |= shared.ledger.entries(&record.name)? > 0;
+    shared
+        .journal
+        .reset_partitions(&shared.run_id, &record.name, &[])
+        .await
+        .map_err(from_journal)?;
+    note_written(engine, &mut record)?;
     record.caught_up = None;
     record.completed_ms = None;
     shared.journal.update_route(&record).await.map_err(from_journal)
+}
+
+/// Notes that keys of rows that are gone have to be looked for, where any may have been written.
+///
+/// Streams of an earlier cut are found by their names and removed before the route is written again.
+fn note_written(engine: &Engine, record: &mut RouteRecord) -> Result<()> {
+    let ledger = &engine.shared.ledger;
+    let route = engine.routes.iter().find(|route| route.name() == record.name);
+    if route.is_some_and(|route| route.bound.is_stream()) {
+        return ledger.forget_route(&record.name);
+    }
+    record.reconcile |= ledger.entries(&record.name)? > 0;
+    Ok(())
 }
 
 /// Makes sure that every route has partitions that mean something in the source as it is now.
@@ -239,16 +261,26 @@ pub async fn cut_routes(engine: &Engine) -> Result<()> {
         } else {
             why_void(route, &record, is_begun, &shared.snapshots).await?
         };
+        if void.is_some() && record.relations == route.source.relations() {
+            let kept = keep_unchanged(engine, route, &mut record, &partitions).await?;
+            if kept > 0 {
+                let of = partitions.len();
+                tracing::info!(route = route.name(), kept, of, "partitions are as they were read");
+                continue;
+            }
+        }
         if let Some(reason) = void {
             tracing::warn!(route = route.name(), reason, "the route starts over");
             restart_route(engine, &mut record).await?;
         } else if !partitions.is_empty() {
+            route.cut_into(partitions.iter().map(|record| &record.partition.id));
             continue;
         }
         record.relations = route.source.relations();
         let first = next_ordinal(engine, route.name()).await?;
         let wanted = engine.lanes * PARTITIONS_PER_LANE;
         let cut = route.source.partitions(wanted, first).await?;
+        route.cut_into(cut.iter().map(|partition| &partition.id));
         let ordinal = i64::try_from(first).unwrap_or(i64::MAX);
         shared.journal.add_partitions(&shared.run_id, &cut, ordinal).await.map_err(from_journal)?;
         shared.journal.update_route(&record).await.map_err(from_journal)?;
@@ -260,7 +292,7 @@ pub async fn cut_routes(engine: &Engine) -> Result<()> {
 pub async fn restart_route(engine: &Engine, record: &mut RouteRecord) -> Result<()> {
     let shared = &engine.shared;
     shared.journal.void_partitions(&shared.run_id, &record.name).await.map_err(from_journal)?;
-    record.reconcile |= shared.ledger.entries(&record.name)? > 0;
+    note_written(engine, record)?;
     record.caught_up = None;
     record.completed_ms = None;
     if let Some(route) = engine.routes.iter().find(|route| route.name() == record.name) {

@@ -60,6 +60,12 @@ impl ReadBack {
         self.example(key, "a version that cannot be read");
     }
 
+    /// Counts a stream that no partition made.
+    pub(crate) fn note_stray(&mut self, key: &[u8]) {
+        self.different += 1;
+        self.example(key, "a stream of no partition");
+    }
+
     /// Counts a key that is not as it was written.
     pub(crate) fn note(&mut self, key: &[u8], difference: Difference) {
         let what = match difference {
@@ -107,7 +113,8 @@ pub async fn is_count_proven(shared: &Shared, routes: &[Arc<RouteRun>]) -> Resul
         let plan = &route.bound.route;
         let is_blank = route.target_was_empty.load(Ordering::Relaxed) && route.has_own_keys;
         let is_plain = plan.expiry.is_none() && plan.on_conflict == OnConflict::Replace;
-        if !is_blank || !is_plain || !route.bound.key_is_proven_unique {
+        let is_key_once = route.bound.key_is_proven_unique || route.bound.is_stream();
+        if !is_blank || !is_plain || !is_key_once {
             return Ok(false);
         }
         expected += shared.ledger.entries(route.name())?;

@@ -17,6 +17,7 @@ use crate::summary::{CutOverSummary, Summary};
 use run::Run;
 use schemas::{Plan, Route};
 use stages::load::redis::WayChoice;
+use stages::policy::Retry;
 use stages::{Error, Kind};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -50,6 +51,8 @@ pub struct Options {
     pub verify: bool,
     /// How long a system may stay away.
     pub retry_for: Duration,
+    /// How long it may in the middle of a run, where that was asked for; else a part of what the RTO leaves.
+    pub outage: Option<Duration>,
     /// Remove the sentinel of this dead run first.
     pub take_over: Option<String>,
     /// How hashes are written.
@@ -169,18 +172,14 @@ pub async fn patiently<T, F: Future<Output = stages::Result<T>>>(
     cancel: &CancellationToken,
     attempt: impl Fn() -> F,
 ) -> stages::Result<T> {
-    let started = Instant::now();
+    let mut retry = Retry::within(retry_for);
     loop {
         let error = match attempt().await {
             Ok(done) => return Ok(done),
             Err(error) => error,
         };
-        if !error.kind().is_transient() || started.elapsed() >= retry_for {
-            return Err(error);
-        }
-        tracing::warn!(%error, "trying again");
         tokio::select! {
-            () = tokio::time::sleep(Duration::from_millis(500)) => {}
+            waited = retry.wait_after(error) => waited?,
             () = cancel.cancelled() => return Err(Error::new(Kind::Cancelled, "the run was asked to stop")),
         }
     }

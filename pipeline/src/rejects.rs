@@ -1,17 +1,24 @@
-//! Rejected rows, kept as Parquet with reason and origin.
+//! Rejected rows, kept as Parquet with reason and origin, told and sent through their routes again.
 //!
-//! Invariant: a rejected row is in a file before its batch is committed; files are readable by their owner only.
+//! Invariant: a rejected row is in a file before its batch is committed; a file appears complete or not at all, and is
+//! readable by its owner only.
 
-use crate::ledger::{io_error, make_folder};
+mod file;
+mod folder;
+mod identity;
+pub mod list;
+pub mod replay;
+mod reread;
+mod stock;
+mod told;
+
+pub use folder::forget_old;
+
+use crate::ledger::make_folder;
 use arrow::array::{ArrayRef, BinaryArray, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema};
-use parquet::arrow::ArrowWriter;
-use parquet::basic::{Compression, ZstdLevel};
-use parquet::file::properties::WriterProperties;
 use schemas::PartitionId;
 use stages::{Error, Kind, Rejected, Result};
-use std::fs::OpenOptions;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,7 +35,7 @@ impl RejectWriter {
     /// Makes a writer; the folder is made with the first reject.
     pub fn new(state: &Path, run_id: &str, plan_fingerprint: &str) -> Self {
         Self {
-            folder: state.join("rejects").join(run_id),
+            folder: folder::of_run(state, run_id),
             plan_fingerprint: plan_fingerprint.to_owned(),
             written: AtomicU64::new(0),
         }
@@ -57,26 +64,7 @@ impl RejectWriter {
         let rows = self.with_origin(route, partition, rejected).map_err(|error| {
             Error::new(Kind::Internal, "cannot shape the rejected rows").with_source(error)
         })?;
-        let file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&path)
-            .map_err(|error| io_error("create", &path, error))?;
-        let failed = |error| {
-            Error::new(Kind::Internal, format!("cannot write {}", path.display()))
-                .with_hint("free space under --state, then run the same command again: it resumes")
-                .with_source(error)
-        };
-        let properties = WriterProperties::builder()
-            .set_compression(Compression::ZSTD(ZstdLevel::default()))
-            .build();
-        let durable = file.try_clone().map_err(|error| io_error("open", &path, error))?;
-        let mut writer =
-            ArrowWriter::try_new(file, rows.schema(), Some(properties)).map_err(failed)?;
-        writer.write(&rows).map_err(failed)?;
-        writer.close().map_err(failed)?;
-        durable.sync_all().map_err(|error| io_error("write", &path, error))
+        file::write(&path, &rows)
     }
 
     fn with_origin(
@@ -92,8 +80,8 @@ impl RejectWriter {
         let text = |name: &str| Field::new(name, DataType::Utf8, false);
         let mut fields: Vec<Field> =
             rejected.rows.schema().fields().iter().map(|field| field.as_ref().clone()).collect();
-        fields.extend([text("_reason"), text("_route"), text("_partition"), text("_plan")]);
-        fields.push(Field::new("_raw", DataType::Binary, false));
+        fields.extend([file::REASON, file::ROUTE, file::PARTITION, file::PLAN].map(text));
+        fields.push(Field::new(file::RAW, DataType::Binary, false));
         let mut columns = rejected.rows.columns().to_vec();
         columns.push(Arc::new(StringArray::from_iter_values(&rejected.reasons)));
         columns.extend([repeated(route), repeated(&partition.0), repeated(&self.plan_fingerprint)]);

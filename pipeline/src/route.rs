@@ -5,12 +5,12 @@
 use crate::one_pass::Membership;
 use schemas::bind::KeyOnly;
 use schemas::plan::OnConflict;
-use schemas::{BoundRoute, Bounds};
+use schemas::{BoundRoute, Bounds, PartitionId};
 use stages::extract::Source;
 use stages::transform::{Decoder, Style, Transform};
 use stages::{Error, Kind, Result};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 /// Makes the transform of a partition.
 pub type MakeTransform = Box<dyn Fn(&Bounds, Style) -> Arc<dyn Transform> + Send + Sync>;
@@ -39,6 +39,8 @@ pub struct RouteRun {
     pub has_row_estimate: bool,
     /// Whether the target was empty when it was claimed, so that a first write finds nothing to replace.
     pub target_was_empty: AtomicBool,
+    /// Where the numbers of the partitions of its present cut begin.
+    first_number: AtomicU64,
     /// The snapshot that every partition must share when changed rows cannot be told apart; 0 is none yet.
     only_snapshot: AtomicI64,
 }
@@ -66,6 +68,7 @@ impl RouteRun {
             has_own_keys: true,
             has_row_estimate: false,
             target_was_empty: AtomicBool::new(false),
+            first_number: AtomicU64::new(0),
             only_snapshot: AtomicI64::new(0),
         }
     }
@@ -73,6 +76,17 @@ impl RouteRun {
     /// The route's name.
     pub fn name(&self) -> &str {
         &self.bound.route.name
+    }
+
+    /// Takes the partitions of its present cut.
+    pub fn cut_into<'a>(&self, partitions: impl IntoIterator<Item = &'a PartitionId>) {
+        let first = partitions.into_iter().map(number).min().unwrap_or(0);
+        self.first_number.store(first, Ordering::Relaxed);
+    }
+
+    /// Returns which partition of its cut this is, from 0.
+    pub fn number_of(&self, partition: &PartitionId) -> u64 {
+        number(partition).saturating_sub(self.first_number.load(Ordering::Relaxed))
     }
 
     /// Decides how entries are written. `is_first` is true for a partition's first attempt.
@@ -122,10 +136,16 @@ impl RouteRun {
     }
 }
 
+/// The number at the end of a partition's name.
+fn number(partition: &PartitionId) -> u64 {
+    let number = partition.0.rsplit_once('/').and_then(|(_, number)| number.parse().ok());
+    number.unwrap_or(0)
+}
+
 /// Marks the routes whose keys another route could render too: one literal start is a prefix of the other.
 pub fn mark_shared_keys(routes: &mut [RouteRun]) {
     let starts: Vec<String> =
-        routes.iter().map(|route| route.bound.route.key.leading_literal().to_owned()).collect();
+        routes.iter().map(|route| route.bound.route.keys_begin_with()).collect();
     for (index, route) in routes.iter_mut().enumerate() {
         route.has_own_keys = starts.iter().enumerate().all(|(other, start)| {
             other == index

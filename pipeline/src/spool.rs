@@ -18,7 +18,8 @@ pub(crate) use cut::{Cut, cut};
 use file::Writer;
 pub(crate) use file::{Facts, Record, Records, check};
 pub(crate) use pages::Pages;
-use sort::{SORTED_BYTES_MAX, Sorter};
+use sort::SORTED_BYTES_MAX;
+pub(crate) use sort::Sorter;
 
 use std::path::{Path, PathBuf};
 

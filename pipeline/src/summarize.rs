@@ -131,6 +131,7 @@ fn route_summary(
         bytes: total(|p| p.counts.bytes),
         partitions: partitions.len() as u64,
         written: total(|p| p.counts.written),
+        folded: total(|p| p.counts.folded),
         kept: total(|p| p.counts.kept),
         expired: total(|p| p.counts.expired),
         rejects: total(|p| p.counts.rejects),

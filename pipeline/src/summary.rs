@@ -148,6 +148,9 @@ pub struct RouteSummary {
     pub partitions: u64,
     /// Rows written.
     pub written: u64,
+    /// Of the rows written, those whose member was in its key already: they made no element of their own.
+    #[serde(default)]
+    pub folded: u64,
     /// Rows whose existing key was kept.
     pub kept: u64,
     /// Rows skipped because they had expired.

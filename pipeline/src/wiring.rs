@@ -25,6 +25,7 @@ use stages::load::redis::{RedisSink, WayChoice};
 use stages::transform::copy_binary::Lead;
 use stages::transform::many_rows::ManyRows;
 use stages::transform::redis_command::RedisCommands;
+use stages::transform::stream_rows::StreamRows;
 use stages::transform::{Decoder, Transform};
 use stages::{Error, Kind, Result};
 use std::sync::Arc;
@@ -84,6 +85,9 @@ pub fn run_routes(
         let (encoded, sink) = (Arc::clone(&bound), Arc::clone(sink));
         let transform = Box::new(move |bounds: &Bounds, style| -> Arc<dyn Transform> {
             let decoder = decoder_of(bounds);
+            if encoded.is_stream() {
+                return Arc::new(StreamRows::new(Arc::clone(&encoded), decoder));
+            }
             if encoded.is_many() {
                 return Arc::new(ManyRows::new(Arc::clone(&encoded), decoder, style));
             }

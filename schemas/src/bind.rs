@@ -14,7 +14,7 @@ pub use reverse::ReverseRoute;
 
 use crate::json_path::JsonPath;
 use crate::key::{BoundKey, nearest_name};
-use crate::plan::{Expiry, FieldSpec, OnCollision, Route};
+use crate::plan::{Expiry, FieldSpec, Route, System};
 use crate::table::TableSchema;
 use crate::version::BoundVersion;
 
@@ -134,6 +134,11 @@ impl BoundRoute {
         }
     }
 
+    /// Whether the rows of a partition make one stream.
+    pub fn is_stream(&self) -> bool {
+        self.route.is_rebuilt_stream()
+    }
+
     /// Returns the route reduced to its key columns.
     pub fn key_only(&self) -> KeyOnly {
         let mut indexes: Vec<usize> = Vec::new();
@@ -177,25 +182,16 @@ pub fn columns_needed(
             let score = many.score.iter().map(|score| score.column.as_str());
             many.member.columns().map(|(column, _)| column).chain(score)
         }));
-    for column in read {
+    // A source that gives no order sends what the rows are ordered by.
+    let is_sorted_here = route.many.is_some() && route.origin.system() == System::BigQuery;
+    let order = route.order_column().filter(|_| is_sorted_here);
+    for column in read.chain(order) {
         if let Some(index) = mistakes.position(column, all_columns.iter().map(String::as_str)) {
             is_needed[index] = true;
         }
     }
-    let order_by = match &route.on_collision {
-        Some(OnCollision::Last { order_by }) => Some(order_by),
-        Some(OnCollision::Error) | None => None,
-    };
-    let list_order =
-        route.many.as_ref().and_then(|many| many.order.as_ref()).map(|order| &order.column);
-    let named = route
-        .split_by
-        .iter()
-        .chain(&route.newest_by)
-        .chain(order_by)
-        .chain(list_order)
-        .chain(&route.as_text);
-    for column in named {
+    let named = route.split_by.iter().chain(&route.newest_by).chain(&route.as_text);
+    for column in named.map(String::as_str).chain(route.order_column()) {
         mistakes.position(column, all_columns.iter().map(String::as_str));
     }
     if !mistakes.found.is_empty() {

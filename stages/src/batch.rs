@@ -2,7 +2,7 @@
 //!
 //! Invariant: `Encoded::rows_read == carried + left_out + expired + rejected` for every batch.
 
-use crate::transform::many_rows::OpenBatch;
+use crate::transform::Open;
 use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
 use schemas::{Digest, Position};
@@ -26,6 +26,13 @@ impl RawBatch {
     pub fn new(bytes: Bytes, rows: usize, is_last: bool) -> Self {
         let bytes_read = bytes.len() as u64;
         Self { bytes, rows, is_last, bytes_read }
+    }
+
+    /// The same batch again; its bytes are shared.
+    #[must_use]
+    pub fn share(&self) -> Self {
+        let Self { bytes, rows, is_last, bytes_read } = self;
+        Self { bytes: bytes.clone(), rows: *rows, is_last: *is_last, bytes_read: *bytes_read }
     }
 }
 
@@ -56,6 +63,8 @@ pub struct Rejected {
 pub struct Unit {
     /// Rows written by it.
     pub rows: u32,
+    /// Those of them that are members which were there already.
+    pub folded: u32,
     /// Top-level replies it causes.
     pub replies: u32,
 }
@@ -95,9 +104,8 @@ pub struct Encoded {
     pub is_settled: bool,
     /// Temporary keys that the commands begin.
     pub temporary: Vec<Bytes>,
-    /// Present where the first and last key may go on in the batches beside it: the batch is still to be stitched, and
-    /// everything else is empty.
-    pub open: Option<Box<OpenBatch>>,
+    /// Present where the batch is still to be stitched to those beside it; everything else is empty then.
+    pub open: Option<Open>,
 }
 
 impl Encoded {

@@ -1,7 +1,8 @@
 //! One error for all stages: what kind it is decides what the engine does with it.
 //!
-//! Invariant: the policy (retry, stop, exit code) is a function of `Kind` alone and lives in this file.
+//! Invariant: what is done about an error is a function of `Kind` alone, and lives in `policy`.
 
+use crate::policy::Verdict;
 use std::fmt;
 
 /// What went wrong, as far as the engine has to care.
@@ -21,6 +22,8 @@ pub enum Kind {
     Schema,
     /// Data that the contract does not allow (a key collision, a wrong-typed key).
     Data,
+    /// The target refuses some rows of a batch for good, and takes the others.
+    Refused,
     /// The target is full or would evict.
     Capacity,
     /// Another run owns the target or the partition.
@@ -44,7 +47,7 @@ pub enum Kind {
 impl Kind {
     /// Whether repeating the same attempt later may succeed.
     pub fn is_transient(self) -> bool {
-        matches!(self, Self::Connection | Self::Unavailable | Self::Timeout | Self::SnapshotLost)
+        self.verdict() == Verdict::Retry
     }
 }
 

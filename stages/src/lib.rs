@@ -9,6 +9,7 @@ pub mod connect;
 pub mod error;
 pub mod extract;
 pub mod load;
+pub mod policy;
 pub mod transform;
 
 pub use batch::{Encoded, Entry, RawBatch, Rejected, Unit};

@@ -28,12 +28,11 @@ use schemas::{Bounds, Partition, PartitionId, Plan, Position, Route};
 use stages::connect::bigquery::BigQuery;
 use stages::extract::redis_rows::RedisRows;
 use stages::load::redis::duplicate::Duplicate;
+use stages::policy::Retry;
 use stages::{Error, Kind, Result};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-const RETRY_PAUSE: Duration = Duration::from_millis(500);
+use std::time::Instant;
 
 /// A backup that is set up: connected, journaled, decided, claimed.
 pub(super) struct Run {
@@ -264,6 +263,7 @@ impl Run {
     ) -> Result<Copied> {
         let started = Instant::now();
         let id = id_of(route, &unit.source.id);
+        let mut retry = Retry::within(options.retry_for);
         loop {
             let begun = self.journal.begin(&self.record.id, &id, None).await;
             let begun = begun.map_err(from_journal)?;
@@ -286,11 +286,7 @@ impl Run {
             if let Err(error) = removed {
                 tracing::debug!(%error, "the next start removes what this attempt left");
             }
-            if !error.kind().is_transient() || started.elapsed() >= options.retry_for {
-                return Err(error);
-            }
-            tracing::warn!(%error, table_partition = %unit.source.id, "trying again");
-            tokio::time::sleep(RETRY_PAUSE).await;
+            retry.wait_after(error).await?;
         }
     }
 

@@ -2,55 +2,13 @@
 //!
 //! Invariant: a flag is either honoured or refused; commands that are not built are refused by name and not shown.
 
+use super::help::{ABOUT, ABOUT_REDIS, AFTER_REBUILD, EXAMPLES, EXIT_CODES};
 pub use super::watch::Progress;
 use super::way::Way;
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
-
-const ABOUT: &str =
-    "Rebuilds Redis from AlloyDB or PostgreSQL after a disaster, and proves what it rebuilt";
-
-const ABOUT_REDIS: &str =
-    "Fills Redis from AlloyDB or PostgreSQL through the routes of the plan, and reads it back";
-
-pub(super) const EXIT_CODES: &str = "\
-Exit codes:
-    0  done and proven as asked
-    1  internal: panic, full disk, corrupt or newer journal
-    2  usage, plan, credentials, missing permission, changed plan or schema
-    3  a system could not be reached in time; run the same command again later
-    4  a difference was found between what was written and what is there
-    5  capacity: the target would evict or run out of memory
-    6  the data is right, but the objective (RTO, RPO or catch_up) was missed
-    7  finished with more rejected rows than the plan allows
-    8  another run holds the state folder or the target
-  130  interrupted (SIGINT), checkpointed, resumable
-  143  terminated (SIGTERM), checkpointed, resumable";
-
-const EXAMPLES: &str = "\
-Examples:
-  rekindle check                          is everything ready?
-  rekindle check --coverage               which keys of a Redis in use would come back?
-  rekindle plan                           what would a run do, and how long would it take?
-  rekindle plan --sample 5                real rows, and the commands they become
-  rekindle rebuild redis                  do it; run it again to resume
-  rekindle rebuild redis --route builds --lost-at 2026-01-31T04:05:06Z
-  rekindle backup bigquery                keep the duplicate of BigQuery in Redis up to date
-  rekindle restore bigquery               bring a lost table back from its duplicate in Redis
-  rekindle verify redis --tier full       does Redis hold what the rows say, and nothing else?
-  rekindle status                         how far is it?
-
-Not built yet, refused by name: bench, drill, report, demo.
-
-";
-
-const AFTER_REBUILD: &str = "\
-Killing it is safe: the same command resumes where the journal stands.
-The first Ctrl-C checkpoints and stops, the second one stops at once.
-
-";
 
 /// What was typed.
 #[derive(Debug, Parser)]
@@ -117,6 +75,20 @@ pub enum Command {
         #[command(subcommand)]
         target: super::verify::Target,
     },
+    /// Tells what rows could not be carried, and sends them through their routes again
+    #[command(subcommand_required = true, arg_required_else_help = true, after_help = EXIT_CODES)]
+    Rejects {
+        /// What to do with them.
+        #[command(subcommand)]
+        command: super::rejects::Rejects,
+    },
+    /// Shows, exports or forgets what runs left in the state folder
+    #[command(subcommand_required = true, arg_required_else_help = true, after_help = EXIT_CODES)]
+    State {
+        /// What to do with it.
+        #[command(subcommand)]
+        command: super::state::State,
+    },
     /// Known, not built yet.
     #[command(hide = true, disable_help_flag = true)]
     Bench(Rest),
@@ -146,6 +118,8 @@ impl Command {
             | Self::Backup { .. }
             | Self::Restore { .. }
             | Self::Verify { .. }
+            | Self::Rejects { .. }
+            | Self::State { .. }
             | Self::Schema
             | Self::Status => None,
         }
@@ -202,9 +176,10 @@ pub struct RunFlags {
     /// Do not read the target back; the run then ends as unverified, never as done
     #[arg(long)]
     pub no_verify: bool,
-    /// How long a system may stay unreachable before the run gives up
-    #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = schemas::duration::parse)]
-    pub retry_for: Duration,
+    /// How long a system may stay unreachable before the run gives up [default: 2m; once rows were carried, a 24th of what
+    /// the RTO leaves, from 2m to 1h]
+    #[arg(long, value_name = "DURATION", value_parser = schemas::duration::parse)]
+    pub retry_for: Option<Duration>,
     /// How hashes are written: auto, command (HSET) or restore (RESTORE); auto tries both at the start
     #[arg(long, value_name = "HOW", value_enum, default_value_t = Way::Auto, hide_possible_values = true)]
     pub way: Way,

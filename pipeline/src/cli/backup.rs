@@ -28,7 +28,7 @@ What the source lost is not lost here: its copy stays and is named, with exit co
 #[derive(Debug, Subcommand)]
 pub enum Source {
     /// BigQuery.
-    #[command(about = ABOUT, after_help = format!("{AFTER}{}", super::args::EXIT_CODES))]
+    #[command(about = ABOUT, after_help = format!("{AFTER}{}", super::help::EXIT_CODES))]
     Bigquery(BackupBigquery),
 }
 

@@ -8,12 +8,15 @@ mod check;
 mod failure;
 pub(crate) mod figures;
 mod guard_text;
+mod help;
 mod init;
 mod limits;
 mod live_text;
 mod loading;
+mod rejects;
 mod restore;
 mod signals;
+mod state;
 mod status;
 mod summary_text;
 mod verify;
@@ -42,6 +45,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// How long a system may stay away where nothing else was asked for.
+const RETRY_FOR: Duration = Duration::from_mins(2);
 /// How long a thread that is still busy at the end may hold the process up.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(1);
 
@@ -123,6 +128,8 @@ async fn dispatch(cli: &Cli, bars: MultiProgress, signals: &Signals) -> Exit {
         Command::Restore { target: restore::Target::Bigquery(flags) } => {
             Box::pin(restore::restore(shared, flags, bars, signals)).await
         }
+        Command::Rejects { command } => Box::pin(rejects::rejects(shared, command, signals)).await,
+        Command::State { command } => Box::pin(state::state(shared, command, signals)).await,
         Command::Verify { target } => Box::pin(verify::verify(shared, target, bars, signals)).await,
         Command::Bench(_) | Command::Drill(_) | Command::Report(_) | Command::Demo(_) => {
             Exit::Usage
@@ -146,7 +153,8 @@ fn options(shared: &Shared, flags: &RunFlags, signals: &Signals) -> Options {
         lost_at_ms: shared.lost_at.map(jiff::Timestamp::as_millisecond),
         fresh: flags.fresh,
         verify: !flags.no_verify,
-        retry_for: flags.retry_for,
+        retry_for: flags.retry_for.unwrap_or(RETRY_FOR),
+        outage: flags.retry_for,
         take_over: None,
         way: flags.way.choice(),
         cut_over: flags.cut_over,

@@ -27,7 +27,7 @@ Killing it is safe: the same command resumes where the journal stands.
 #[derive(Debug, Subcommand)]
 pub enum Target {
     /// BigQuery.
-    #[command(about = ABOUT, after_help = format!("{AFTER}{}", super::args::EXIT_CODES))]
+    #[command(about = ABOUT, after_help = format!("{AFTER}{}", super::help::EXIT_CODES))]
     Bigquery(RestoreBigquery),
 }
 

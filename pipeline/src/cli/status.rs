@@ -277,7 +277,7 @@ fn time(ms: i64) -> String {
 ///
 /// The process id in the file outlives its process and may come to belong to another one, so the kernel's list of
 /// locks decides; asking by trying to lock would make a run that starts at this moment fail.
-fn holder(state: &Path) -> Option<u32> {
+pub(crate) fn holder(state: &Path) -> Option<u32> {
     let path = state.join("lock");
     let pid: u32 = fs::read_to_string(&path).ok()?.trim().parse().ok()?;
     let inode = fs::metadata(&path).ok()?.ino();

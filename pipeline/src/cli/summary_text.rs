@@ -19,6 +19,9 @@ pub(crate) fn render(summary: &Summary, rejects: &Path) -> String {
     line("status", status(summary));
     line("run", run(summary));
     line("rows", rows(summary));
+    if let Some(folded) = folded(&summary.routes) {
+        line("folded", folded);
+    }
     line(
         "speed",
         format!(
@@ -131,6 +134,17 @@ fn rows(summary: &Summary) -> String {
         things(summary.rejects, "reject"),
         things(summary.dropped_keys, "key")
     )
+}
+
+/// The rows that made no element of their own, by route.
+fn folded(routes: &[RouteSummary]) -> Option<String> {
+    let told: Vec<String> = routes
+        .iter()
+        .filter(|route| route.folded > 0)
+        .map(|route| format!("{} ({})", things(route.folded, "row"), route.name))
+        .collect();
+    let what = "of those written, into members that were there already";
+    (!told.is_empty()).then(|| format!("{} {what}", told.join(", ")))
 }
 
 fn verified(summary: &Summary) -> String {
@@ -277,6 +291,7 @@ mod tests {
                 bytes: 168_000_000,
                 partitions: 17,
                 written: 999_000,
+                folded: 0,
                 kept: 0,
                 expired: 997,
                 rejects: 3,

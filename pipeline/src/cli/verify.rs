@@ -2,8 +2,9 @@
 //!
 //! Invariant: a flag that means nothing beside the others is refused; what is removed is asked for by name.
 
-use super::args::{EXIT_CODES, Shared};
+use super::args::Shared;
 use super::failure::{Failure, tell};
+use super::help::EXIT_CODES;
 use super::signals::Signals;
 use super::{leave_stopped_out, plan_of, print, tell_errors, watch};
 use crate::outcome::Exit;
@@ -125,7 +126,7 @@ pub struct VerifyBigquery {
 }
 
 /// Parses a duration that may be given in milliseconds: applications write faster than plans are made.
-fn parse_settle(text: &str) -> Result<Duration, String> {
+pub(super) fn parse_settle(text: &str) -> Result<Duration, String> {
     match text.strip_suffix("ms").map(str::parse) {
         Some(Ok(milliseconds)) => Ok(Duration::from_millis(milliseconds)),
         Some(Err(_)) => Err("must be a whole number and a unit, for example \"500ms\"".to_owned()),

@@ -65,9 +65,8 @@ impl<'a> Explainer<'a> {
             return Named::Unrouted(index);
         }
         // Rows are in this database, also those that only a restore reads.
-        let fits = |route: &Route| !is_blocks(route) && route.key.parse_key(key).is_some();
         let fitting: Vec<usize> =
-            (0..self.routes.len()).filter(|index| fits(&self.routes[*index])).collect();
+            (0..self.routes.len()).filter(|index| self.routes[*index].fits(key)).collect();
         if fitting.is_empty() { Named::Unknown } else { Named::Routes(fitting) }
     }
 
@@ -86,6 +85,7 @@ pub(super) fn is_blocks(route: &Route) -> bool {
 pub(super) fn redis_type(route: &Route) -> &'static str {
     match route.layout.word() {
         word @ ("hash" | "stream" | "set" | "zset" | "list") => word,
+        "redisjson" => "ReJSON-RL",
         _ => "string",
     }
 }

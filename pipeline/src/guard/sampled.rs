@@ -9,7 +9,7 @@ use crate::route::RouteRun;
 use schemas::{Partition, Position};
 use stages::extract::Columns;
 use stages::load::Sampled;
-use stages::transform::Style;
+use stages::transform::{Attempt, Style};
 use stages::{Encoded, Result};
 use std::collections::HashMap;
 use std::time::Duration;
@@ -20,6 +20,8 @@ const PARTITIONS_MAX: usize = 4;
 const KEYS_MAX: usize = 24;
 /// Bytes of keys taken of each, so that a sample does not fill what it is to protect.
 const BYTES_MAX: usize = 256 * 1024;
+/// Entries taken of a stream: enough to fill some of its nodes.
+const ENTRIES_MAX: usize = 400;
 /// How long one read may take: a partition that is sorted first may take long.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -38,6 +40,11 @@ pub(super) async fn sample(
     route: &RouteRun,
     partitions: &[(Partition, Position)],
 ) -> Result<RouteSample> {
+    if route.source.held_bytes() > 0 {
+        // Its rows are sorted before the first one is there; reading all of them twice, and being billed, is no sample.
+        return Ok(RouteSample { keys_per_row: 1.0, ..RouteSample::default() });
+    }
+    let is_many = route.bound.is_many() || route.bound.is_stream();
     let step = partitions.len().div_ceil(PARTITIONS_MAX).max(1);
     let (mut found, mut read, mut carried) = (RouteSample::default(), 0, 0);
     for (partition, position) in partitions.iter().step_by(step) {
@@ -45,10 +52,10 @@ pub(super) async fn sample(
         let Ok(batch) = reading.await else { continue };
         for encoded in batch? {
             read += encoded.rows_read;
-            let keys = take(&encoded, route.bound.is_many());
+            let keys = take(&encoded, is_many);
             // Of keys of one row each, as many as there are entries; of others, as many as their elements tell.
             carried += encoded.entries.len() as u64;
-            found.rows += keys.iter().map(|key| rows_of(key, route.bound.is_many())).sum::<u64>();
+            found.rows += keys.iter().map(|key| rows_of(key, is_many)).sum::<u64>();
             found.keys.extend(keys);
         }
     }
@@ -69,8 +76,9 @@ async fn first_batch(
     raw.is_last = true;
     let transform = (route.transform)(&partition.bounds, Style::Blank);
     let mut encoded = transform.apply(raw, now_ms())?;
-    match (encoded.open.take(), transform.stitcher("sample")) {
-        (Some(open), Some(mut stitcher)) => stitcher.take(*open),
+    let attempt = Attempt { name: "sample", number: 0 };
+    match (encoded.open.take(), transform.stitcher(&attempt)) {
+        (Some(open), Some(mut stitcher)) => stitcher.take(open),
         _ => Ok(vec![encoded]),
     }
 }
@@ -82,7 +90,10 @@ fn take(encoded: &Encoded, is_many: bool) -> Vec<Sampled> {
     let mut places: HashMap<Vec<u8>, usize> = HashMap::new();
     for words in commands.into_iter().flat_map(writes) {
         if is_many && let Some(place) = places.get(&words[1]) {
-            keys[*place].commands.push(words);
+            let commands = &mut keys[*place].commands;
+            if words[0] != b"XADD" || commands.len() < ENTRIES_MAX {
+                commands.push(words);
+            }
             continue;
         }
         places.insert(words[1].clone(), keys.len());
@@ -109,7 +120,9 @@ fn writes(mut words: Vec<Vec<u8>>) -> Vec<Vec<Vec<u8>>> {
             words.truncate(3);
             vec![words]
         }
-        Some(b"HSET" | b"SADD" | b"ZADD" | b"RPUSH" | b"JSON.SET") if words.len() >= 3 => {
+        Some(b"HSET" | b"SADD" | b"ZADD" | b"RPUSH" | b"JSON.SET" | b"XADD")
+            if words.len() >= 3 =>
+        {
             vec![words]
         }
         _ => Vec::new(),
@@ -121,6 +134,7 @@ fn rows_of(key: &Sampled, is_many: bool) -> u64 {
         return 1;
     }
     let per_element = match key.commands[0][0].as_slice() {
+        b"XADD" => return key.commands.len() as u64,
         b"HSET" | b"ZADD" => 2,
         _ => 1,
     };
@@ -156,5 +170,7 @@ mod tests {
         let keys = take(&encoded("ZADD z 1 a 2 b\nZADD z 3 c\nZADD y 1 a"), true);
         assert_eq!(keys.len(), 2);
         assert_eq!(keys.iter().map(|key| rows_of(key, true)).sum::<u64>(), 4);
+        let keys = take(&encoded("XADD s 1-0 f v g w\nXADD s 2-0 f v"), true);
+        assert_eq!((keys.len(), rows_of(&keys[0], true)), (1, 2));
     }
 }

@@ -122,7 +122,7 @@ fn postgres_text(listed: &Listed, columns: &[ListedColumn], name: &str, prefix: 
     push(&mut text, format_args!("name = {}\n", quoted(name)));
     push(&mut text, format_args!("table = {}\n", literal(&format!("alloydb:{table}"))));
     push(&mut text, format_args!("key = {}  # decide\n", literal(&key(listed, columns, prefix))));
-    text.push_str("type = \"hash\"  # or json, or string with one column\n");
+    text.push_str("type = \"hash\"  # or json, redisjson, or string with one column\n");
     let refused: Vec<&ListedColumn> =
         columns.iter().filter(|column| column.column_type.is_none()).collect();
     if !refused.is_empty() {

@@ -16,6 +16,7 @@ mod row;
 mod store;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 
 pub use committer::{BeforeCommit, CommitHandle, Committer};
 pub use error::{JournalError, Result};
@@ -143,8 +144,20 @@ impl Journal {
             .execute(&mut *transaction)
             .await
             .map_err(self.failed_to(operation))?;
+        add_columns(&mut transaction).await.map_err(self.failed_to(operation))?;
         self.commit_write(transaction, operation).await
     }
+}
+
+/// Adds the columns that a journal of an earlier version does not have; that version can still write it.
+async fn add_columns(connection: &mut SqliteConnection) -> std::result::Result<(), sqlx::Error> {
+    let found = "SELECT count(*) FROM pragma_table_info('partition') WHERE name = 'folded'";
+    let found: i64 = sqlx::query_scalar(found).fetch_one(&mut *connection).await?;
+    if found == 0 {
+        let add = "ALTER TABLE partition ADD COLUMN folded INTEGER NOT NULL DEFAULT 0";
+        sqlx::query(add).execute(connection).await?;
+    }
+    Ok(())
 }
 
 fn absolute(path: &Path) -> Result<PathBuf> {

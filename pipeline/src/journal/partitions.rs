@@ -8,6 +8,7 @@ use super::Journal;
 use super::error::{JournalError, Result};
 use super::record::{Begun, PartitionRecord};
 use super::row::{self, signed, to_json};
+use super::store;
 use crate::checkpoint::{Counts, Event, IllegalTransition, State};
 use schemas::{Partition, PartitionId, Position};
 use sqlx::sqlite::SqliteRow;
@@ -114,12 +115,19 @@ impl Journal {
         self.commit_write(transaction, operation).await
     }
 
-    /// Starts every partition of a route over with the same cut: counters zero, no snapshots, no attempts; epoch and
-    /// length of the ledger stay.
-    pub async fn reset_partitions(&self, run_id: &str, route: &str) -> Result<()> {
+    /// Starts every partition of a route but those kept over with the same cut: counters zero, no snapshots, no
+    /// attempts; epoch and length of the ledger stay.
+    pub async fn reset_partitions(
+        &self,
+        run_id: &str,
+        route: &str,
+        kept: &[PartitionId],
+    ) -> Result<()> {
         let operation = "reset the partitions of a route";
         let mut transaction = self.write(operation).await?;
-        reset(&mut transaction, run_id, route).await.map_err(self.failed_to(operation))?;
+        store::reset(&mut transaction, run_id, route, kept)
+            .await
+            .map_err(self.failed_to(operation))?;
         self.commit_write(transaction, operation).await
     }
 
@@ -302,7 +310,7 @@ async fn insert(
          ledger_bytes) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'pending', 0, ?9, 0, 0, 0, 0, 0, 0, zeroblob(16), 0, 0, \
          0, 0) ON CONFLICT (run_id, id) DO UPDATE SET route = ?3, ordinal = ?4, bounds = ?5, rows_estimate = ?6, \
          bytes_estimate = ?7, newest_us = ?8, status = 'pending', position = ?9, rows = 0, bytes = 0, written = 0, \
-         kept = 0, expired = 0, rejects = 0, digest_sum = zeroblob(16), digest_count = 0, first_snapshot = NULL, \
+         kept = 0, folded = 0, expired = 0, rejects = 0, digest_sum = zeroblob(16), digest_count = 0, first_snapshot = NULL, \
          last_snapshot = NULL, attempts = 0, error = NULL, busy_ms = 0 WHERE status = 'void'",
     )
     .bind(run_id)
@@ -319,21 +327,6 @@ async fn insert(
     Ok(inserted.rows_affected() == 1)
 }
 
-async fn reset(connection: &mut SqliteConnection, run_id: &str, route: &str) -> Result<(), Error> {
-    sqlx::query(
-        "UPDATE partition SET status = 'pending', position = ?, rows = 0, bytes = 0, written = 0, kept = 0, \
-         expired = 0, rejects = 0, digest_sum = zeroblob(16), digest_count = 0, first_snapshot = NULL, \
-         last_snapshot = NULL, attempts = 0, error = NULL, busy_ms = 0 \
-         WHERE run_id = ? AND route = ? AND status <> 'void'",
-    )
-    .bind(to_json(&Position::Start)?)
-    .bind(run_id)
-    .bind(route)
-    .execute(connection)
-    .await
-    .map(drop)
-}
-
 /// Moves a checkpoint from `stored` to `state` and returns whether it still was as stored.
 async fn update_state(
     connection: &mut SqliteConnection,
@@ -344,7 +337,7 @@ async fn update_state(
 ) -> Result<bool, Error> {
     let counts = &state.counts;
     let updated = sqlx::query(
-        "UPDATE partition SET status = ?, epoch = ?, position = ?, rows = ?, bytes = ?, written = ?, kept = ?, \
+        "UPDATE partition SET status = ?, epoch = ?, position = ?, rows = ?, bytes = ?, written = ?, kept = ?, folded = ?, \
          expired = ?, rejects = ?, digest_sum = ?, digest_count = ? \
          WHERE run_id = ? AND id = ? AND status = ? AND epoch = ? AND position = ?",
     )
@@ -355,6 +348,7 @@ async fn update_state(
     .bind(signed(counts.bytes)?)
     .bind(signed(counts.written)?)
     .bind(signed(counts.kept)?)
+    .bind(signed(counts.folded)?)
     .bind(signed(counts.expired)?)
     .bind(signed(counts.rejects)?)
     .bind(counts.digest.sum.to_be_bytes().to_vec())

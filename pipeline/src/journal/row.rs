@@ -10,7 +10,7 @@ use schemas::{Digest, Partition, PartitionId};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sqlx::sqlite::SqliteRow;
-use sqlx::{Error, Row};
+use sqlx::{Column, Error, Row};
 
 /// Returns `value` as `SQLite` stores it; `SQLite` has no unsigned integers.
 pub(super) fn signed(value: u64) -> Result<i64, Error> {
@@ -120,11 +120,18 @@ pub(super) fn state(row: &SqliteRow) -> Result<State, Error> {
             bytes: unsigned(row, "bytes")?,
             written: unsigned(row, "written")?,
             kept: unsigned(row, "kept")?,
+            folded: folded(row)?,
             expired: unsigned(row, "expired")?,
             rejects: unsigned(row, "rejects")?,
             digest: digest(row)?,
         },
     })
+}
+
+/// A journal of an older version that nobody has written since has no such column, because nothing was counted.
+fn folded(row: &SqliteRow) -> Result<u64, Error> {
+    let has_column = row.columns().iter().any(|column| column.name() == "folded");
+    if has_column { unsigned(row, "folded") } else { Ok(0) }
 }
 
 /// Reads `ledger_bytes` of a row of `partition`.

@@ -1,4 +1,4 @@
--- Format 1 of the journal. Structured columns hold JSON text; times carry their unit in the name.
+-- Format 1 of the journal; what was added to it since is in mod.rs (`sign`). Structured columns hold JSON text; times carry their unit in the name.
 CREATE TABLE format (
     only       INTEGER PRIMARY KEY CHECK (only = 1),
     format     INTEGER NOT NULL,

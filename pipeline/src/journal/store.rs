@@ -8,6 +8,7 @@ use super::record::{
     NewRoute, NewRun, NewSnapshot, RouteRecord, RunRecord, RunStatus, ServerRecord, SnapshotRecord,
 };
 use super::row::{self, signed, to_json};
+use schemas::{PartitionId, Position};
 use sqlx::sqlite::{SqliteQueryResult, SqliteRow};
 use sqlx::{Error, SqliteConnection};
 use uuid::{NoContext, Timestamp, Uuid};
@@ -298,4 +299,26 @@ async fn insert_snapshot(
         .execute(connection)
         .await
         .map(|inserted| inserted.last_insert_rowid())
+}
+
+/// Starts all partitions of a route but those kept over with the same cut.
+pub(super) async fn reset(
+    connection: &mut SqliteConnection,
+    run_id: &str,
+    route: &str,
+    kept: &[PartitionId],
+) -> Result<(), Error> {
+    sqlx::query(
+        "UPDATE partition SET status = 'pending', position = ?, rows = 0, bytes = 0, written = 0, kept = 0, folded = 0, \
+         expired = 0, rejects = 0, digest_sum = zeroblob(16), digest_count = 0, first_snapshot = NULL, \
+         last_snapshot = NULL, attempts = 0, error = NULL, busy_ms = 0 \
+         WHERE run_id = ? AND route = ? AND status <> 'void' AND id NOT IN (SELECT value FROM json_each(?))",
+    )
+    .bind(to_json(&Position::Start)?)
+    .bind(run_id)
+    .bind(route)
+    .bind(to_json(&kept.iter().map(|id| &id.0).collect::<Vec<_>>())?)
+    .execute(connection)
+    .await
+    .map(drop)
 }

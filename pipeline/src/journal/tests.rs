@@ -99,7 +99,16 @@ fn at(block: u32) -> Position {
 
 fn counts(rows: u64) -> Counts {
     let digest = Digest { sum: u128::MAX - 5, count: rows };
-    Counts { rows, bytes: rows * 10, written: rows - 1, kept: 1, expired: 0, rejects: 0, digest }
+    Counts {
+        rows,
+        bytes: rows * 10,
+        written: rows - 1,
+        kept: 1,
+        folded: 1,
+        expired: 0,
+        rejects: 0,
+        digest,
+    }
 }
 
 fn delta(partition: &Partition, epoch: u64, from: u32, to: u32) -> Delta {

@@ -6,8 +6,10 @@
 //!
 //! Invariant: a frame is read whole with a matching checksum, or not at all.
 
-use super::{damaged, io_error};
+use super::{damaged, io_error, refused};
+use schemas::key::key_hash;
 use stages::{Encoded, Error, Kind, Result};
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -67,6 +69,18 @@ impl Frame {
     pub fn push(&mut self, key: &[u8], hash: u64, expires_ms: i64) {
         self.keys.extend_from_slice(key);
         self.entries.push((self.keys.len(), hash, expires_ms));
+    }
+
+    /// Returns the entries whose keys are not among these.
+    fn without(&self, refused: &HashSet<u128>) -> Self {
+        let mut rest = Self::default();
+        for (index, (key, hash, expires_ms)) in self.iter().enumerate() {
+            if !refused.contains(&key_hash(key)) {
+                rest.push(key, hash, expires_ms);
+                rest.versions.extend(self.version(index));
+            }
+        }
+        rest
     }
 
     /// Encodes and empties the frame.
@@ -152,6 +166,8 @@ pub struct FrameReader {
     whole: u64,
     /// Whether damage ends the file instead of being an error.
     ends_at_damage: bool,
+    /// Hashes of keys that never arrived.
+    refused: HashSet<u128>,
 }
 
 impl FrameReader {
@@ -163,6 +179,7 @@ impl FrameReader {
             file: BufReader::with_capacity(256 * 1024, file),
             whole: 0,
             ends_at_damage: false,
+            refused: refused::of(path)?,
         })
     }
 
@@ -172,9 +189,9 @@ impl FrameReader {
         let raw = zstd::bulk::decompress(&body, header.raw_length).map_err(|error| {
             damaged(&self.path, &format!("a frame does not decompress: {error}"))
         })?;
-        decode(&raw, &header)
-            .map(Some)
-            .ok_or_else(|| damaged(&self.path, "a frame has inconsistent lengths"))
+        let frame = decode(&raw, &header)
+            .ok_or_else(|| damaged(&self.path, "a frame has inconsistent lengths"))?;
+        Ok(Some(if self.refused.is_empty() { frame } else { frame.without(&self.refused) }))
     }
 
     /// Passes over the next frame and returns its number of entries; `None` as in `next_frame`.

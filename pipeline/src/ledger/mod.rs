@@ -8,6 +8,7 @@
 //! cut off; any other damage is an error.
 
 mod frame;
+mod refused;
 
 pub use frame::{Frame, FrameReader, encode_frame};
 
@@ -64,6 +65,26 @@ impl Ledger {
         file.set_len(whole).map_err(|error| io_error("truncate", &path, error))?;
         self.lock().insert(partition.clone(), Arc::new(file));
         Ok(whole)
+    }
+
+    /// Forgets what a partition may have written.
+    pub fn forget(&self, partition: &PartitionId) -> Result<()> {
+        let path = self.path(partition);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(io_error("remove", &path, error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Forgets what all partitions of a route may have written.
+    pub fn forget_route(&self, route: &str) -> Result<()> {
+        self.forget_compacted(route)?;
+        for path in self.raw_files(route)? {
+            fs::remove_file(&path).map_err(|error| io_error("remove", &path, error))?;
+        }
+        Ok(())
     }
 
     /// Appends one encoded frame to a begun partition.
@@ -151,6 +172,17 @@ impl Ledger {
     /// Path of the list of keys removed because their rows are gone.
     pub fn dropped_names(&self, route: &str) -> PathBuf {
         self.folder.with_file_name(format!("dropped-{route}.txt"))
+    }
+
+    /// Notes keys of a partition that the target refused, so that they are not read back; forgets those noted before
+    /// where `anew` says that the partition begins once more.
+    pub fn note_refused<'k>(
+        &self,
+        partition: &PartitionId,
+        keys: impl Iterator<Item = &'k [u8]>,
+        anew: bool,
+    ) -> Result<()> {
+        refused::note(&self.path(partition), keys, anew)
     }
 
     /// Notes temporary keys before they can be in the target.

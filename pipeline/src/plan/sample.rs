@@ -101,10 +101,12 @@ async fn one_route(
     let layout = sampler.bound().route.layout.word();
     let is_many = sampler.bound().is_many();
     notes.push(match (layout, style) {
+        ("stream", _) => "each row is shown as the first entry of the first stream; a run numbers the entries of each partition, under a temporary name until the stream is whole".to_owned(),
         _ if is_many => "each row is shown alone; a run writes all rows of a key at once, and one that does not fit a batch under a temporary name first".to_owned(),
-        ("hash", Style::Keep) => "EVALSHA runs a script that writes the hash only where there is no key".to_owned(),
+        ("hash" | "redisjson", Style::Keep) => format!("EVALSHA runs a script that writes the {} only where there is no key", if layout == "hash" { "hash" } else { "document" }),
         (_, Style::Newest) => "EVALSHA runs a script that leaves the key alone where its version is newer; the words behind the key are its kind, field and digits, and the expiry".to_owned(),
         ("hash", _) => "a run may send the same hash by RESTORE, where a trial at its start finds that faster, and up to 64 rows in one transaction".to_owned(),
+        ("redisjson", _) => "a run sends up to 64 rows in one transaction, where a key has to be deleted first or expires".to_owned(),
         _ => "a run sends up to 64 rows in one MSET".to_owned(),
     });
     let rows = raw.into_iter().map(|raw| one_row(sampler, raw, style));

@@ -11,6 +11,7 @@ use crate::journal::{Committer, Journal, RunRecord};
 use crate::lane::Shared;
 use crate::ledger::Ledger;
 use crate::progress::Counters;
+use crate::refused::Refusals;
 use crate::rejects::RejectWriter;
 use crate::route::RouteRun;
 use crate::snapshots::Snapshots;
@@ -44,6 +45,7 @@ pub(super) async fn engine(
     let shared = Shared {
         run_id: run.id.clone(),
         snapshots: Snapshots::load(journal.clone(), &run.id).await?,
+        refusals: Refusals::default(),
         rejects: RejectWriter::new(&options.state, &run.id, &plan.fingerprint()),
         journal,
         commits,
@@ -60,5 +62,9 @@ pub(super) async fn engine(
         lanes: options.lanes,
         retry_for: options.retry_for,
         gauge,
+        outage: options.outage,
+        rto_ends_ms: run
+            .lost_at_ms
+            .saturating_add(i64::try_from(rto.as_millis()).unwrap_or(i64::MAX)),
     }))
 }

@@ -203,7 +203,7 @@ impl Run {
                         route.name, counts.rejects, counts.rows
                     ),
                 )
-                .with_hint("mend the rows or the route, or raise rejects_max; everything else was written")
+                .with_hint("mend the rows or the route, then: rekindle rejects replay; or raise rejects_max; everything else was written")
             })
         };
         self.engine.routes.iter().filter_map(|route| over(&route.bound.route)).collect()

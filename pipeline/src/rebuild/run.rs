@@ -13,12 +13,12 @@ use crate::engine::{Engine, order};
 use crate::guard;
 use crate::journal::{Journal, RunRecord};
 use crate::live;
+use crate::ordered::emptied;
 use crate::outcome::from_journal;
 use crate::prepare::{self, Target};
 use crate::progress::Phase;
 use crate::readback::{ReadBack, Tier, is_count_proven, read_back};
-use crate::route::RouteRun;
-use crate::wiring;
+use crate::{streams, wiring};
 use schemas::Plan;
 use stages::load::{Sentinel, Sink};
 use stages::{Error, Kind};
@@ -46,7 +46,8 @@ impl Run {
         let cut_over = CutOverRun::prepare(plan, options, &journal).await.map_err(one)?;
         let (retry_for, cancel) = (options.retry_for, &options.cancel);
         let connect = || wiring::connect_sources(plan, &chosen, options.lanes);
-        let sources = patiently(retry_for, cancel, connect).await.map_err(one)?;
+        let mut sources = patiently(retry_for, cancel, connect).await.map_err(one)?;
+        sources.sort_in(emptied(options.state.join("sorted")).map_err(one)?);
         let sink = wiring::make_sink_in(plan, options.way, options.cut_over).map_err(one)?;
         patiently(retry_for, cancel, || sink.state()).await.map_err(one)?;
         let described = wiring::describe_routes(&sources, &chosen).await?;
@@ -59,6 +60,7 @@ impl Run {
             sink.release(run_id).await.map_err(one)?;
         }
         let (run, is_resumed) = prepare::open_run(&journal, plan, options, &routes, &*sink).await?;
+        crate::rejects::forget_old(&options.state, plan, &run.id).map_err(one)?;
         if let Some(cut_over) = &cut_over {
             cut_over.begin(&journal, &run.id).await.map_err(one)?;
         }
@@ -126,10 +128,12 @@ impl Run {
         if errors.iter().any(|error| error.kind() == Kind::RouteRestart) {
             let records = shared.journal.routes(&shared.run_id).await.map_err(from_journal)?;
             for mut record in records {
-                let cannot = |route: &&Arc<RouteRun>| {
-                    route.name() == record.name && route.source.no_catch_up().is_some()
+                let routes = &self.engine.routes;
+                let Some(route) = routes.iter().find(|route| route.name() == record.name) else {
+                    continue;
                 };
-                if self.engine.routes.iter().any(|route| cannot(&route)) {
+                // Where the source tells which partitions are as they were, the next pass decides.
+                if route.source.no_catch_up().is_some() && !route.source.tells_unchanged() {
                     prepare::restart_route(&self.engine, &mut record).await?;
                 }
             }
@@ -156,7 +160,13 @@ impl Run {
             tracing::warn!("{unknown}");
             findings.warnings.push(unknown);
         }
+        let stale = patiently(retry_for, cancel, || streams::look(&engine)).await.map_err(one)?;
         patiently(retry_for, cancel, || prepare::claim_target(&engine)).await.map_err(one)?;
+        for stale in stale {
+            let line = patiently(retry_for, cancel, || stale.remove(shared)).await.map_err(one)?;
+            watcher.say(&line);
+            findings.warnings.push(line);
+        }
         self.load().await?;
         remove_temporary(shared).await.map_err(one)?;
         if shared.guard.is_full() {
@@ -230,12 +240,15 @@ impl Run {
         let mut differing = Vec::new();
         for route in &engine.routes {
             shared.counters.enter(route.index, Phase::ReadingBack);
-            let found = if live::compares_versions(route) {
+            let mut found = if live::compares_versions(route) {
                 live::read_back(engine, &self.sources, route).await?
             } else {
                 let reading = read_back(shared, route, tier);
                 shared.stop.unless_cancelled(reading).await.map_err(one)?
             };
+            if route.bound.is_stream() && tier != Tier::SampleOnly {
+                streams::find_strays(shared, route, &mut found).await.map_err(one)?;
+            }
             if found.differences() > 0 {
                 differing.push(route.name().to_owned());
             }

@@ -3,14 +3,14 @@
 //! Invariant: `committing` is journaled before BigQuery is asked, and a stream counts as committed only when BigQuery
 //! says so of it; one that is gone after its commit was asked for is never replaced in the same staging table.
 
+use super::Shared;
 use super::stage::StreamStage;
-use super::{PAUSE_MAX, PAUSE_MIN, Shared};
 use crate::journal::StreamRecord;
 use crate::outcome::from_journal;
 use stages::load::bigquery::{CommitAnswer, StreamState, WriteTable};
+use stages::policy::Retry;
 use stages::{Error, Kind, Result};
 use std::sync::Arc;
-use std::time::Instant;
 
 /// Streams per commit.
 const STREAMS_MAX: usize = 100;
@@ -71,7 +71,7 @@ impl Commits {
         let is_asked = unit.iter().any(|stream| stream.status == StreamStage::Committing);
         self.record(&mut unit, StreamStage::Committing).await?;
         let mut must_look = is_asked;
-        let (started, mut pause) = (Instant::now(), PAUSE_MIN);
+        let mut retry = Retry::within(self.shared.retry_for);
         loop {
             let failure = match self.step(&mut unit, must_look).await {
                 Ok(Step::End(end)) => return Ok(end),
@@ -82,13 +82,8 @@ impl Commits {
                 .with_hint("run the same command again; it goes on where it stopped"),
                 Err(error) => error,
             };
-            if !failure.kind().is_transient() || started.elapsed() >= self.shared.retry_for {
-                return Err(failure);
-            }
-            tracing::warn!(error = %failure, "committing again");
+            retry.wait_after(failure).await?;
             must_look = true;
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(PAUSE_MAX);
         }
     }
 

@@ -3,6 +3,7 @@
 //! Invariant: a stream's name is journaled before its first row, an offset only after BigQuery acknowledged it, and a
 //! stream counts as complete only when BigQuery tells as many rows as the manifest.
 
+use super::Shared;
 use super::blocks::{Reader, whole_blocks};
 use super::choose::Taken;
 use super::commit::{CommitEnd, Commits};
@@ -10,7 +11,6 @@ use super::duplicate::damaged;
 use super::rows::{self, Counted, RowSource};
 use super::stage::StreamStage;
 use super::table::Table;
-use super::{PAUSE_MAX, PAUSE_MIN, Shared};
 use crate::checkpoint::Counts;
 use crate::journal::StreamRecord;
 use crate::lane::now_ms;
@@ -22,6 +22,7 @@ use schemas::Digest;
 use schemas::manifest::Keys;
 use stages::extract::redis_values::RedisValues;
 use stages::load::bigquery::{AppendFailure, Appender, Piece, WriteTable};
+use stages::policy::Retry;
 use stages::{Error, Kind, Result};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -196,7 +197,7 @@ impl From<Error> for Ended {
 
 /// Fills and finalizes the stream of one table partition.
 async fn fill(lane: &Lane, taken: &Taken, mut stream: StreamRecord) -> Result<StreamRecord> {
-    let (mut progressed, mut pause, mut replaced) = (Instant::now(), PAUSE_MIN, 0);
+    let (mut retry, mut replaced) = (Retry::within(lane.shared.retry_for), 0);
     let (shared, name) = (&lane.shared, &taken.table_partition);
     lane.count(stream.acknowledged, 0);
     loop {
@@ -225,14 +226,9 @@ async fn fill(lane: &Lane, taken: &Taken, mut stream: StreamRecord) -> Result<St
             }
             Err(Ended::Failed(error)) => {
                 if stream.acknowledged > before {
-                    (progressed, pause) = (Instant::now(), PAUSE_MIN);
+                    retry.progressed();
                 }
-                if !error.kind().is_transient() || progressed.elapsed() >= shared.retry_for {
-                    return Err(error);
-                }
-                tracing::warn!(table_partition = name, %error, "trying again");
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(PAUSE_MAX);
+                retry.wait_after(error).await?;
             }
         }
     }

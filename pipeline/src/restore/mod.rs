@@ -40,10 +40,11 @@ use crate::stop::StopSwitch;
 use schemas::Plan;
 use serde::{Deserialize, Serialize};
 use stages::connect::bigquery::BigQuery;
+use stages::policy::Retry;
 use stages::{Error, Kind, Result};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// The command's name in the journal and in summaries.
@@ -117,17 +118,12 @@ impl Shared {
         &self,
         attempt: impl Fn() -> F,
     ) -> Result<T> {
-        let started = Instant::now();
-        let mut pause = PAUSE_MIN;
+        let mut retry = Retry::within(self.retry_for);
         loop {
             match attempt().await {
-                Err(error) if error.kind().is_transient() && started.elapsed() < self.retry_for => {
-                    tracing::warn!(%error, "trying again");
-                }
-                done => return done,
+                Ok(done) => return Ok(done),
+                Err(error) => retry.wait_after(error).await?,
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(PAUSE_MAX);
         }
     }
 }

@@ -2,17 +2,17 @@
 //!
 //! Invariant: what is proven was read from the table itself, never taken from an answer of the job that wrote it.
 
-use super::{PAUSE_MAX, PAUSE_MIN, Shared};
+use super::Shared;
 use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
 use futures::StreamExt;
 use schemas::Digest;
 use schemas::digest::BatchHasher;
 use stages::load::bigquery::{ReadBack, ReadOptions};
+use stages::policy::Retry;
 use stages::transform::arrow_rows::read_rows;
 use stages::{Error, Kind, Result};
 use std::sync::Arc;
-use std::time::Instant;
 use tokio::task::JoinSet;
 
 /// Messages of one stream that are decoded at once.
@@ -29,24 +29,23 @@ async fn read<T: Send + 'static>(
     options: &ReadOptions,
     look: &Look<T>,
 ) -> Result<Vec<T>> {
-    let (started, mut pause) = (Instant::now(), PAUSE_MIN);
+    let mut retry = Retry::within(shared.retry_for);
     loop {
         match read_once(shared, dataset, table, options, look).await {
-            // A session that expired is no config error, whatever code says so.
-            Err(error) if is_worth_another(&error) && started.elapsed() < shared.retry_for => {
-                tracing::warn!(%error, "reading the table back again");
-            }
+            Err(error) => retry.wait_after(shaped(error)).await?,
             done => return done,
         }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(PAUSE_MAX);
     }
 }
 
-fn is_worth_another(error: &Error) -> bool {
-    let expired =
-        std::error::Error::source(error).is_some_and(|cause| cause.to_string().contains("expired"));
-    error.kind().is_transient() || expired
+/// A session that expired is no config error, whatever code says so.
+fn shaped(error: Error) -> Error {
+    let is_expired = std::error::Error::source(&error)
+        .is_some_and(|cause| cause.to_string().contains("expired"));
+    if error.kind().is_transient() || !is_expired {
+        return error;
+    }
+    Error::new(Kind::Unavailable, error.to_string()).with_source(error)
 }
 
 fn seen<T>(

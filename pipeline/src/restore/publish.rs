@@ -6,14 +6,14 @@
 use super::choose::UNPARTITIONED;
 use super::stage::JobStage;
 use super::table::{Part, Table, Way, to_json};
-use super::{PAUSE_MAX, PAUSE_MIN, Shared, quoted, target};
+use super::{Shared, quoted, target};
 use crate::journal::JobRecord;
 use crate::outcome::from_journal;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use serde_json::{Value, json};
 use stages::connect::bigquery::JobStatement;
+use stages::policy::Retry;
 use stages::{Error, Kind, Result};
-use std::time::Instant;
 
 /// Copy jobs of one table at once.
 const JOBS_AT_ONCE: usize = 4;
@@ -237,7 +237,7 @@ async fn run_job(
         Some(record) => next(record.attempt + 1),
         None => next(1),
     };
-    let (started, mut pause) = (Instant::now(), PAUSE_MIN);
+    let mut retry = Retry::within(shared.retry_for);
     loop {
         journal.put_job(&record).await.map_err(from_journal)?;
         let error =
@@ -265,15 +265,10 @@ async fn run_job(
         if !error.kind().is_transient() {
             return Ok(Err(error));
         }
-        if started.elapsed() >= shared.retry_for {
-            return Err(error);
-        }
         if has_failed {
             record = next(record.attempt + 1);
         }
-        tracing::warn!(%error, purpose, "asking for the job again");
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(PAUSE_MAX);
+        retry.wait_after(error).await?;
     }
 }
 

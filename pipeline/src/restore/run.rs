@@ -111,6 +111,7 @@ async fn set_up(plan: &Plan, options: &Options) -> std::result::Result<Ready, Ve
     .map_err(one)?;
     let begun = open::open_run(&journal, &bigquery, &staging_dataset, plan, options, &routes).await;
     let (run, is_resumed) = begun.map_err(one)?;
+    crate::rejects::forget_old(&options.state, plan, &run.id).map_err(one)?;
     let names: Vec<String> = routes.iter().map(|route| route.name.clone()).collect();
     let rto = options.deadline.unwrap_or(plan.bigquery_objective.rto);
     let shared = Arc::new(Shared {

@@ -116,6 +116,7 @@ fn route(shared: &Shared, table: &Table) -> RouteSummary {
             + loaded.map_or(0, |loaded| loaded.bytes),
         partitions: table.choice.parts.len() as u64,
         written: table.findings.written,
+        folded: 0,
         kept: table.findings.kept,
         expired: 0,
         rejects: loaded.map_or(0, |loaded| loaded.rejects),

@@ -6,18 +6,17 @@
 
 use super::{Cut, Record, Records};
 use stages::extract::redis_rows::{Commands, EntryId, Held, Replies, Reply, RowReader};
+use stages::policy::Retry;
 use stages::transform::redis_rows::Page;
 use stages::{Error, Kind, Result};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What the replies of a page should weigh.
 const PAGE_BYTES: u64 = 1 << 20;
 /// Rows of the first page, when nothing is known yet, and of the largest.
 const ROWS_FIRST: u64 = 64;
 const ROWS_MAX: u64 = 4_096;
-/// Pause between two tries.
-const PAUSE: Duration = Duration::from_millis(500);
 
 /// The pages of one partition.
 pub(crate) struct Pages {
@@ -120,15 +119,12 @@ impl Pages {
 
     /// Asks again while the server may come back.
     async fn ask(&mut self, commands: &Commands) -> Result<bytes::Bytes> {
-        let started = Instant::now();
+        let mut retry = Retry::within(self.retry_for);
         loop {
             match self.reader.ask(commands).await {
-                Err(error) if error.kind().is_transient() && started.elapsed() < self.retry_for => {
-                    tracing::warn!(%error, "reading the page again");
-                }
-                done => return done,
+                Ok(answer) => return Ok(answer),
+                Err(error) => retry.wait_after(error).await?,
             }
-            tokio::time::sleep(PAUSE).await;
         }
     }
 

@@ -73,7 +73,11 @@ impl Described {
             }
             Self::BigQuery(On { bound, shape }) => Facts {
                 table: shape.name.clone(),
-                cut: if shape.partitioning.is_some() { "table partitions" } else { "whole" },
+                cut: match (&bound.many, &shape.partitioning) {
+                    (Some(_), _) => "whole, sorted here",
+                    (None, Some(_)) => "table partitions",
+                    (None, None) => "whole",
+                },
                 is_counted_by_cut: false,
                 rows: shape.rows_estimate.filter(|_| bound.route.filter.is_none()),
                 // What a query reads is not what is carried.
@@ -171,7 +175,8 @@ fn bind(
         mistakes.iter().map(|mistake| refused(mistake.to_string())).collect::<Vec<_>>()
     })?;
     let mut mistakes = Vec::new();
-    if !bound.is_many() && !bound.key_is_proven_unique && route.on_collision.is_none() {
+    let is_row_per_key = !bound.is_many() && !bound.is_stream();
+    if is_row_per_key && !bound.key_is_proven_unique && route.on_collision.is_none() {
         mistakes.push(unproven(route));
     }
     if let (Some(name), Some((type_name, false))) = (&route.newest_by, newest) {

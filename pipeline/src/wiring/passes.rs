@@ -13,7 +13,10 @@ use std::sync::Arc;
 /// The identity of what a route reads in ranges of blocks; `None` where it is read otherwise.
 fn ranges_of(described: &Described) -> Option<String> {
     match described {
-        Described::Postgres(On { bound, shape }) if shape.cut(&bound.route) == Cut::Ctid => {
+        // A stream starts over with its partition, and would hold the others of a pass up.
+        Described::Postgres(On { bound, shape })
+            if shape.cut(&bound.route) == Cut::Ctid && !bound.is_stream() =>
+        {
             Some(shape.identity())
         }
         Described::Postgres(_) | Described::BigQuery(_) => None,

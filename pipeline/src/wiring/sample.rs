@@ -10,7 +10,8 @@ use stages::extract::{Columns, Source};
 use stages::transform::copy_binary::{Decoded, Lead};
 use stages::transform::many_rows::ManyRows;
 use stages::transform::redis_command::{RedisCommands, Way};
-use stages::transform::{Decoder, Style, Transform};
+use stages::transform::stream_rows::StreamRows;
+use stages::transform::{Attempt, Decoder, Style, Transform};
 use stages::{Encoded, Error, Kind, RawBatch, Result};
 use std::sync::Arc;
 
@@ -169,14 +170,18 @@ impl Sampler {
 
     /// Encodes one of the rows; hashes go by `HSET`, which can be read.
     ///
-    /// A row of a key that many rows make is shown as if it were the only one.
+    /// A row of a key that many rows make is shown as if it were the only one, an entry as if it were the first.
     pub fn encode(&self, raw: RawBatch, style: Style, now_ms: i64) -> Result<Encoded> {
         let bound = Arc::clone(&self.bound);
+        if bound.is_stream() {
+            return StreamRows::new(bound, self.decoder).shown(&raw);
+        }
         if bound.is_many() {
             let rows = ManyRows::new(bound, self.decoder, style);
             let encoded = rows.apply(raw, now_ms)?;
-            let stitched = match (encoded.open, rows.stitcher("sample")) {
-                (Some(open), Some(mut stitcher)) => stitcher.take(*open)?.pop(),
+            let attempt = Attempt { name: "sample", number: 0 };
+            let stitched = match (encoded.open, rows.stitcher(&attempt)) {
+                (Some(open), Some(mut stitcher)) => stitcher.take(open)?.pop(),
                 _ => None,
             };
             return Ok(stitched.unwrap_or_else(Encoded::empty));

@@ -3,6 +3,7 @@
 //! Invariant: only a system that a route reads is connected to.
 
 use super::CONNECT_TIMEOUT;
+use crate::ordered::Ordered;
 use schemas::plan::System;
 use schemas::{BoundRoute, Plan, Route};
 use stages::connect::{bigquery, postgres};
@@ -12,6 +13,7 @@ use stages::extract::postgres::{
 };
 use stages::extract::{Gauge, Snapshot, Source};
 use stages::{Error, Kind, Result};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// The source systems of a run, connected.
@@ -19,6 +21,8 @@ use std::sync::Arc;
 pub struct Sources {
     postgres: Option<Arc<PostgresServer>>,
     bigquery: Option<Arc<BigQueryServer>>,
+    /// Where rows are sorted that come in no order; the folder for temporary files where nobody says.
+    sorted: Option<PathBuf>,
 }
 
 /// Connects to every system that one of the routes reads.
@@ -57,7 +61,7 @@ pub async fn connect_bigquery(plan: &Plan) -> Result<Arc<BigQueryServer>> {
 impl Sources {
     /// Takes a connected PostgreSQL alone.
     pub(super) fn of_postgres(server: Arc<PostgresServer>) -> Self {
-        Self { postgres: Some(server), bigquery: None }
+        Self { postgres: Some(server), ..Self::default() }
     }
 
     /// Returns each system's word and address.
@@ -75,6 +79,11 @@ impl Sources {
     pub fn gauge(&self) -> Option<Arc<dyn Gauge>> {
         let server = self.postgres.as_ref()?;
         Some(Arc::new(PostgresGauge::new(Arc::clone(server))))
+    }
+
+    /// Sorts rows that come in no order in this folder.
+    pub fn sort_in(&mut self, folder: PathBuf) {
+        self.sorted = Some(folder);
     }
 
     /// Lets go of what a snapshot holds on a source.
@@ -119,7 +128,13 @@ impl Sources {
         bound: Arc<BoundRoute>,
         shape: BigQueryShape,
     ) -> Result<Arc<dyn Source>> {
-        Ok(Arc::new(BigQuerySource::new(Arc::clone(self.bigquery()?), bound, shape)))
+        let server = Arc::clone(self.bigquery()?);
+        let source = Arc::new(BigQuerySource::new(server, Arc::clone(&bound), shape));
+        if bound.is_many() {
+            let folder = self.sorted.clone().unwrap_or_else(std::env::temp_dir);
+            return Ok(Arc::new(Ordered::new(source, bound, folder)));
+        }
+        Ok(source)
     }
 }
 

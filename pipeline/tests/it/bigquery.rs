@@ -3,7 +3,10 @@
 //! Invariant: what must be in Redis is written by hand here, or asked of the stand-in by a query.
 
 mod every_type;
+mod many;
+mod parts;
 mod resumed;
+mod streams;
 mod verified;
 
 use crate::world::{Ran, wait_until};
@@ -24,9 +27,13 @@ struct Logs {
 
 impl Logs {
     fn new() -> Self {
+        Self::with(RedisOptions::default())
+    }
+
+    fn with(redis: RedisOptions) -> Self {
         let logs = Self {
             bigquery: BigQueryServer::start(BigQueryOptions::default()).unwrap(),
-            redis: Redis::start(RedisOptions::default()).unwrap(),
+            redis: Redis::start(redis).unwrap(),
             postgres: None,
             folder: tempfile::tempdir().unwrap(),
         };

@@ -107,6 +107,21 @@ fn help_of_status() {
 }
 
 #[test]
+fn help_of_rejects_replay() {
+    insta::assert_snapshot!(help(&["rejects", "replay"]));
+}
+
+#[test]
+fn help_of_state_export() {
+    insta::assert_snapshot!(help(&["state", "export"]));
+}
+
+#[test]
+fn help_of_state_reset() {
+    insta::assert_snapshot!(help(&["state", "reset"]));
+}
+
+#[test]
 fn what_is_not_built_is_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
     for words in [&["drill"][..], &["bench", "redis", "--tier", "count"], &["demo", "--help"]] {

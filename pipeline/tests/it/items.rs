@@ -149,7 +149,11 @@ impl Wire {
                 .iter()
                 .zip(&kinds)
                 .map(|(key, kind)| {
-                    let command = if kind == "hash" { "HGETALL" } else { "GET" };
+                    let command = match kind.as_str() {
+                        "hash" => "HGETALL",
+                        "ReJSON-RL" => "JSON.GET",
+                        _ => "GET",
+                    };
                     vec![command.to_owned(), key.clone()]
                 })
                 .collect();

@@ -1,6 +1,8 @@
 //! Keys of many rows under kills: no element is lost or doubled, and no temporary key stays.
 
-use crate::items::{Wire, calls, random, settle, signal};
+use crate::items::{
+    PIPELINE, Reply, Wire, calls, partitions_done, random, settle, signal, standing,
+};
 use crate::many::{BUILDS, assert_held, every_layout, wanted};
 use crate::world::{Ran, World, wait_until};
 use fixtures::servers::StopMode;
@@ -180,4 +182,80 @@ fn a_postgres_that_restarts_in_mid_run_loses_and_doubles_nothing() {
         world.rebuild(&[]).expect(0);
     }
     assert_held(&world, &wanted(&world));
+}
+
+/// A run of one route that is killed with some of its partitions done, and a stray member put into every key it wrote.
+fn killed_and_strayed(world: &World) -> Vec<String> {
+    world.redis(&["FLUSHALL"]);
+    if world.state().exists() {
+        std::fs::remove_dir_all(world.state()).unwrap();
+    }
+    let mut child = world.start_rebuild(&["--lanes", "1"]);
+    let mut wire = Wire::open(world);
+    let mut keys = 1;
+    loop {
+        wait_until("the keys", || wire.dbsize() >= keys);
+        signal(&child, Signal::SIGSTOP);
+        let standing = standing(world);
+        if partitions_done(&standing) >= 2 {
+            break;
+        }
+        signal(&child, Signal::SIGCONT);
+        assert!(child.try_wait().unwrap().is_none(), "it ended first: {standing}");
+        keys = (keys + 100).min(2_900);
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    drop(wire);
+    settle(world);
+    let keys: Vec<String> =
+        crate::many::held(world).into_keys().filter(|key| key.starts_with("authors:")).collect();
+    of_each(world, "SADD", &keys);
+    keys
+}
+
+/// Asks the same of the stray member of each key; returns how many answered with 1.
+fn of_each(world: &World, command: &str, keys: &[String]) -> usize {
+    let ask = |key: &String| vec![command.to_owned(), key.clone(), "stray".to_owned()];
+    let mut wire = Wire::open(world);
+    let answers = keys.chunks(PIPELINE).flat_map(|keys| {
+        let asks: Vec<Vec<String>> = keys.iter().map(ask).collect();
+        wire.pipeline(&asks)
+    });
+    answers.filter(|answer| matches!(answer, Reply::Number(1))).count()
+}
+
+#[test]
+fn a_resume_keeps_partitions_only_where_they_have_the_very_rows_that_were_read() {
+    let world = World::new();
+    world.sql(BUILDS);
+    world.plan(&crate::many::route("authors", "set", "authors:{repo}", "{author}", ""));
+    // GIVEN a run that dies with partitions done, WHEN nothing changed
+    let keys = killed_and_strayed(&world);
+    let summary = world.rebuild(&["--no-verify"]).expect(0).summary();
+    // THEN what was done is not read again
+    let kept = of_each(&world, "SISMEMBER", &keys);
+    println!("{kept} of {} keys are in kept partitions", keys.len());
+    assert!(kept > 0, "{summary}");
+    assert_eq!(summary["rows"], world.sql("select count(*) from builds").parse::<u64>().unwrap());
+    of_each(&world, "SREM", &keys);
+    let wanted = |world: &World| {
+        wanted(world).into_iter().filter(|(key, _)| key.starts_with("authors:")).collect()
+    };
+    assert_held(&world, &wanted(&world));
+    // WHEN every key lost a row, or one came for each that went, or every row is another version of itself
+    for change in [
+        "delete from builds where id in (select min(id) from builds group by repo)",
+        "with gone as (delete from builds where id in (select max(id) from builds group by repo) returning *) \
+         insert into builds select id + 1000000, repo, 'late', status, minutes, started, until from gone",
+        "update builds set id = id",
+    ] {
+        let keys = killed_and_strayed(&world);
+        world.sql(change);
+        let summary = world.rebuild(&[]).expect(0).summary();
+        // THEN everything is read again
+        let kept = of_each(&world, "SISMEMBER", &keys);
+        assert_eq!((kept, &summary["resumed"]), (0, &1.into()), "{change}");
+        assert_held(&world, &wanted(&world));
+    }
 }

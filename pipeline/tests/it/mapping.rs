@@ -333,7 +333,7 @@ fn a_path_needs_json_and_a_string_in_it_must_be_unicode() {
     };
     world.plan(&route("docs", "hash", &with("plain")));
     world.rebuild(&[]).expect(2).says(&[
-        "route docs-hash: column plain has type text; a path goes with json and jsonb only",
+        "route docs-hash: column plain has type text; a path goes with columns of JSON only",
     ]);
     world.plan(&route("docs", "hash", &with("raw")));
     let ran = world.rebuild(&["--fresh"]).expect(7);

@@ -89,7 +89,7 @@ fn a_commit_whose_answer_got_lost_is_found_to_be_done_after_a_kill() {
     let (lost, _) = lost(2_500, false);
     lost.fault("BatchCommitWriteStreams", "drop_after_apply", 0);
     // The run cannot find out, gives up, and the next one looks.
-    for _ in 0..30 {
+    for _ in 0..300 {
         lost.fault("GetWriteStream", "unavailable", 0);
     }
     let ran = lost.restore(&["--retry-for", "1s"]);
@@ -188,7 +188,7 @@ fn single_table_partitions_are_restored_into_a_table_that_stands() {
 #[test]
 fn a_resumed_restore_must_be_asked_the_same() {
     let (lost, _) = lost(1_000, false);
-    for _ in 0..20 {
+    for _ in 0..200 {
         lost.fault("AppendRows", "unavailable", 0);
     }
     let ran = lost.restore(&["--retry-for", "1s"]);

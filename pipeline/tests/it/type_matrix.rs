@@ -35,11 +35,11 @@ alter role rekindle set extra_float_digits = -3;
 ";
 
 /// A column: its type, and its values as SQL. `{}` in an expression is the column.
-struct Case {
-    sql_type: &'static str,
+pub(crate) struct Case {
+    pub(crate) sql_type: &'static str,
     text: &'static str,
     json: &'static str,
-    values: &'static [&'static str],
+    pub(crate) values: &'static [&'static str],
 }
 
 /// What the output function of the type prints.
@@ -67,7 +67,7 @@ const fn array(sql_type: &'static str, values: &'static [&'static str]) -> Case 
 }
 
 #[rustfmt::skip]
-const CASES: &[Case] = &[
+pub(crate) const CASES: &[Case] = &[
     case("bool", "({})::text", TO_JSON, &["true", "false"]),
     case("int2", PRINTED, TO_JSON, &["'-32768'", "32767", "0"]),
     case("int4", PRINTED, TO_JSON, &["'-2147483648'", "2147483647"]),
@@ -157,12 +157,12 @@ const CASES: &[Case] = &[
     array("timetz[]", &["array['12:34+05:30'::timetz]"]),
 ];
 
-fn column(index: usize) -> String {
+pub(crate) fn column(index: usize) -> String {
     format!("c{index}")
 }
 
 /// The tables, and what PostgreSQL prints: (column, row) to (text, JSON).
-fn matrix(world: &World) -> HashMap<(String, u64), (String, String)> {
+pub(crate) fn matrix(world: &World) -> HashMap<(String, u64), (String, String)> {
     world.sql(MADE);
     let mut columns = Vec::new();
     let mut expected = Vec::new();

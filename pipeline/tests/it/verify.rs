@@ -56,8 +56,13 @@ pub(crate) fn rebuilt() -> World {
 
 /// `verify redis --json --settle 20ms` and more words.
 pub(crate) fn verify(world: &World, more: &[&str]) -> Ran {
+    world.run(&verify_words(more))
+}
+
+/// The words of that command.
+pub(crate) fn verify_words<'a>(more: &[&'a str]) -> Vec<&'a str> {
     let words = ["verify", "redis", "--json", "--progress", "none", "--retry-for", "2s"];
-    world.run(&[&words[..], &["--settle", "20ms"], more].concat())
+    [&words[..], &["--settle", "20ms"], more].concat()
 }
 
 pub(crate) fn connection(world: &World) -> redis::Connection {

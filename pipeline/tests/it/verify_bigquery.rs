@@ -5,6 +5,7 @@
 
 use crate::cloud::{Cloud, DAY_PARTITIONED, ROUTE, plain};
 use crate::verified::{Numbers, part};
+use crate::world::Ran;
 use fixtures::servers::RedisOptions;
 use redis::Commands;
 use serde_json::json;
@@ -55,9 +56,12 @@ fn a_whole_duplicate_passes_at_every_tier() {
     assert_eq!(sample["tables"][0]["compared"], 20);
     let detects = sample["tables"][0]["detects"].as_str().unwrap();
     assert!(detects.contains("13.91 % of all of them or more"), "{detects}");
-    let text = cloud.command(&["verify", "bigquery", "--tier", "full"]).output().unwrap();
-    let text = String::from_utf8(text.stdout).unwrap();
-    assert!(text.starts_with("verify bigquery: pass\n"), "{text}");
+    let words = ["verify", "bigquery", "--tier", "full", "--progress", "log"];
+    let told = Ran::of(&cloud.command(&words).output().unwrap())
+        .says(&["logs done 1,010 rows, 26/26 partitions"]);
+    assert!(told.stdout.starts_with("verify bigquery: pass\n"), "{}", told.stdout);
+    let words = ["verify", "bigquery", "--tier", "count", "--progress", "none"];
+    assert_eq!(Ran::of(&cloud.command(&words).output().unwrap()).stderr, "");
     cloud.verify(&["--route", "nothing"]).expect(2).says(&["nothing"]);
 }
 

@@ -76,16 +76,6 @@ fn every_tier_passes_after_a_rebuild_and_full_names_every_damage() {
     let summary = verify(&world, &["--tier", "count"]).expect(4).summary();
     let expected = named(&[("latest:3", "missing"), ("statuses:4", "expiry")]);
     assert_eq!(findings(&summary, &world), expected);
-    // A repair is a rebuild's business.
-    let before = held(&world);
-    for words in [&["--repair", "--dry-run"][..], &["--repair"]] {
-        let words = [&["--tier", "full", "--route", "latest"], words].concat();
-        verify(&world, &words).expect(2).says(&[
-            "route latest: --repair does not write keys of many rows",
-            "rekindle rebuild redis --route latest",
-        ]);
-    }
-    assert_eq!(held(&world), before);
 }
 
 #[test]

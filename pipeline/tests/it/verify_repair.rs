@@ -6,13 +6,13 @@ use redis::Commands;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
-const DRY: [&str; 4] = ["--tier", "full", "--repair", "--dry-run"];
-const REPAIR: [&str; 3] = ["--tier", "full", "--repair"];
+pub(crate) const DRY: [&str; 4] = ["--tier", "full", "--repair", "--dry-run"];
+pub(crate) const REPAIR: [&str; 3] = ["--tier", "full", "--repair"];
 
-type Dumped = BTreeMap<Vec<u8>, (Vec<u8>, i64)>;
+pub(crate) type Dumped = BTreeMap<Vec<u8>, (Vec<u8>, i64)>;
 
 /// Keys that are not the same in both.
-fn changed(before: &Dumped, after: &Dumped) -> BTreeSet<String> {
+pub(crate) fn changed(before: &Dumped, after: &Dumped) -> BTreeSet<String> {
     let keys = before.keys().chain(after.keys());
     let differing = keys.filter(|key| before.get(*key) != after.get(*key));
     differing.map(|key| String::from_utf8(key.clone()).unwrap()).collect()

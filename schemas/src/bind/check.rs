@@ -101,10 +101,17 @@ pub(super) fn layout(route: &Route, specs: &[FieldSpec], mistakes: &mut Mistakes
             mistakes.add("type hash needs at least one field; list one in columns".into());
         }
         Layout::Blocks => mistakes.add("type blocks carries whole rows, not fields".into()),
-        Layout::Stream => mistakes.add("type stream is not written, only read back".into()),
+        Layout::Stream if !route.is_rebuilt_stream() => {
+            mistakes.add("type stream is written where use = [\"rebuild\"] says so".into());
+        }
+        Layout::Stream if names.is_empty() => {
+            mistakes.add("type stream needs at least one field; list one in columns".into());
+        }
         Layout::String
         | Layout::Hash
         | Layout::Json
+        | Layout::Stream
+        | Layout::RedisJson
         | Layout::Set
         | Layout::Zset
         | Layout::List => {}
@@ -126,6 +133,7 @@ pub(super) fn layout_back(route: &Route, specs: &[FieldSpec], mistakes: &mut Mis
         }
         Layout::Hash
         | Layout::Json
+        | Layout::RedisJson
         | Layout::String
         | Layout::Blocks
         | Layout::Set
@@ -159,9 +167,8 @@ fn field_name(spec: &FieldSpec) -> &str {
 pub(super) fn path(column: &Column, mistakes: &mut Mistakes<'_>) {
     if !matches!(column.column_type, ColumnType::Json | ColumnType::Jsonb) {
         mistakes.add(format!(
-            "column {} has type {}; a path goes with json and jsonb only",
-            column.name,
-            column.column_type.name()
+            "column {} has type {}; a path goes with columns of JSON only",
+            column.name, column.source_type
         ));
     }
 }

@@ -2,9 +2,9 @@
 //!
 //! Invariant: reading in `order` lets the rows of one key follow each other, and equal members of it too.
 
-use super::{Mistakes, check};
+use super::{FieldValue, Mistakes, check};
 use crate::key::{BoundKey, KeyTemplate};
-use crate::plan::{Many, NullPolicy, OnCollision, Route, ScoreUnit};
+use crate::plan::{Layout, Many, NullPolicy, OnCollision, Route, ScoreUnit};
 use crate::table::TableSchema;
 use crate::type_map::ColumnType;
 
@@ -111,7 +111,9 @@ fn scale(
         | ColumnType::Int8
         | ColumnType::Float4
         | ColumnType::Float8
-        | ColumnType::Numeric => match unit {
+        | ColumnType::Numeric
+        | ColumnType::Decimal128
+        | ColumnType::Decimal256 => match unit {
             None => Some(ScoreScale::Number),
             Some(unit) => {
                 let (name, unit) = (column_type.name(), unit.word());
@@ -160,6 +162,22 @@ impl super::BoundRoute {
             then(OrderBy::Column { name: order_by, is_descending: false });
         }
         order
+    }
+
+    /// Names the columns of which none may be null for a row to be an element of its key; empty where nulls are not
+    /// left out, and for other routes.
+    pub fn never_null(&self) -> Vec<&str> {
+        let Some(many) = self.many.as_ref().filter(|_| self.route.null == NullPolicy::Omit) else {
+            return Vec::new();
+        };
+        let is_hash = self.route.layout == Layout::Hash;
+        let values = self.fields.iter().filter_map(|field| match field.value {
+            FieldValue::Column(index) if is_hash => Some(index),
+            _ => None,
+        });
+        let score = many.score.iter().map(|score| score.index);
+        let columns = many.member.indexes().chain(score).chain(values);
+        columns.map(|index| self.schema.columns[index].name.as_str()).collect()
     }
 
     /// Whether many rows make one key.

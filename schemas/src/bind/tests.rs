@@ -33,6 +33,7 @@ pub(crate) fn route(key: &str, layout: Layout) -> Route {
         priority: 100,
         newest_by: None,
         rejects_max: RejectsMax::Rows(0),
+        rejects_keep: None,
         uses: Uses { rebuild: true, backup: false },
         backup: Backup::default(),
     }

@@ -12,6 +12,7 @@ mod key;
 mod tests;
 
 pub use fault::RowFault;
+pub(super) use json::Cursor;
 pub(crate) use json::member as json_member;
 
 use crate::bind::{FieldValue, ReverseRoute};
@@ -21,7 +22,6 @@ use crate::text::TypeMismatch;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use column::{Column, Values};
-use json::Cursor;
 use key::Key;
 use std::sync::Arc;
 

@@ -186,6 +186,11 @@ impl Tally {
         xxh3_64(&canonical)
     }
 
+    /// Adds the next entry of a stream, by the hash of its fields; the order counts, the ids do not.
+    pub fn push_entry(&mut self, hash: u64) {
+        self.push(hash, Layout::List);
+    }
+
     fn push(&mut self, hash: u64, layout: Layout) {
         let sum = if layout == Layout::List { self.sum.wrapping_mul(STEP) } else { self.sum };
         self.sum = sum.wrapping_add(hash);

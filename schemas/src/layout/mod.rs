@@ -4,6 +4,7 @@
 //! gives back, in whatever order it gives it.
 
 mod decode;
+mod document;
 mod expiry;
 mod many;
 mod row;
@@ -14,6 +15,7 @@ mod tests;
 
 pub(crate) use decode::json_member;
 pub use decode::{RowDecoder, RowFault};
+pub use document::{DocumentHasher, Documents, NotHeld};
 pub use expiry::ExpiryTimes;
 pub use many::{Element, Elements, Part, ReadBackTally, Tally};
 pub use row::{FieldSpan, HashFields, RowRefusal, RowValues};
@@ -35,6 +37,14 @@ pub fn hash_value_hash<'a>(
     bound: &BoundRoute,
     pairs: impl IntoIterator<Item = (&'a [u8], &'a [u8])>,
 ) -> u64 {
+    xxh3_64(&canonical(bound, pairs))
+}
+
+/// Returns what the hashes of a hash entry cover.
+fn canonical<'a>(
+    bound: &BoundRoute,
+    pairs: impl IntoIterator<Item = (&'a [u8], &'a [u8])>,
+) -> Vec<u8> {
     let mut pairs: Vec<(&[u8], &[u8])> = pairs.into_iter().collect();
     pairs.sort_unstable();
     let mut is_known = vec![false; pairs.len()];
@@ -50,7 +60,7 @@ pub fn hash_value_hash<'a>(
         write_sized(name, &mut canonical);
         write_sized(value, &mut canonical);
     }
-    xxh3_64(&canonical)
+    canonical
 }
 
 /// Appends a length (u32 LE) and the bytes.

@@ -1,16 +1,17 @@
-//! The fields of a row as Redis stores them: hash fields, one string, or one JSON object.
+//! The fields of a row as Redis stores them: hash fields, one string, one JSON object, or one document.
 //!
 //! Invariant: the null policy is applied here and nowhere else; buffers are reused, nothing is allocated
 //! per row.
 
-use super::{size, write_sized};
+use super::{Documents, NotHeld, size, write_sized};
 use crate::bind::{BoundRoute, FieldValue};
 use crate::json_path::{self, JsonPath, NotJson};
 use crate::plan::{Layout, NullPolicy};
 use crate::text::{TextColumn, TypeMismatch, write_json_string};
+use crate::type_map::ColumnType;
 use arrow::record_batch::RecordBatch;
 use std::fmt;
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 /// Why a row has no value. The text names the column, never the value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +33,13 @@ pub enum RowRefusal<'a> {
         /// The column.
         column: &'a str,
     },
+    /// A document of Redis' JSON module would not give the value back.
+    NotHeld {
+        /// The column.
+        column: &'a str,
+        /// Why not.
+        why: NotHeld,
+    },
 }
 
 impl fmt::Display for RowRefusal<'_> {
@@ -43,6 +51,7 @@ impl fmt::Display for RowRefusal<'_> {
                 f,
                 "column {column} holds no JSON that its path could be followed in, or a string that is not unicode"
             ),
+            Self::NotHeld { column, why } => write!(f, "column {column} holds {why}"),
             Self::NullString { column } => {
                 write!(
                     f,
@@ -97,6 +106,12 @@ impl HashFields {
     pub fn value_hash(&self) -> u64 {
         xxh3_64(&self.canonical)
     }
+
+    /// Returns a longer hash of the same, by which many equal rows are told from different ones.
+    #[inline]
+    pub fn long_hash(&self) -> u128 {
+        xxh3_128(&self.canonical)
+    }
 }
 
 /// The fields of one batch, downcast once.
@@ -114,6 +129,8 @@ struct Field<'a> {
     sized_name: Vec<u8>,
     /// `"name":` of a JSON member.
     member: Vec<u8>,
+    /// Whether a document may not hold a value; only then it is looked at.
+    is_doubtful: bool,
     value: Value<'a>,
 }
 
@@ -189,32 +206,33 @@ impl<'a> RowValues<'a> {
     pub fn new(rows: &'a RecordBatch, bound: &'a BoundRoute) -> Result<Self, TypeMismatch> {
         let mut fields = Vec::with_capacity(bound.fields.len());
         for field in &bound.fields {
-            let (column, value) = match &field.value {
+            let (column, is_doubtful, value) = match &field.value {
                 FieldValue::Column(index) => {
                     let column = &bound.schema.columns[*index];
                     let array = rows.column(*index).as_ref();
                     let values = TextColumn::new(array, &column.column_type)?;
-                    (column.name.as_str(), Value::Column(values))
+                    let is_doubtful = is_doubtful(&column.column_type);
+                    (column.name.as_str(), is_doubtful, Value::Column(values))
                 }
                 FieldValue::Path(index, path) => {
                     let column = &bound.schema.columns[*index];
                     let array = rows.column(*index).as_ref();
                     let values = TextColumn::new(array, &column.column_type)?;
-                    (column.name.as_str(), Value::Path { values, path })
+                    (column.name.as_str(), true, Value::Path { values, path })
                 }
                 FieldValue::Constant(text) => {
                     let mut json = Vec::new();
                     write_json_string(text.as_bytes(), &mut json);
-                    ("", Value::Constant { text: text.as_bytes(), json })
+                    ("", false, Value::Constant { text: text.as_bytes(), json })
                 }
             };
             let (mut sized_name, mut member) = (Vec::new(), Vec::new());
             write_sized(field.name.as_bytes(), &mut sized_name);
-            if bound.route.layout == Layout::Json {
+            if matches!(bound.route.layout, Layout::Json | Layout::RedisJson) {
                 write_json_string(field.name.as_bytes(), &mut member);
                 member.push(b':');
             }
-            fields.push(Field { column, sized_name, member, value });
+            fields.push(Field { column, sized_name, member, is_doubtful, value });
         }
         Ok(Self { fields, null: bound.route.null })
     }
@@ -274,6 +292,27 @@ impl<'a> RowValues<'a> {
     /// Appends the value of a JSON row: one object, members in route order, no spaces.
     #[inline]
     pub fn json(&self, row: usize, out: &mut Vec<u8>) -> Result<(), RowRefusal<'a>> {
+        self.object(row, None, out)
+    }
+
+    /// Appends the document of a row: the same object, with every value as Redis' JSON module holds it.
+    #[inline]
+    pub fn document(
+        &self,
+        row: usize,
+        documents: &mut Documents,
+        out: &mut Vec<u8>,
+    ) -> Result<(), RowRefusal<'a>> {
+        self.object(row, Some(documents), out)
+    }
+
+    #[inline]
+    fn object(
+        &self,
+        row: usize,
+        mut documents: Option<&mut Documents>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), RowRefusal<'a>> {
         out.push(b'{');
         let start = out.len();
         for field in &self.fields {
@@ -291,9 +330,48 @@ impl<'a> RowValues<'a> {
                 out.push(b',');
             }
             out.extend_from_slice(&field.member);
-            cell.write_json(row, out).map_err(|NotJson| field.not_json())?;
+            let Some(documents) = documents.as_deref_mut().filter(|_| field.is_doubtful) else {
+                cell.write_json(row, out).map_err(|NotJson| field.not_json())?;
+                continue;
+            };
+            documents.value.clear();
+            cell.write_json(row, &mut documents.value).map_err(|NotJson| field.not_json())?;
+            documents
+                .write(out)
+                .map_err(|why| RowRefusal::NotHeld { column: field.column, why })?;
         }
         out.push(b'}');
         Ok(())
+    }
+}
+
+/// Whether values of a type may be more than a document of Redis' JSON module holds.
+fn is_doubtful(column_type: &ColumnType) -> bool {
+    match column_type {
+        ColumnType::Float4
+        | ColumnType::Float8
+        | ColumnType::Numeric
+        | ColumnType::Decimal128
+        | ColumnType::Decimal256
+        | ColumnType::Json
+        | ColumnType::Jsonb
+        | ColumnType::Struct(_) => true,
+        ColumnType::Array(elements) => is_doubtful(elements),
+        ColumnType::Bool
+        | ColumnType::Int2
+        | ColumnType::Int4
+        | ColumnType::Int8
+        | ColumnType::Text
+        | ColumnType::Bytea
+        | ColumnType::Bytes
+        | ColumnType::Uuid
+        | ColumnType::Date
+        | ColumnType::Time
+        | ColumnType::Timestamp
+        | ColumnType::TimestampTz
+        | ColumnType::Inet
+        | ColumnType::Printed(_)
+        | ColumnType::Interval
+        | ColumnType::Range(_) => false,
     }
 }

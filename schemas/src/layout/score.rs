@@ -18,6 +18,7 @@ pub(super) struct ScoreValues<'a> {
     scale: ScoreScale,
     /// Texts at hand, kept to save allocations.
     digits: [String; 2],
+    text: Vec<u8>,
 }
 
 impl<'a> ScoreValues<'a> {
@@ -27,7 +28,7 @@ impl<'a> ScoreValues<'a> {
         scale: ScoreScale,
     ) -> Result<Self, TypeMismatch> {
         let column = TextColumn::new(array, column_type)?;
-        Ok(Self { column, scale, digits: Default::default() })
+        Ok(Self { column, scale, digits: Default::default(), text: Vec::new() })
     }
 
     pub(super) fn is_null(&self, row: usize) -> bool {
@@ -47,6 +48,11 @@ impl<'a> ScoreValues<'a> {
             Values::Numeric(values) => {
                 let text = std::str::from_utf8(values.get(row)).ok()?;
                 decimal(text, &mut self.digits)?
+            }
+            Values::Decimal128(..) | Values::Decimal256(..) => {
+                self.text.clear();
+                self.column.write(row, &mut self.text);
+                decimal(std::str::from_utf8(&self.text).ok()?, &mut self.digits)?
             }
             Values::Date(values) => match values[row] {
                 i32::MAX => f64::INFINITY,

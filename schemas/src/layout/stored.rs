@@ -6,7 +6,7 @@
 use super::write_sized;
 use crate::bind::BoundRoute;
 use crate::version::Stored;
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 /// Takes the pairs of one entry after the other; buffers are reused.
 #[derive(Debug)]
@@ -64,6 +64,16 @@ impl<'a> StoredHash<'a> {
             return xxh3_64(&self.canonical);
         }
         super::hash_value_hash(self.bound, self.taken())
+    }
+
+    /// Returns the longer hash, the one that [`HashFields::long_hash`] gives for the same pairs.
+    ///
+    /// [`HashFields::long_hash`]: super::HashFields::long_hash
+    pub fn long_hash(&self) -> u128 {
+        if self.is_in_order {
+            return xxh3_128(&self.canonical);
+        }
+        xxh3_128(&super::canonical(self.bound, self.taken()))
     }
 
     /// Returns what the pairs taken say of their version, where the route compares versions.

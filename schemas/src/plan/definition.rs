@@ -27,7 +27,7 @@ impl Plan {
 impl Route {
     /// Returns everything that affects what this route writes, one `field = value` line each, in a fixed order.
     ///
-    /// `priority`, `newest_by`, `catch_up` and `rejects_max` are left out: they may change between the attempts of a run.
+    /// `priority`, `newest_by`, `catch_up`, `rejects_max` and `rejects_keep` are left out: they may change between attempts.
     pub fn definition(&self) -> String {
         let lines = [
             ("name", quoted(&self.name)),
@@ -55,6 +55,7 @@ impl Layout {
             Self::Hash => "hash",
             Self::String => "string",
             Self::Json => "json",
+            Self::RedisJson => "redisjson",
             Self::Blocks => "blocks",
             Self::Stream => "stream",
             Self::Set => "set",

@@ -6,6 +6,7 @@
 use super::newest::CONFLICTS;
 use super::raw::Fields;
 use super::route::{KEEP_VERSIONS_MAX, LAYOUTS, NAME_LENGTH_MAX, NULLS, PRIORITY_MAX, ROW_FIELDS};
+use super::stream::REBUILT_FIELDS;
 use super::{columns, origin, route, unrouted, validate};
 use serde_json::{Map, Value, json};
 
@@ -198,6 +199,13 @@ fn one_route() -> Value {
             },
             {"if": is_type("string"), "then": {"properties": {"columns": {"maxItems": 1}}}},
             {"if": is_type("blocks"), "then": {"allOf": ROW_FIELDS.map(absent)}},
+            {"if": is_type("stream"), "then": {
+                "allOf": REBUILT_FIELDS.map(absent),
+                "properties": {
+                    "use": {"not": {"allOf": [{"contains": {"const": "rebuild"}}, {"contains": {"const": "backup"}}]}},
+                    "on_conflict": {"not": {"enum": ["keep", "newest"]}},
+                },
+            }},
             {
                 "if": is_type("list"),
                 "then": {"required": ["order_by"]},
@@ -213,7 +221,7 @@ fn one_route() -> Value {
                 "then": {"required": ["member"], "allOf": [absent("on_collision")]},
             },
             {"if": is_one_of(&["set", "zset", "list"]), "then": absent("columns")},
-            {"if": is_one_of(&["string", "json", "blocks", "stream"]), "then": absent("member")},
+            {"if": is_one_of(&["string", "json", "redisjson", "blocks", "stream"]), "then": absent("member")},
         ],
     });
     with(table(&route::FIELDS, &["name", "key", "type"], route_field), rules)
@@ -230,7 +238,9 @@ fn route_field(name: &str) -> Value {
         "from" => words("The system that `query` is asked of.", &names(&origin::SYSTEMS)),
         "split_by" => text("Column to cut views, foreign tables and queries by."),
         "where" => text("SQL condition, evaluated by the source."),
-        "key" => text("Key template such as build:{id}; a prefix where the type is blocks."),
+        "key" => text(
+            "Key template such as build:{id}; a prefix where the type is blocks, or a stream that is rebuilt.",
+        ),
         "type" => words("How a row becomes a value.", &names(&LAYOUTS)),
         "columns" => with(
             list("Fields of the value; every column not in the key by default.", &column()),
@@ -266,6 +276,9 @@ fn route_field(name: &str) -> Value {
                 substituted(),
             ],
         }),
+        "rejects_keep" => {
+            duration("How long files of rejected rows are kept; for good by default.")
+        }
         "watermark" => {
             text("Column whose windows are copied, for a table without table partitions.")
         }

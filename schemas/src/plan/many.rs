@@ -4,7 +4,7 @@
 //! other: neither its key nor what tells its members apart goes through a lossy filter.
 
 use super::raw::{Section, Text};
-use super::{Layout, Origin, System, Uses};
+use super::{Layout, OnCollision, Uses};
 use crate::key::KeyTemplate;
 
 /// Many rows per key.
@@ -56,6 +56,18 @@ pub struct Order {
     pub column: String,
     /// Whether the largest value comes first.
     pub is_descending: bool,
+}
+
+impl super::Route {
+    /// Returns the column that decides the order of a list, or which of several rows is last.
+    pub fn order_column(&self) -> Option<&str> {
+        let of_list = self.many.as_ref().and_then(|many| many.order.as_ref());
+        match (of_list, &self.on_collision) {
+            (Some(order), _) => Some(&order.column),
+            (None, Some(OnCollision::Last { order_by })) => Some(order_by),
+            (None, _) => None,
+        }
+    }
 }
 
 const UNITS: [(&str, ScoreUnit); 3] =
@@ -119,14 +131,8 @@ pub(super) fn many(
     Some(Many { member: member?, score, order })
 }
 
-/// Notes what a system or a use cannot have.
-pub(super) fn check_use(section: &Section<'_>, origin: Option<&Origin>, uses: Option<Uses>) {
-    if origin.is_some_and(|origin| origin.system() == System::BigQuery) {
-        section.mistake(
-            "type",
-            "many rows per key are read in order, which bigquery does not give; it goes with a table or query of alloydb",
-        );
-    }
+/// Notes what a use cannot have.
+pub(super) fn check_use(section: &Section<'_>, uses: Option<Uses>) {
     if uses.is_some_and(|uses| uses.backup) {
         section.mistake(
             "use",

@@ -14,6 +14,7 @@ mod origin;
 mod raw;
 mod route;
 mod sql;
+mod stream;
 mod substitute;
 #[cfg(test)]
 mod tests;
@@ -145,7 +146,9 @@ pub struct Route {
     pub newest_by: Option<String>,
     /// Rows that may be rejected before the run counts as failed; default 0 rows.
     pub rejects_max: RejectsMax,
-    /// What the route is for; default backup for blocks, rebuild for the rest.
+    /// How long files of rejected rows are kept; for good where it is absent.
+    pub rejects_keep: Option<Duration>,
+    /// What the route is for; default backup for blocks and streams, rebuild for the rest.
     pub uses: Uses,
     /// What a backup needs to know.
     pub backup: Backup,
@@ -261,9 +264,12 @@ pub enum Layout {
     String,
     /// One string per row holding a JSON object.
     Json,
+    /// One document of Redis' JSON module per row.
+    RedisJson,
     /// Many rows in one value, columnar and compressed; the key is a prefix.
     Blocks,
-    /// One entry of a stream per row; the key may be shared by all rows.
+    /// One entry of a stream per row: of a rebuild one stream per partition, whose key is a prefix; of a backup the
+    /// application names them, and the key may be shared by all rows.
     Stream,
     /// One set of many rows.
     Set,

@@ -40,9 +40,11 @@ fn check(section: &Section<'_>, layout: Option<Layout>, origin: Option<&Origin>,
         section
             .mistake("on_conflict", "\"newest\" needs \"version_by\", the column that is compared");
     }
-    if let Some(layout) = layout.filter(|layout| !matches!(layout, Layout::Hash | Layout::Json)) {
+    let carries =
+        |layout: &Layout| matches!(layout, Layout::Hash | Layout::Json | Layout::RedisJson);
+    if let Some(layout) = layout.filter(|layout| !carries(layout)) {
         let message = format!(
-            "\"newest\" goes with type \"hash\" and \"json\", whose values carry the version, not with {:?}",
+            "\"newest\" goes with type \"hash\", \"json\" and \"redisjson\", whose values carry the version, not with {:?}",
             layout.word()
         );
         section.mistake("on_conflict", message);

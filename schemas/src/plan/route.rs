@@ -9,6 +9,7 @@ use super::origin::{origin, statement};
 use super::raw::{Entry, Fields, Section, Text};
 use super::{
     Backup, Expiry, Layout, NullPolicy, OnCollision, Origin, RejectsMax, Route, System, Uses,
+    stream,
 };
 use crate::key::KeyTemplate;
 use std::collections::HashSet;
@@ -40,16 +41,17 @@ pub(super) const FIELDS: Fields = Fields {
         "newest_by",
         "on_drift",
         "rejects_max",
+        "rejects_keep",
         "watermark",
         "keep_versions",
         "row_key",
         "member",
         "score",
     ],
-    refused: &["rejects_keep"],
+    refused: &[],
 };
 /// What a route of many rows per value cannot have: its rows go whole, and its keys are its own.
-pub(super) const ROW_FIELDS: [&str; 15] = [
+pub(super) const ROW_FIELDS: [&str; 16] = [
     "split_by",
     "where",
     "columns",
@@ -65,26 +67,15 @@ pub(super) const ROW_FIELDS: [&str; 15] = [
     "catch_up",
     "newest_by",
     "rejects_max",
+    "rejects_keep",
 ];
 const BLOCKS_FIELDS: [&str; 2] = ["watermark", "keep_versions"];
-/// What only a rebuild looks at; a stream is read back and never written.
-const REBUILD_FIELDS: [&str; 10] = [
-    "split_by",
-    "on_conflict",
-    "version_by",
-    "catch_up",
-    "newest_by",
-    "on_collision",
-    "order_by",
-    "expire_at",
-    "ttl",
-    "ttl_from",
-];
 pub(super) const KEEP_VERSIONS_MAX: u64 = 1_000;
-pub(super) const LAYOUTS: [(&str, Layout); 8] = [
+pub(super) const LAYOUTS: [(&str, Layout); 9] = [
     ("hash", Layout::Hash),
     ("string", Layout::String),
     ("json", Layout::Json),
+    ("redisjson", Layout::RedisJson),
     ("blocks", Layout::Blocks),
     ("stream", Layout::Stream),
     ("set", Layout::Set),
@@ -104,18 +95,20 @@ pub(super) fn route(section: &Section<'_>, names: &mut HashSet<String>) -> Optio
     let origin = origin(section);
     let layout = section.required("type").and_then(|text| text.choose(&LAYOUTS, &[]));
     let is_many = many::is_many(section, layout);
-    let key = section.required("key").and_then(|text| key(&text, layout, is_many));
+    let uses = uses(section, layout);
+    let is_prefix = layout == Some(Layout::Blocks) || stream::is_rebuilt(layout, uses);
+    let is_shared = layout == Some(Layout::Stream) || is_many;
+    let key = section.required("key").and_then(|text| key(&text, is_prefix, is_shared));
     let priority =
         section.entry("priority").map_or(Some(PRIORITY_DEFAULT), |e| e.count(PRIORITY_MAX));
     let filter = section.text("where").and_then(|text| statement(&text));
     let null = choice(section, "null", &NULLS, &[]).unwrap_or(NullPolicy::Omit);
     let (on_conflict, catch_up) = newest(section, layout, origin.as_ref(), is_many);
     choice(section, "on_drift", &[("fail", ())], &["warn"]);
-    let uses = uses(section, layout);
     let backup = backup(section, layout, origin.as_ref(), uses);
     let many = many(section, layout, key.as_ref());
     if is_many {
-        many::check_use(section, origin.as_ref(), uses);
+        many::check_use(section, uses);
     }
     let rejects_max =
         section.entry("rejects_max").map_or(Some(RejectsMax::Rows(0)), |e| rejects(&e));
@@ -142,6 +135,7 @@ pub(super) fn route(section: &Section<'_>, names: &mut HashSet<String>) -> Optio
         catch_up,
         priority: u32::try_from(priority?).ok()?,
         rejects_max: rejects_max?,
+        rejects_keep: section.entry("rejects_keep").and_then(|entry| entry.duration()),
         uses: uses?,
         backup: backup?,
     })
@@ -176,12 +170,11 @@ fn name(text: &Text<'_>, names: &mut HashSet<String>) -> Option<String> {
     None
 }
 
-fn key(text: &Text<'_>, layout: Option<Layout>, is_many: bool) -> Option<KeyTemplate> {
-    let parse = match layout {
-        Some(Layout::Blocks) => KeyTemplate::parse_prefix,
-        Some(Layout::Stream) => KeyTemplate::parse_shared,
-        _ if is_many => KeyTemplate::parse_shared,
-        _ => KeyTemplate::parse,
+fn key(text: &Text<'_>, is_prefix: bool, is_shared: bool) -> Option<KeyTemplate> {
+    let parse = match (is_prefix, is_shared) {
+        (true, _) => KeyTemplate::parse_prefix,
+        (false, true) => KeyTemplate::parse_shared,
+        (false, false) => KeyTemplate::parse,
     };
     parse(&text.value)
         .and_then(|key| key.check_hash_tag().map(|()| key))
@@ -206,16 +199,25 @@ fn uses(section: &Section<'_>, layout: Option<Layout>) -> Option<Uses> {
             Some(true) if layout == Layout::String => {
                 text.mistake("\"backup\" of type \"string\" is not built yet");
             }
+            Some(true) if layout == Layout::RedisJson => {
+                text.mistake(
+                    "\"backup\" does not go with type \"redisjson\": its server rewrites numbers, so a row read back may differ from the one written; type \"json\" keeps rows as they are",
+                );
+            }
             Some(true) => uses.backup = true,
             Some(false) if layout == Layout::Blocks => {
                 text.mistake("blocks are a backup; they are not rebuilt");
             }
-            Some(false) if layout == Layout::Stream => {
-                text.mistake("\"rebuild\" of a stream is not built yet");
-            }
             Some(false) => uses.rebuild = true,
             None => {}
         }
+    }
+    if layout == Layout::Stream && uses.rebuild && uses.backup {
+        entry.mistake(
+            "a rebuild names its streams after partitions, a backup reads streams that the application names; write two routes",
+        );
+        // Checked as a backup alone, whose key may have columns.
+        uses.rebuild = false;
     }
     Some(uses)
 }
@@ -246,11 +248,7 @@ fn backup(
         refuse(section, &BLOCKS_FIELDS, "goes with type \"blocks\" only");
     }
     if layout == Layout::Stream {
-        refuse(
-            section,
-            &REBUILD_FIELDS,
-            "does not go with type \"stream\", which is never written",
-        );
+        stream::check(section, uses);
     }
     let is_backup = layout == Layout::Blocks || uses.is_some_and(|uses| uses.backup);
     if !is_backup {

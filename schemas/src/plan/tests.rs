@@ -3,6 +3,7 @@
 mod json_schema;
 mod many;
 mod mistakes;
+mod streams;
 mod unrouted;
 
 use super::*;
@@ -78,6 +79,7 @@ fn a_minimal_plan_gets_the_defaults() {
             priority: 100,
             newest_by: None,
             rejects_max: RejectsMax::Rows(0),
+            rejects_keep: None,
             uses: Uses { rebuild: true, backup: false },
             backup: Backup::default(),
         }
@@ -113,6 +115,7 @@ newest_by = "finished_at"
 on_drift = "fail"
 use = ["rebuild"]
 rejects_max = "0.1%"
+rejects_keep = "30d"
 [[route]]
 name = "users"
 query = "SELECT id, name FROM users"
@@ -173,6 +176,7 @@ fn a_full_plan_parses() {
             priority: 1,
             newest_by: Some("finished_at".into()),
             rejects_max: RejectsMax::Percent(0.1),
+            rejects_keep: Some(hours(30 * 24)),
             uses: Uses { rebuild: true, backup: false },
             backup: Backup::default(),
         }

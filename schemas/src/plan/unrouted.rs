@@ -3,8 +3,8 @@
 //! Invariant: no prefix reaches into the keys of a route or of rekindle itself, so what explains a key does not depend
 //! on the order in which one asks.
 
+use super::Route;
 use super::raw::{Entry, Fields, Section, Text};
-use super::{Layout, Route};
 
 pub(super) const FIELDS: Fields =
     Fields { noun: "field", built: &["prefix", "owner", "comes_back"], refused: &[] };
@@ -54,7 +54,7 @@ fn check(prefix: &Text<'_>, before: &[Unrouted], routes: &[Route]) {
         prefix.mistake(format!("reaches into {OWN_KEYS:?}, the keys of rekindle itself"));
     }
     for route in routes {
-        let start = start_of(route);
+        let start = route.keys_begin_with();
         if !overlaps(value, &start) {
             continue;
         }
@@ -67,12 +67,6 @@ fn check(prefix: &Text<'_>, before: &[Unrouted], routes: &[Route]) {
         };
         prefix.mistake_quoting(message, "reaches into the keys of a route");
     }
-}
-
-/// What every key of a route begins with; the keys of a duplicate have a colon behind its prefix.
-fn start_of(route: &Route) -> String {
-    let start = route.key.leading_literal();
-    if route.layout == Layout::Blocks { format!("{start}:") } else { start.to_owned() }
 }
 
 fn overlaps(one: &str, other: &str) -> bool {

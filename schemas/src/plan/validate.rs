@@ -6,6 +6,7 @@ use super::address::{alloydb_problem, redis_problem};
 use super::mistake::PlanErrors;
 use super::raw::{Fields, Reader, Section};
 use super::route::route;
+use super::stream;
 use super::substitute::{Lookup, ReadFile};
 use super::unrouted::unrouted;
 use super::{AlloyDb, BigQuery, Duplicate, Objective, Plan, Route, Secret, System};
@@ -202,7 +203,10 @@ fn routes(reader: &Reader<'_>, root: &Section<'_>) -> Option<Vec<Route>> {
         let Some(section) = element.section().map(named) else { continue };
         let system = system_as_written(&section);
         needs.iter_mut().filter(|(other, _)| *other == system).for_each(|(_, is)| *is = true);
-        routes.extend(route(&section, &mut names));
+        if let Some(route) = route(&section, &mut names) {
+            stream::check_apart(&section, &route, &routes);
+            routes.push(route);
+        }
     }
     for (system, _) in needs.iter().filter(|(_, is_needed)| *is_needed) {
         if !root.has(system.word()) {

@@ -113,8 +113,8 @@ fn kind_of_sqlstate(code: &str) -> Kind {
         "3D000" | "42601" | "42883" | "42804" | "42P18" => Kind::Config,
         "42P01" | "42703" | "3F000" | "42P02" => Kind::Schema,
         // Statement or session ended by an administrator, a restart, a recovery conflict or a timeout.
-        "57P01" | "57P02" | "57P03" | "57014" | "40001" | "40P01" | "53300" | "55P03" | "72000"
-        | "25P03" => Kind::Unavailable,
+        "57P01" | "57P02" | "57P03" | "57P05" | "57014" | "40001" | "40P01" | "53300" | "55P03"
+        | "72000" | "25P03" | "25P04" => Kind::Unavailable,
         _ => match code.get(..2) {
             Some("28") => Kind::Auth,
             Some("08") => Kind::Connection,
@@ -122,5 +122,45 @@ fn kind_of_sqlstate(code: &str) -> Kind {
             Some("22") => Kind::Data,
             _ => Kind::Internal,
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_sqlstate_has_a_kind() {
+        for (code, kind) in [
+            ("57P01", Kind::Unavailable), // admin_shutdown
+            ("57P02", Kind::Unavailable), // crash_shutdown
+            ("57P03", Kind::Unavailable), // cannot_connect_now: starting up, in recovery
+            ("57P05", Kind::Unavailable), // idle_session_timeout
+            ("57014", Kind::Unavailable), // query_canceled: a recovery conflict or a timeout
+            ("40001", Kind::Unavailable), // serialization_failure: a recovery conflict on a replica
+            ("40P01", Kind::Unavailable), // deadlock_detected
+            ("53000", Kind::Unavailable), // insufficient_resources
+            ("53100", Kind::Unavailable), // disk_full, of the source: a spilled sort, say
+            ("53200", Kind::Unavailable), // out_of_memory
+            ("53300", Kind::Unavailable), // too_many_connections
+            ("55P03", Kind::Unavailable), // lock_not_available
+            ("58030", Kind::Unavailable), // io_error
+            ("72000", Kind::Unavailable), // snapshot_too_old
+            ("25P03", Kind::Unavailable), // idle_in_transaction_session_timeout
+            ("25P04", Kind::Unavailable), // transaction_timeout
+            ("08006", Kind::Connection),
+            ("28P01", Kind::Auth),
+            ("28000", Kind::Auth),
+            ("42501", Kind::Auth),
+            ("3D000", Kind::Config),
+            ("42601", Kind::Config),
+            ("42P01", Kind::Schema),
+            ("42703", Kind::Schema),
+            ("22012", Kind::Data), // division_by_zero
+            ("XX000", Kind::Internal),
+            ("", Kind::Internal),
+        ] {
+            assert_eq!(kind_of_sqlstate(code), kind, "{code}");
+        }
     }
 }

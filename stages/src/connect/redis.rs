@@ -190,7 +190,7 @@ impl Endpoint {
 /// Maps the text of an error reply (without its `-`) to a kind by its first word.
 pub fn from_reply(text: &str, what: &str) -> Error {
     let code = text.split(' ').next().unwrap_or_default();
-    let kind = kind_of_code(code);
+    let kind = kind_of_reply(text);
     let error = Error::new(kind, format!("{what}: redis answered {code}"))
         .with_source(text.chars().take(200).collect::<String>());
     match kind {
@@ -205,19 +205,41 @@ pub fn from_reply(text: &str, what: &str) -> Error {
     }
 }
 
-/// Maps the first word of a Redis error reply to a kind.
-pub fn kind_of_code(code: &str) -> Kind {
-    match code {
+/// Maps a Redis error reply to a kind: by its first word, and where that is `ERR` by what follows (the texts of Redis
+/// 6.2 to 8).
+pub fn kind_of_reply(text: &str) -> Kind {
+    match text.split(' ').next().unwrap_or_default() {
         "OOM" => Kind::Capacity,
         "LOADING" | "READONLY" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" | "BUSY" | "MISCONF"
-        | "NOREPLICAS" | "MOVED" | "ASK" => Kind::Unavailable,
+        | "NOREPLICAS" | "MOVED" | "ASK" | "UNBLOCKED" => Kind::Unavailable,
         "NOAUTH" | "WRONGPASS" | "NOPERM" | "DENIED" => Kind::Auth,
-        "WRONGTYPE" => Kind::Data,
+        // The second is the JSON module's: "Existing key has wrong Redis type".
+        "WRONGTYPE" | "Existing" => Kind::Refused,
         // A key that was being built lost a piece with an earlier connection; it is built anew.
         "REKINDLE" => Kind::Connection,
+        "ERR" => {
+            let starts = |of: &str| text["ERR".len()..].trim_start().starts_with(of);
+            if starts("max number of clients") {
+                Kind::Unavailable
+            } else if REFUSALS.iter().any(|refusal| starts(refusal)) {
+                Kind::Refused
+            } else {
+                Kind::Internal
+            }
+        }
         _ => Kind::Internal,
     }
 }
+
+/// What Redis says of one value or time that it does not take, whatever its state.
+const REFUSALS: [&str; 4] = [
+    // proto-max-bulk-len, met while a command is read; the connection is closed behind it.
+    "Protocol error: invalid bulk length",
+    // The same, met while a value grows.
+    "string exceeds maximum allowed size",
+    "invalid expire time",
+    "Invalid TTL value",
+];
 
 /// Maps an error of the control client to a kind; a pipeline's is that of its first command that failed.
 pub fn from_redis(error: RedisError, what: &str) -> Error {
@@ -277,4 +299,44 @@ fn tls_config() -> Result<Arc<rustls::ClientConfig>> {
     Ok(Arc::new(
         rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth(),
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reply_has_a_kind() {
+        for (text, kind) in [
+            ("LOADING Redis is loading the dataset in memory", Kind::Unavailable),
+            ("TRYAGAIN Multiple keys request during rehashing of slot", Kind::Unavailable),
+            ("CLUSTERDOWN The cluster is down", Kind::Unavailable),
+            ("MOVED 3999 127.0.0.1:6381", Kind::Unavailable),
+            ("ASK 3999 127.0.0.1:6381", Kind::Unavailable),
+            ("READONLY You can't write against a read only replica.", Kind::Unavailable),
+            ("MASTERDOWN Link with MASTER is down", Kind::Unavailable),
+            ("NOREPLICAS Not enough good replicas to write.", Kind::Unavailable),
+            ("MISCONF Redis is configured to save RDB snapshots", Kind::Unavailable),
+            ("BUSY Redis is busy running a script.", Kind::Unavailable),
+            ("UNBLOCKED force unblock from blocking operation", Kind::Unavailable),
+            ("ERR max number of clients reached", Kind::Unavailable),
+            ("NOAUTH Authentication required.", Kind::Auth),
+            ("WRONGPASS invalid username-password pair", Kind::Auth),
+            ("NOPERM User x has no permissions to run the 'set' command", Kind::Auth),
+            ("DENIED Redis is running in protected mode", Kind::Auth),
+            ("OOM command not allowed when used memory > 'maxmemory'.", Kind::Capacity),
+            ("WRONGTYPE Operation against a key holding the wrong kind of value", Kind::Refused),
+            ("ERR Protocol error: invalid bulk length", Kind::Refused),
+            ("ERR string exceeds maximum allowed size (proto-max-bulk-len)", Kind::Refused),
+            ("ERR invalid expire time in 'pexpireat' command", Kind::Refused),
+            ("ERR Invalid TTL value, must be >= 0", Kind::Refused),
+            ("REKINDLE a piece is missing", Kind::Connection),
+            ("ERR unknown command 'x'", Kind::Internal),
+            ("NOSCRIPT No matching script.", Kind::Internal),
+            ("EXECABORT Transaction discarded because of previous errors.", Kind::Internal),
+            ("", Kind::Internal),
+        ] {
+            assert_eq!(from_reply(text, "writing").kind(), kind, "{text}");
+        }
+    }
 }

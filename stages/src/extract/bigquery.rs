@@ -151,7 +151,10 @@ impl Session for BigQuerySession {
         columns: Columns,
     ) -> BatchStream {
         let selected = session::selected(&self.bound, columns);
-        let restriction = session::restriction(&self.bound.route, &partition.bounds);
+        let mut restriction = session::restriction(&self.bound.route, &partition.bounds);
+        if columns == Columns::Key {
+            restriction = session::has_element(&self.bound, restriction);
+        }
         let wanted = session::Wanted {
             table: self.table,
             selected,

@@ -5,6 +5,7 @@ pub mod postgres;
 pub mod redis_entries;
 pub mod redis_keys;
 pub mod redis_rows;
+pub mod redis_streams;
 pub mod redis_values;
 pub mod table_rows;
 
@@ -64,6 +65,17 @@ pub struct Estimate {
     pub bytes_read: Option<u64>,
     /// Bytes that the system bills.
     pub bytes_billed: u64,
+}
+
+/// A part of the rows as it was read under an earlier snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReadBefore<'a> {
+    /// The part.
+    pub bounds: &'a Bounds,
+    /// `xmin` of that snapshot.
+    pub xmin: u64,
+    /// Rows that it had.
+    pub rows: u64,
 }
 
 /// Which columns a read returns.
@@ -137,17 +149,35 @@ pub trait Source: Send + Sync {
     fn batch_bytes(&self) -> usize {
         BATCH_BYTES
     }
+    /// Bytes that one read holds beside its batches.
+    fn held_bytes(&self) -> u64 {
+        0
+    }
     /// Cuts the rows into about `wanted` partitions named `<route>/<first>..`.
     async fn partitions(&self, wanted: usize, first: usize) -> Result<Vec<Partition>>;
     /// Counts members of keys of many rows that have several scores, or fields with several values, where that must not be.
     async fn contradictions(&self) -> Result<u64> {
         Ok(0)
     }
+    /// Whether [`Self::unchanged`] may tell anything.
+    fn tells_unchanged(&self) -> bool {
+        false
+    }
+    /// Tells of each part whether it has the very rows it had then, and the snapshot that shows it; `None` where the
+    /// source cannot tell.
+    async fn unchanged(&self, _parts: &[ReadBefore<'_>]) -> Result<Option<(Snapshot, Vec<bool>)>> {
+        Ok(None)
+    }
     /// Partitions that re-read every row a snapshot with this `xmin` may not have seen.
     fn catch_up(&self, since_xid: u64, first: usize) -> Vec<Partition>;
     /// A partition that holds every row that renders to one of these keys, perhaps more; `None` where such rows cannot
     /// be found without reading everything.
     fn rows_of(&self, _keys: &[&[u8]]) -> Option<Partition> {
+        None
+    }
+    /// A partition that holds every row whose columns (by their places in the schema) have one of these texts, perhaps
+    /// more; `None` where such rows cannot be found by value.
+    fn rows_with(&self, _columns: &[usize], _texts: &[Vec<&[u8]>]) -> Option<Partition> {
         None
     }
     /// Starts a session under the run's current snapshot, or under its own where none can be shared.

@@ -6,7 +6,7 @@
 use super::redis_rows::{Commands, Replies, Reply};
 use crate::error::{Error, Kind, Result};
 use schemas::BoundRoute;
-use schemas::layout::{StoredHash, string_value_hash};
+use schemas::layout::{DocumentHasher, StoredHash, string_value_hash};
 use schemas::plan::Layout;
 use schemas::version::Stored as StoredVersion;
 
@@ -60,8 +60,8 @@ pub enum Ask {
 
 /// Why entries of a layout cannot be read back; `None` where they can.
 pub fn refusal(layout: Layout) -> Option<String> {
-    // Made of many rows; their values are read by `Sink::stored`.
-    let is_many = matches!(layout, Layout::Set | Layout::Zset | Layout::List);
+    // Made of many rows; their values are read by `Sink::stored`, or entry by entry.
+    let is_many = matches!(layout, Layout::Set | Layout::Zset | Layout::List | Layout::Stream);
     let is_known = is_many || command_of(layout).is_some();
     (!is_known).then(|| format!("type {} is not verified yet", layout.word()))
 }
@@ -70,6 +70,7 @@ fn command_of(layout: Layout) -> Option<&'static [u8]> {
     match layout {
         Layout::Hash => Some(b"HGETALL"),
         Layout::String | Layout::Json => Some(b"GET"),
+        Layout::RedisJson => Some(b"JSON.GET"),
         _ => None,
     }
 }
@@ -111,7 +112,7 @@ pub fn answers(
 ) -> Result<()> {
     let mut replies = Replies::new(bytes);
     let now_ms = time(&mut replies)?;
-    let mut hashes = StoredHash::new(bound);
+    let mut hashes = (StoredHash::new(bound), DocumentHasher::default());
     let mut number = 0;
     while !replies.is_empty() {
         let (value, version) = match ask {
@@ -150,7 +151,7 @@ fn time(replies: &mut Replies<'_>) -> Result<i64> {
 /// Reads the hash and the version of one value; `None` where it is absent or of another type.
 fn value_of(
     bound: &BoundRoute,
-    hashes: &mut StoredHash<'_>,
+    (hashes, documents): &mut (StoredHash<'_>, DocumentHasher),
     replies: &mut Replies<'_>,
 ) -> Result<Option<(u64, StoredVersion)>> {
     Ok(match (bound.route.layout, replies.token()?) {
@@ -167,6 +168,9 @@ fn value_of(
         }
         (Layout::String | Layout::Json, Reply::Text(text)) => {
             Some((string_value_hash(text), StoredVersion::in_json(bound, text)))
+        }
+        (Layout::RedisJson, Reply::Text(text)) => {
+            documents.hash(text).map(|hash| (hash, StoredVersion::in_json(bound, text)))
         }
         // WRONGTYPE: an error that concerns the key; whoever asked has seen to the others.
         (_, Reply::Null | Reply::Error(_)) => None,

@@ -168,7 +168,10 @@ impl RowReader {
 
 /// Whether an error reply is about the key that was asked for.
 fn concerns_a_key(text: &str) -> bool {
-    text.starts_with("WRONGTYPE") || text.starts_with("ERR no such key")
+    // The second is what the JSON module says for WRONGTYPE.
+    ["WRONGTYPE", "Existing key has wrong Redis type", "ERR no such key"]
+        .iter()
+        .any(|known| text.starts_with(known))
 }
 
 #[cfg(test)]
@@ -194,6 +197,7 @@ mod tests {
         assert!(concerns_a_key(
             "WRONGTYPE Operation against a key holding the wrong kind of value"
         ));
+        assert!(concerns_a_key("Existing key has wrong Redis type"));
         assert!(!concerns_a_key("LOADING Redis is loading the dataset in memory"));
         assert!(!concerns_a_key("NOAUTH Authentication required."));
     }

@@ -89,7 +89,7 @@ impl RedisValues {
 }
 
 /// Escapes what has a meaning in a pattern of SCAN.
-pub(super) fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for letter in text.chars() {
         if "*?[]\\^".contains(letter) {

@@ -14,14 +14,13 @@ use crate::connect::bigquery::storage::{
     ReadRowsResponse, ReadSession, arrow_serialization_options::CompressionCodec,
 };
 use crate::error::{Error, Kind, Result};
+use crate::policy::Retry;
 use bytes::Bytes;
 use futures::stream::{BoxStream, SelectAll, StreamExt, select_all, try_unfold};
-use std::time::Duration;
 use tonic::Streaming;
 
-/// Times a stream may break without a row in between before its session is given up.
-const TRIES_MAX: u32 = 5;
-const PAUSE: Duration = Duration::from_millis(200);
+/// Tries of a stream without a row in between before its session is given up.
+const TRIES_MAX: u32 = 6;
 const US_PER_SECOND: i64 = 1_000_000;
 
 /// What is read.
@@ -93,7 +92,7 @@ pub async fn open(bigquery: &BigQuery, reading: &Reading) -> Result<TableRows> {
             what: what.clone(),
             delivered: 0,
             open: None,
-            failures: 0,
+            retry: Retry::times(TRIES_MAX),
         })
     });
     Ok(TableRows {
@@ -130,7 +129,7 @@ struct State {
     what: String,
     delivered: i64,
     open: Option<Streaming<ReadRowsResponse>>,
-    failures: u32,
+    retry: Retry,
 }
 
 fn rows(state: State) -> BoxStream<'static, Result<RawRows>> {
@@ -147,18 +146,15 @@ impl State {
             match self.attempt().await {
                 Ok(None) => return Ok(None),
                 Ok(Some(found)) => {
-                    self.failures = 0;
+                    self.retry.progressed();
                     if found.rows > 0 {
                         return Ok(Some(found));
                     }
                 }
-                Err(error) if error.kind().is_transient() && self.failures < TRIES_MAX => {
-                    tracing::debug!(%error, stream = %self.name, offset = self.delivered, "reading on");
+                Err(error) => {
                     self.open = None;
-                    self.failures += 1;
-                    tokio::time::sleep(PAUSE * self.failures).await;
+                    self.retry.wait_after(error).await?;
                 }
-                Err(error) => return Err(error),
             }
         }
     }

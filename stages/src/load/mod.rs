@@ -20,6 +20,8 @@ pub struct Written {
     pub written: u64,
     /// Entries left alone because the key existed and the route keeps it.
     pub kept: u64,
+    /// Of the rows written, those whose member was there already; none but in keys of many rows.
+    pub folded: u64,
 }
 
 /// Whose mark the target carries.
@@ -100,6 +102,17 @@ pub enum Difference {
     Expiry,
 }
 
+/// Keys that are named as the streams of a route.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Numbered {
+    /// Those that are streams, in order.
+    pub streams: Vec<Bytes>,
+    /// How many are something else.
+    pub others: u64,
+    /// Some of these, with their types.
+    pub examples: Vec<String>,
+}
+
 /// A system that entries are written to.
 ///
 /// Promises: `write` returns once every entry of the batch is acknowledged by the target and every reply
@@ -149,8 +162,14 @@ pub trait Sink: Send + Sync {
         route: &BoundRoute,
         entries: &[Versioned],
     ) -> Result<Vec<usize>>;
+    /// Looks through all keys for those that are named as the streams of a route.
+    async fn numbered(&self, route: &BoundRoute) -> Result<Numbered>;
+    /// Removes large keys; returns how many existed.
+    async fn unlink(&self, keys: &[Bytes]) -> Result<u64>;
     /// Removes keys; returns how many existed.
     async fn remove(&self, keys: &[Bytes]) -> Result<u64>;
+    /// What takes documents at the target, with its version, for people; `None` where nothing does.
+    async fn json_module(&self) -> Result<Option<String>>;
     /// Which of its ways of writing was chosen, and why, for people; `None` where there was no choice.
     fn way_note(&self) -> Option<String>;
     /// Whether a reconnect since `claim` met another server process or history that still carries the mark

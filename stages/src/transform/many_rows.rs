@@ -15,6 +15,8 @@ mod tests;
 
 pub use batch::ManyRows;
 pub use commands::TEMPORARY_PREFIX;
+pub(super) use commands::TEMPORARY_TTL_MS;
 pub use script::{FINISH_SCRIPT, KEEP_ELEMENTS_SCRIPT, KEEP_ELEMENTS_SHA1};
 pub use segment::{OpenBatch, Segment};
+pub(super) use slot::temporary_key;
 pub use stitch::Stitcher;

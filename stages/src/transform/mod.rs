@@ -9,13 +9,20 @@ pub mod keys;
 pub mod many_rows;
 pub mod redis_command;
 pub mod redis_rows;
+mod refused;
 mod single_rows;
+mod stitcher;
+pub mod stream_rows;
 
 pub use decoder::Decoder;
 pub use redis_command::Style;
+pub use refused::leave_out;
+pub use stitcher::{Attempt, Open, Stitcher};
 
 use crate::batch::{Encoded, RawBatch};
 use crate::error::Result;
+use std::collections::HashSet;
+use std::sync::Arc;
 
 /// Turns one raw batch into one encoded batch.
 ///
@@ -27,8 +34,13 @@ pub trait Transform: Send + Sync {
     fn apply(&self, raw: RawBatch, now_ms: i64) -> Result<Encoded>;
     /// Makes what joins the batches of one attempt at a partition, in order, where they are open at their ends.
     ///
-    /// `attempt` names the attempt and no other one. `None` where every batch stands for itself.
-    fn stitcher(&self, _attempt: &str) -> Option<many_rows::Stitcher> {
+    /// `None` where every batch stands for itself.
+    fn stitcher(&self, _attempt: &Attempt<'_>) -> Option<Stitcher> {
+        None
+    }
+    /// Makes the same transform of some keys alone, where many rows make one: the rows of others become nothing, and are
+    /// not counted as carried.
+    fn of_keys(&self, _keys: &Arc<HashSet<Vec<u8>>>) -> Option<Arc<dyn Transform>> {
         None
     }
 }

@@ -12,7 +12,10 @@ mod tests;
 mod trial;
 
 pub use dump::ListpackLimits;
-pub use script::{KEEP_HASH_SCRIPT, KEEP_HASH_SHA1, NEWEST_SCRIPT, NEWEST_SHA1};
+pub use script::{
+    KEEP_DOCUMENT_SCRIPT, KEEP_DOCUMENT_SHA1, KEEP_HASH_SCRIPT, KEEP_HASH_SHA1, NEWEST_SCRIPT,
+    NEWEST_SHA1,
+};
 pub use trial::{
     TRIAL_PREFIX, TrialEntry, trial_edges, trial_entries, trial_payload, trial_removal,
 };
@@ -55,9 +58,10 @@ pub enum Way {
 /// |---|---|---|---|
 /// | string, json | `MSET k v …`; with an expiry `SET k v [PXAT ms]` | the same | `SET k v NX [PXAT ms]` |
 /// | hash, by command | `HSET`, with an expiry in `MULTI`…`EXEC` with `PEXPIREAT` | `DEL`, `HSET`, `PEXPIREAT` in `MULTI`…`EXEC` | `EVALSHA` of `KEEP_HASH_SCRIPT` |
+/// | redisjson | `JSON.SET k $ v`, with an expiry in `MULTI`…`EXEC` with `PEXPIREAT` | `DEL`, `JSON.SET`, `PEXPIREAT` in `MULTI`…`EXEC` | `EVALSHA` of `KEEP_DOCUMENT_SCRIPT` |
 /// | hash, by restore | `RESTORE k ms payload REPLACE [ABSTTL]` | the same | `RESTORE k ms payload [ABSTTL]`, where `BUSYKEY` is a key kept |
 ///
-/// `Newest` runs `NEWEST_SCRIPT` for every row, whatever the way.
+/// `Newest` runs `NEWEST_SCRIPT` for up to 32 rows at once, whatever the way.
 ///
 /// A transaction or an `MSET` holds up to 64 rows. `Blank` by command leaves the fields of two rows with one key
 /// mixed, so it needs distinct keys as well as an empty keyspace.

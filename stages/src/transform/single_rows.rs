@@ -1,11 +1,13 @@
-//! Takes a raw batch apart into batches of one row each, for showing what single rows become.
+//! Takes a raw batch apart into batches of one row each, or picks some of its rows.
 //!
 //! Invariant: every part decodes to exactly the row that it was in the whole.
 
 use super::Decoder;
+use super::copy_binary::Decoded;
 use crate::batch::RawBatch;
 use crate::error::{Error, Kind, Result};
-use arrow::array::RecordBatch;
+use arrow::array::{RecordBatch, UInt64Array};
+use arrow::compute::take_record_batch;
 use arrow::error::ArrowError;
 use arrow::ipc::writer::StreamWriter;
 use bytes::Bytes;
@@ -21,27 +23,39 @@ impl Decoder {
     ) -> Result<Vec<RawBatch>> {
         let decoded = self.decode(raw, schema)?;
         let rows = decoded.rows.num_rows().min(rows_max);
-        let single = |row: usize| {
-            let bytes = match self {
-                Self::CopyBinary(_) => decoded.raw(row),
-                Self::ArrowIpc => message(&decoded.rows.slice(row, 1))?,
-            };
-            Ok(RawBatch::new(bytes, 1, true))
+        (0..rows).map(|row| self.pick(&decoded, &[row])).collect()
+    }
+
+    /// Returns some rows of a decoded batch, in order, as a batch of their own.
+    pub fn pick(self, decoded: &Decoded, rows: &[usize]) -> Result<RawBatch> {
+        let bytes = match (self, rows) {
+            (Self::CopyBinary(_), [row]) => decoded.raw(*row),
+            (Self::CopyBinary(_), rows) => {
+                let tuples: Vec<Bytes> = rows.iter().map(|row| decoded.raw(*row)).collect();
+                Bytes::from(tuples.concat())
+            }
+            (Self::ArrowIpc, [row]) => message(&decoded.rows.slice(*row, 1))?,
+            (Self::ArrowIpc, rows) => {
+                let places = UInt64Array::from_iter_values(rows.iter().map(|row| *row as u64));
+                let picked = take_record_batch(&decoded.rows, &places).map_err(torn)?;
+                message(&picked)?
+            }
         };
-        (0..rows).map(single).collect()
+        Ok(RawBatch::new(bytes, rows.len(), true))
     }
 }
 
 /// A schema message and one record batch message, as a batch of the wire has them.
 fn message(rows: &RecordBatch) -> Result<Bytes> {
-    let failed = |error: ArrowError| {
-        Error::new(Kind::Internal, "a row cannot be taken out of its batch").with_source(error)
-    };
-    let mut writer = StreamWriter::try_new(Vec::new(), &rows.schema()).map_err(failed)?;
-    writer.write(rows).map_err(failed)?;
+    let mut writer = StreamWriter::try_new(Vec::new(), &rows.schema()).map_err(torn)?;
+    writer.write(rows).map_err(torn)?;
     // Not finished: that would put an end-of-stream marker behind the rows.
-    writer.flush().map_err(failed)?;
+    writer.flush().map_err(torn)?;
     Ok(Bytes::from(std::mem::take(writer.get_mut())))
+}
+
+fn torn(error: ArrowError) -> Error {
+    Error::new(Kind::Internal, "a row cannot be taken out of its batch").with_source(error)
 }
 
 #[cfg(test)]

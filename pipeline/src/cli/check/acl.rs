@@ -34,6 +34,8 @@ const COMMANDS: [&[&str]; 17] = [
 ];
 /// What routes that compare versions need besides.
 const NEWEST_COMMANDS: [&[&str]; 2] = [&["WATCH", KEY], &["UNWATCH"]];
+/// What documents are written and read back with.
+const DOCUMENT_COMMANDS: [&[&str]; 2] = [&["JSON.SET", KEY, "$", "{}"], &["JSON.GET", KEY]];
 /// What keys of many rows need beside it.
 const MANY_COMMANDS: [&[&str]; 4] =
     [&["UNLINK", KEY], &["PEXPIRE", KEY, "1"], &["PERSIST", KEY], &["RENAME", KEY, KEY]];
@@ -45,9 +47,18 @@ const ZSET_COMMANDS: [&[&str]; 3] =
 const LIST_COMMANDS: [&[&str]; 3] =
     [&["RPUSH", KEY, "x"], &["LLEN", KEY], &["LRANGE", KEY, "0", "1"]];
 const HASH_COMMANDS: [&[&str]; 2] = [&["HLEN", KEY], &["HSCAN", KEY, "0"]];
-const KEY: &str = "\0key";
+/// What streams need beside it, those that an earlier rebuild left included.
+const STREAM_COMMANDS: [&[&str]; 5] = [
+    &["XADD", KEY, "1-0", "f", "x"],
+    &["XLEN", KEY],
+    &["XRANGE", KEY, "-", "+"],
+    &["TYPE", KEY],
+    &["SCAN", "0"],
+];
+/// Where a command takes its key.
+pub(super) const KEY: &str = "\0key";
 /// The mark a run leaves.
-const SENTINEL: &str = stages::load::redis::SENTINEL_KEY;
+pub(super) const SENTINEL: &str = stages::load::redis::SENTINEL_KEY;
 /// A reply longer than this is none of those asked for.
 const REPLY_BYTES_MAX: usize = 64 * 1024;
 
@@ -61,10 +72,12 @@ enum Reply {
 /// What a plan asks of the server beyond what every rebuild does.
 #[derive(Debug, Default)]
 pub(super) struct Needs {
-    /// The layouts of its keys of many rows.
+    /// The layouts of its keys of many rows, streams among them.
     pub(super) many: Vec<Layout>,
     /// Whether a route compares versions.
     pub(super) is_newest: bool,
+    /// Whether a route writes documents, and the server has commands for them, whose rights it can tell.
+    pub(super) is_document: bool,
 }
 
 /// The commands that a plan needs.
@@ -74,14 +87,18 @@ fn needed(needs: &Needs) -> Vec<&'static [&'static str]> {
     if needs.is_newest {
         commands.extend(NEWEST_COMMANDS);
     }
+    if needs.is_document {
+        commands.extend(DOCUMENT_COMMANDS);
+    }
     if !layouts.is_empty() {
         commands.extend(MANY_COMMANDS);
     }
-    let of_layouts: [(Layout, &[&[&str]]); 4] = [
+    let of_layouts: [(Layout, &[&[&str]]); 5] = [
         (Layout::Set, &SET_COMMANDS),
         (Layout::Zset, &ZSET_COMMANDS),
         (Layout::List, &LIST_COMMANDS),
         (Layout::Hash, &HASH_COMMANDS),
+        (Layout::Stream, &STREAM_COMMANDS),
     ];
     for (layout, of_layout) in of_layouts {
         if layouts.contains(&layout) {
@@ -189,15 +206,6 @@ pub(super) async fn cut_over(stream: &mut dyn Stream, timeout: Duration) -> Cont
 
 async fn access(stream: &mut dyn Stream, prefixes: &[&str], needs: &Needs) -> io::Result<Control> {
     const NAME: &str = "redis access";
-    let user = match ask(stream, &["ACL", "WHOAMI"]).await? {
-        Reply::Text(user) => user,
-        Reply::Refused(why) => {
-            return Ok(Control::unknown(
-                NAME,
-                format!("the server does not tell the user's rights: {why}"),
-            ));
-        }
-    };
     let mut keys: Vec<String> = prefixes.iter().map(|prefix| format!("{prefix}0")).collect();
     keys.push(SENTINEL.to_owned());
     if !needs.many.is_empty() {
@@ -205,11 +213,39 @@ async fn access(stream: &mut dyn Stream, prefixes: &[&str], needs: &Needs) -> io
     }
     keys.sort();
     keys.dedup();
+    let asked: Vec<Asked> =
+        needed(needs).into_iter().map(|command| Asked { command, keys: keys.clone() }).collect();
+    rights(stream, NAME, &asked, "a rebuild").await
+}
+
+/// A command, and the keys it is needed for; one without [`KEY`] is asked about once.
+#[derive(Debug, Clone)]
+pub(super) struct Asked {
+    pub(super) command: &'static [&'static str],
+    pub(super) keys: Vec<String>,
+}
+
+/// Tells whether the user may run all of these commands, which `purpose` needs.
+pub(super) async fn rights(
+    stream: &mut dyn Stream,
+    name: &str,
+    asked: &[Asked],
+    purpose: &str,
+) -> io::Result<Control> {
+    let user = match ask(stream, &["ACL", "WHOAMI"]).await? {
+        Reply::Text(user) => user,
+        Reply::Refused(why) => {
+            return Ok(Control::unknown(
+                name,
+                format!("the server does not tell the user's rights: {why}"),
+            ));
+        }
+    };
     let mut denied = Vec::new();
-    for command in needed(needs) {
+    for Asked { command, keys } in asked {
         let is_keyed = command.contains(&KEY);
-        let subjects = if is_keyed { keys.as_slice() } else { &keys[..1] };
-        for key in subjects {
+        let once = [String::new()];
+        for key in if is_keyed { keys.as_slice() } else { &once } {
             let words = command.iter().map(|word| if *word == KEY { key.as_str() } else { *word });
             let words: Vec<&str> = ["ACL", "DRYRUN", &user].into_iter().chain(words).collect();
             match ask(stream, &words).await? {
@@ -220,18 +256,18 @@ async fn access(stream: &mut dyn Stream, prefixes: &[&str], needs: &Needs) -> io
                     let detail = format!(
                         "user {user}; the server does not answer ACL DRYRUN (7.0 and later do): {why}"
                     );
-                    return Ok(Control::unknown(NAME, detail));
+                    return Ok(Control::unknown(name, detail));
                 }
             }
         }
     }
-    Ok(verdict(NAME, &user, &denied))
+    Ok(verdict(name, &user, &denied, purpose))
 }
 
-fn verdict(name: &str, user: &str, denied: &[String]) -> Control {
+fn verdict(name: &str, user: &str, denied: &[String], purpose: &str) -> Control {
     const SHOWN_MAX: usize = 8;
     if denied.is_empty() {
-        return Control::ok(name, format!("user {user} may run every command a rebuild needs"));
+        return Control::ok(name, format!("user {user} may run every command {purpose} needs"));
     }
     let mut list = denied.iter().take(SHOWN_MAX).cloned().collect::<Vec<_>>().join(", ");
     if denied.len() > SHOWN_MAX {

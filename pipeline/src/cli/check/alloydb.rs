@@ -222,6 +222,9 @@ fn key(name: &str, described: &On<Shape>) -> Control {
     let bound = &described.bound;
     let template = bound.route.key.text();
     let detail = match &bound.route.on_collision {
+        _ if bound.is_stream() => {
+            format!("{template} is the prefix of streams, one of each partition")
+        }
         _ if bound.is_many() => format!("{template} is made of many rows"),
         _ if bound.key_is_proven_unique => format!("{template} is unique by an index"),
         Some(OnCollision::Last { order_by }) => {

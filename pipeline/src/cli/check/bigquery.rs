@@ -49,7 +49,11 @@ async fn of_route(sources: &Sources, route: Route) -> Vec<Control> {
     let (facts, columns) = (described.facts(), described.bound().schema.columns.len());
     let mut controls = vec![readable(sources, described, &name, (&facts.table, columns)).await];
     let template = route.key.text();
-    let key = format!("{template} is not proven unique; checked before the first write");
+    let key = if route.is_rebuilt_stream() {
+        format!("{template} is the prefix of streams, one of each partition")
+    } else {
+        format!("{template} is not proven unique; checked before the first write")
+    };
     controls.push(Control::ok(format!("{name}: key"), key));
     controls.push(match facts.rows {
         Some(rows) => Control::ok(

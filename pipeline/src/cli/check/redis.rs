@@ -4,10 +4,12 @@
 
 use super::acl::{self, Needs};
 use super::controls::Control;
+use super::verify;
 use crate::cli::figures::{bytes, count, things};
+use crate::documents;
 use crate::wiring::{CONNECT_TIMEOUT, make_sink};
-use schemas::Plan;
 use schemas::plan::{Layout, OnConflict};
+use schemas::{Plan, Route};
 use stages::connect::redis::Endpoint;
 use stages::load::redis::{RedisSink, WayChoice};
 use stages::load::{Sentinel, Sink, TargetState};
@@ -33,18 +35,23 @@ pub(super) async fn controls(plan: &Plan, unfinished: Option<&str>) -> Vec<Contr
         Ok(state) => state,
         Err(error) => return vec![Control::of_error("redis", &error)],
     };
-    let prefixes: Vec<&str> = plan.routes.iter().map(|route| route.key.leading_literal()).collect();
+    let prefixes: Vec<String> = plan.routes.iter().map(Route::keys_begin_with).collect();
+    let prefixes: Vec<&str> = prefixes.iter().map(String::as_str).collect();
+    let (documents, is_document) = documents(plan, &sink).await.unzip();
     let needs = Needs {
         many: plan
             .routes
             .iter()
-            .filter(|route| route.many.is_some())
+            .filter(|route| route.many.is_some() || route.is_rebuilt_stream())
             .map(|route| route.layout)
             .collect(),
         is_newest: plan.routes.iter().any(|route| route.on_conflict == OnConflict::Newest),
+        is_document: is_document == Some(true),
     };
     let (role, access) = acl::controls(&mut *stream, &prefixes, &needs, CONNECT_TIMEOUT).await;
     let mut controls = vec![server(sink.address(), &state), role, access];
+    controls.extend(verify::redis(&mut *stream, plan, needs.is_document).await);
+    controls.extend(documents);
     if plan.routes.iter().any(|route| route.layout == Layout::Hash && route.many.is_none()) {
         controls.push(acl::way(&mut *stream, CONNECT_TIMEOUT).await);
     }
@@ -60,6 +67,23 @@ fn server(address: &str, state: &TargetState) -> Control {
             .with_fix(Some("name another server in [redis]")),
         None => Control::ok("redis", detail),
     }
+}
+
+/// Whether the server takes documents, where a route writes them; and whether it knows their commands.
+async fn documents(plan: &Plan, sink: &RedisSink) -> Option<(Control, bool)> {
+    const NAME: &str = "redis documents";
+    let routes = documents::of_documents(&plan.routes);
+    if routes.is_empty() {
+        return None;
+    }
+    Some(match sink.json_module().await {
+        Ok(Some(module)) => (Control::ok(NAME, module), true),
+        Ok(None) => {
+            let why = format!("no JSON module, which {} needs", routes.join(", "));
+            (Control::failed(NAME, why).with_fix(Some(documents::FIX)), false)
+        }
+        Err(error) => (Control::of_error(NAME, &error), true),
+    })
 }
 
 fn memory(state: &TargetState) -> Control {

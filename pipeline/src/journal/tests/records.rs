@@ -139,7 +139,9 @@ async fn a_new_cut_and_a_reset_start_over_with_the_epoch_kept() {
     for _ in 0..3 {
         journal.begin(&run.id, &zero.id, snapshot).await.unwrap();
     }
-    journal.reset_partitions(&run.id, "builds").await.unwrap();
+    journal.reset_partitions(&run.id, "builds", std::slice::from_ref(&zero.id)).await.unwrap();
+    assert_eq!(journal.partitions(&run.id).await.unwrap().remove(0).attempts, 3);
+    journal.reset_partitions(&run.id, "builds", &[]).await.unwrap();
     let record = journal.partitions(&run.id).await.unwrap().remove(0);
     assert_eq!((record.status, record.epoch, record.attempts), (Status::Pending, 3, 0));
     assert_eq!(

@@ -5,7 +5,6 @@
 
 use super::super::load::{Ended, Lane};
 use super::super::stage::StreamStage;
-use super::super::{PAUSE_MAX, PAUSE_MIN};
 use super::read::Reader;
 use super::{Counted, RowSource};
 use crate::checkpoint::Counts;
@@ -14,6 +13,7 @@ use crate::lane::now_ms;
 use crate::spool::Cut;
 use schemas::{Digest, PartitionId};
 use stages::load::bigquery::{AppendFailure, Appender, Piece};
+use stages::policy::Retry;
 use stages::transform::redis_rows::{Reject, reject_keys};
 use stages::{Error, Kind, Rejected, Result};
 use std::collections::VecDeque;
@@ -171,7 +171,7 @@ impl Attempt<'_> {
         failure: AppendFailure,
         name: &str,
     ) -> std::result::Result<(), Ended> {
-        let (mut progressed, mut pause) = (Instant::now(), PAUSE_MIN);
+        let mut retry = Retry::within(self.lane.shared.retry_for);
         let mut failure = failure;
         loop {
             let error = match failure {
@@ -184,20 +184,14 @@ impl Attempt<'_> {
                 }
                 AppendFailure::Failed(error) => error,
             };
-            let is_late = progressed.elapsed() >= self.lane.shared.retry_for;
-            if !error.kind().is_transient() || is_late {
-                return Err(Ended::Failed(error));
-            }
-            tracing::warn!(%error, "sending rows again");
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(PAUSE_MAX);
+            retry.wait_after(error).await.map_err(Ended::Failed)?;
             let before = self.waiting.len();
             match self.resend(name).await {
                 Ok(()) => return Ok(()),
                 Err(found) => failure = found,
             }
             if self.waiting.len() < before {
-                (progressed, pause) = (Instant::now(), PAUSE_MIN);
+                retry.progressed();
             }
         }
     }

@@ -9,6 +9,7 @@ mod compare;
 mod findings;
 mod look;
 mod marks;
+mod progress;
 mod read;
 mod repair;
 mod report;
@@ -22,10 +23,13 @@ use super::{Ended, Options, Tier, Told, Verdict};
 use crate::backup::rows::is_row_route;
 use crate::backup::source::now_us;
 use crate::cpu::CpuPool;
+use crate::lane::now_ms;
+use crate::progress::{Counters, Phase};
 use crate::rebuild::{Watcher, patiently};
 use crate::summarize::{peak_rss_bytes, rfc3339};
 use crate::wiring::{self, CONNECT_TIMEOUT};
 use findings::{Findings, Scratch};
+use progress::Progress;
 use report::{Report, TableReport};
 use schemas::{Plan, Route};
 use stages::connect::bigquery::BigQuery;
@@ -63,6 +67,7 @@ struct Shared {
     seed: u64,
     findings: Findings,
     scratch: Scratch,
+    progress: Progress,
     /// Held while the rows of a table partition are compared one by one.
     one_at_a_time: tokio::sync::Mutex<()>,
     retry_for: Duration,
@@ -97,6 +102,7 @@ pub async fn verify_bigquery(
         Ok(None) => {}
         Err(errors) => ended.errors.extend(errors),
     }
+    watcher.end();
     ended
 }
 
@@ -115,7 +121,7 @@ async fn work(
         }
         Repair::No | Repair::DryRun => None,
     };
-    let mut report = look(plan, options, &routes, clock, errors).await?;
+    let mut report = look(plan, options, &routes, (clock, watcher), errors).await?;
     let found = repair::Shown::of(&report.tables);
     match (options.repair, shown) {
         (Repair::DryRun, _) => {
@@ -127,7 +133,7 @@ async fn work(
             let told = repair::told(&report.tables, &wanted, false);
             if !wanted.is_empty() {
                 errors.extend(repair::run(plan, options, &wanted, watcher).await);
-                report = look(plan, options, &routes, clock, errors).await?;
+                report = look(plan, options, &routes, (clock, watcher), errors).await?;
             }
             report.repair = Some(told);
         }
@@ -141,12 +147,18 @@ async fn look(
     plan: &Plan,
     options: &BigQueryOptions,
     routes: &[Route],
-    clock: Instant,
+    (clock, watcher): (Instant, &Arc<dyn Watcher>),
     errors: &mut Vec<Error>,
 ) -> std::result::Result<Report, Vec<Error>> {
-    let (shared, warnings) = connect(plan, &options.verify).await.map_err(|error| vec![error])?;
+    let names: Vec<String> = routes.iter().map(|route| route.name.clone()).collect();
+    let rto = plan.bigquery_objective.rto.as_secs();
+    let counters = Arc::new(Counters::new(&names, now_ms(), rto));
+    watcher.begin(Arc::clone(&counters), None);
+    let connected = connect(plan, &options.verify, counters).await;
+    let (shared, warnings) = connected.map_err(|error| vec![error])?;
     let mut tables: Vec<TableReport> = Vec::with_capacity(routes.len());
-    for route in routes {
+    for (index, route) in routes.iter().enumerate() {
+        shared.progress.turn_to(index);
         let work = async {
             if is_row_route(route) {
                 rows::verify(&shared, plan, route).await
@@ -168,6 +180,7 @@ async fn look(
             }
             Err(error) => errors.push(error),
         }
+        shared.progress.enter(Phase::Done);
     }
     shared.findings.finish().map_err(|error| vec![error])?;
     let unmet = routes.len() - tables.len();
@@ -189,7 +202,11 @@ async fn look(
     })
 }
 
-async fn connect(plan: &Plan, options: &Options) -> Result<(Shared, Vec<String>)> {
+async fn connect(
+    plan: &Plan,
+    options: &Options,
+    counters: Arc<Counters>,
+) -> Result<(Shared, Vec<String>)> {
     let (retry_for, cancel) = (options.retry_for, options.cancel.clone());
     let bigquery = patiently(retry_for, &cancel, || wiring::connect_backup_source(plan)).await?;
     let (duplicate, warnings) = wiring::make_duplicate(plan)?;
@@ -209,6 +226,7 @@ async fn connect(plan: &Plan, options: &Options) -> Result<(Shared, Vec<String>)
         seed: options.seed,
         findings: Findings::create(&options.state)?,
         scratch: Scratch::create(&options.state)?,
+        progress: Progress::new(counters),
         one_at_a_time: tokio::sync::Mutex::new(()),
         retry_for,
         cancel,

@@ -51,6 +51,7 @@ pub(super) async fn rows<T: Send + 'static>(
             take(made?)?;
         }
         let Some(raw) = session.rows.try_next().await? else { break };
+        shared.progress.rows(raw.rows, raw.message.len() as u64);
         let (schema, columns, look) = (schema.clone(), Arc::clone(&columns), Arc::clone(look));
         at_work.push(shared.cpu.submit(move || {
             let rows = arrow_message::rows(&schema, &raw.message, raw.rows)?;

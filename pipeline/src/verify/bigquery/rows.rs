@@ -16,6 +16,7 @@ use crate::backup::buffer::every_row;
 use crate::backup::rows::{RowTable, row_server, take};
 use crate::backup::source::now_us;
 use crate::lane::now_ms;
+use crate::progress::Phase;
 use crate::readback::detection_power;
 use crate::spool::{self, Search};
 use crate::summarize::rfc3339;
@@ -153,7 +154,11 @@ impl Comparison<'_> {
         };
         let _turn = self.shared.one_at_a_time.lock().await;
         let estimate = report.rows.as_ref().map_or(0, |rows| rows.rows_in_redis) / way.share.of;
+        let progress = &self.shared.progress;
+        let rows = report.rows.as_ref().map_or(0, |rows| rows.rows_in_bigquery);
+        progress.expect(1, rows);
         let (spread, pass) = self.pass(&way, self.shared.snapshot_us, estimate).await?;
+        progress.part_done();
         report.rows_compared = pass.found.rows;
         let alive_ms = pass.read_ms + CLOCKS_MS;
         let mut left = HashSet::new();
@@ -171,6 +176,7 @@ impl Comparison<'_> {
         if left.is_empty() && pass.found.rejects == 0 {
             return Ok(());
         }
+        progress.enter(Phase::LookingAgain);
         let at_us = now_us(&self.shared.bigquery).await?;
         let (spread, pass) = self.pass(&way, at_us, estimate).await?;
         let alive_ms = pass.read_ms + CLOCKS_MS;

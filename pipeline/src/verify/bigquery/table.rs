@@ -9,6 +9,7 @@ use super::look::Looked;
 use super::read::{self, Blocks};
 use super::report::{State, TableReport};
 use super::unit::{Depth, Read, Unit};
+use crate::progress::Phase;
 use crate::readback::detection_power;
 use crate::summarize::rfc3339;
 use crate::verify::{EXAMPLES_MAX, Verdict};
@@ -39,6 +40,8 @@ pub(super) async fn verify(shared: &Shared, route: &Route) -> Result<TableReport
     report.table_partitions = units.len() as u64;
     report.compared = chosen.len() as u64;
     report.detects = detects(shared.tier, chosen.len(), units.len());
+    let rows = |id: &String| looked.newest(id).map_or(0, |newest| newest.rows);
+    shared.progress.expect(units.len() as u64, units.iter().map(rows).sum());
     let lanes = units.iter().map(|id| {
         let depth = if chosen.contains(id) { Depth::Full } else { Depth::Count };
         let manifest = looked.standing.manifests.get(id).cloned();
@@ -48,6 +51,11 @@ pub(super) async fn verify(shared: &Shared, route: &Route) -> Result<TableReport
     let mut lanes = stream::iter(lanes).buffer_unordered(shared.lanes);
     while let Some(done) = lanes.next().await {
         let (part, Read { blocks, rows }) = done?;
+        if !chosen.contains(&part.table_partition) {
+            // What is read is counted as it comes.
+            shared.progress.rows(part.rows_in_bigquery.unwrap_or(0), 0);
+        }
+        shared.progress.part_done();
         report.blocks_read += blocks;
         report.rows_compared += rows;
         if part.state != State::Same {
@@ -55,6 +63,7 @@ pub(super) async fn verify(shared: &Shared, route: &Route) -> Result<TableReport
         }
     }
     drop(lanes);
+    shared.progress.enter(Phase::LookingAgain);
     report.parts.sort_by(|a, b| a.table_partition.cmp(&b.table_partition));
     if matches!(shared.tier, Tier::Sample(_)) {
         spot(shared, &looked, &chosen, &mut report).await?;

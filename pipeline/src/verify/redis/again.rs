@@ -14,6 +14,7 @@ use crate::route::RouteRun;
 use schemas::{Plan, Route};
 use stages::extract::redis_entries::{Ask, Stored, answers, questions};
 use stages::{Error, Kind, Result};
+use std::path::PathBuf;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -30,6 +31,8 @@ pub(super) struct Again<'a> {
     pub(super) plan: &'a Plan,
     pub(super) chosen: &'a [Route],
     pub(super) lanes: usize,
+    /// Where rows are sorted.
+    pub(super) folder: PathBuf,
     /// Whether the source is read at one time for as long as a connection to it lives.
     pub(super) is_pinned: bool,
     pub(super) ask: Ask,
@@ -113,7 +116,7 @@ impl Again<'_> {
             return Ok(None);
         }
         let connect = || async {
-            let connected = Ends::connect(self.plan, self.chosen, self.lanes).await;
+            let connected = Ends::connect(self.plan, self.chosen, self.lanes, &self.folder).await;
             connected.map_err(|mut errors| errors.remove(0))
         };
         let ends = patiently(self.retry_for, self.cancel, connect).await?;
@@ -172,7 +175,7 @@ pub(super) async fn compare(
 }
 
 /// Asks Redis for keys; calls `take` once per key, in order, with the server's time in ms.
-pub(super) async fn stored(
+pub(crate) async fn stored(
     ends: &Ends,
     route: &RouteRun,
     ask: Ask,

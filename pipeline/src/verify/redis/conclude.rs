@@ -13,6 +13,7 @@ use super::repair::Repaired;
 use super::report::RouteReport;
 use super::run::{Known, Run};
 use super::scan::Owners;
+use super::streams::Found;
 use super::{Repair, shown};
 use crate::ledger::io_error;
 use crate::progress::{Counters, Phase};
@@ -79,6 +80,7 @@ impl Run {
         known: &mut Known,
         counters: &Counters,
         mut seen: Vec<Seen>,
+        streams: Vec<Option<Found>>,
     ) -> Result<()> {
         let is_dry_run = self.options.repair == Repair::DryRun;
         let path = if is_dry_run {
@@ -96,7 +98,7 @@ impl Run {
             to_do: Repaired { dry_run: true, ..Repaired::default() },
             passed_on: seen.iter().map(|_| None).collect(),
         };
-        for route in &self.ends.routes {
+        for (route, streams) in self.ends.routes.iter().zip(streams) {
             counters.enter(route.index, Phase::LookingAgain);
             let mut piles = std::mem::take(&mut seen[route.index].piles);
             piles.extend(book.passed_on[route.index].take());
@@ -116,6 +118,9 @@ impl Run {
                 .await?;
             report.counted.settled += settled.agreed;
             report.counted.take(&settled.tally);
+            if let Some(found) = streams {
+                found.tell(route, report, &mut book.writer)?;
+            }
             report.conclude();
             self.name_fields(report, route).await?;
         }
@@ -133,7 +138,8 @@ impl Run {
     async fn name_fields(&self, report: &mut RouteReport, route: &RouteRun) -> Result<()> {
         // A few names are not worth reading everything for.
         let is_found_by_value = route.source.rows_of(&[]).is_some();
-        if route.bound.route.layout != Layout::Hash || !is_found_by_value {
+        let has_fields = route.bound.route.layout == Layout::Hash && !route.bound.is_many();
+        if !has_fields || !is_found_by_value {
             return Ok(());
         }
         for example in &mut report.examples {
@@ -153,6 +159,7 @@ impl Run {
             plan: &self.plan,
             chosen: &self.chosen,
             lanes: self.options.verify.lanes,
+            folder: self.scratch(),
             is_pinned,
             ask: asked_of(&route.bound, ask),
             settle: self.options.settle,

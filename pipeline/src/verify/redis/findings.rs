@@ -23,6 +23,9 @@ pub struct Finding {
     pub difference: Difference,
     /// The key; where it is no UTF-8, with replacement characters.
     pub key: String,
+    /// The ids of the entries, where the key is a stream of many rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entry: Option<String>,
     /// The bytes of a key that is no UTF-8, in hexadecimal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_hex: Option<String>,
@@ -35,7 +38,12 @@ impl Finding {
             Ok(text) => (text.to_owned(), None),
             Err(_) => (String::from_utf8_lossy(key).into_owned(), Some(hex(key))),
         };
-        Self { route: route.to_owned(), difference, key: text, key_hex }
+        Self { route: route.to_owned(), difference, key: text, entry: None, key_hex }
+    }
+
+    /// Makes one of an entry of a stream, or of several with ids that follow each other.
+    pub fn of_entry(route: &str, difference: Difference, key: &[u8], ids: Option<&str>) -> Self {
+        Self { entry: ids.map(str::to_owned), ..Self::new(route, difference, key) }
     }
 
     /// Returns the key as Redis has it.

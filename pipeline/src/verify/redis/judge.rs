@@ -8,18 +8,18 @@ use stages::extract::redis_entries::{EXPIRY_TOLERANCE_MS, Stored, is_same_expiry
 
 /// What a row leaves under its key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Expected {
+pub(crate) struct Expected {
     /// Hash of the value.
-    pub(super) hash: u64,
+    pub(crate) hash: u64,
     /// Absolute expiry in ms since 1970, perhaps passed; 0 when it never expires.
-    pub(super) expires_ms: i64,
+    pub(crate) expires_ms: i64,
     /// Version of the row, as [`VersionKind::rank`] takes it; the oldest where the route compares none.
-    pub(super) version: i64,
+    pub(crate) version: i64,
 }
 
 impl Expected {
     /// Makes one of a route that compares no versions.
-    pub(super) fn new(hash: u64, expires_ms: i64) -> Self {
+    pub(crate) fn new(hash: u64, expires_ms: i64) -> Self {
         Self { hash, expires_ms, version: OLDEST }
     }
 }
@@ -68,7 +68,7 @@ impl Difference {
 
 /// In which way both ends agree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Agreement {
+pub(crate) enum Agreement {
     /// The key holds what the row says.
     Same,
     /// The row has expired and its key is gone.
@@ -83,18 +83,18 @@ pub(super) enum Agreement {
 
 /// What a comparison goes by.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Rules {
+pub(crate) struct Rules {
     /// Whether the route leaves a key alone that exists.
-    pub(super) keeps: bool,
+    pub(crate) keeps: bool,
     /// How versions are compared, where the route leaves a key alone that holds a newer one.
-    pub(super) versions: Option<VersionKind>,
+    pub(crate) versions: Option<VersionKind>,
     /// Whether values were asked for.
-    pub(super) values: bool,
+    pub(crate) values: bool,
 }
 
 impl Rules {
     /// Compares one key; `now_ms` is the time of the server that holds it.
-    pub(super) fn compare(
+    pub(crate) fn compare(
         self,
         expected: Option<Expected>,
         stored: Stored,
@@ -136,7 +136,7 @@ impl Rules {
 
 /// What a second look at a key says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Second {
+pub(crate) enum Second {
     /// Both ends agree now.
     Agrees(Agreement),
     /// Neither end has moved: they differ.
@@ -147,14 +147,14 @@ pub(super) enum Second {
 
 /// One end or both of a key at one time. `stored` is `None` where only its existence is known, from a SCAN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Look {
-    pub(super) expected: Option<Expected>,
-    pub(super) stored: Option<Stored>,
+pub(crate) struct Look {
+    pub(crate) expected: Option<Expected>,
+    pub(crate) stored: Option<Stored>,
 }
 
 impl Rules {
     /// Judges a key that differed at a first look by what both ends say now.
-    pub(super) fn judge(
+    pub(crate) fn judge(
         self,
         first: Look,
         expected: Option<Expected>,

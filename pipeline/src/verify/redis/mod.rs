@@ -3,24 +3,25 @@
 //! Invariant: a key is called different only after both ends said the same thing twice; nothing is written but by a
 //! repair, and by that only what a dry run has shown.
 
-mod again;
+pub(crate) mod again;
 mod candidate;
 mod conclude;
-mod ends;
+pub(crate) mod ends;
 mod fields;
 mod findings;
-mod judge;
+pub(crate) mod judge;
 mod last;
 mod many;
-mod page;
+pub(crate) mod page;
 mod pass;
 mod repair;
 mod report;
-mod rows;
+pub(crate) mod rows;
 mod run;
 mod sample;
 mod scan;
 mod shown;
+mod streams;
 mod tell;
 
 pub use findings::Finding;
@@ -71,7 +72,7 @@ pub enum Repair {
 /// Verifies Redis. Never panics on bad input; every failure is in `Ended`.
 pub async fn verify_redis(plan: &Plan, options: RedisOptions, watcher: Arc<dyn Watcher>) -> Ended {
     let began = Instant::now();
-    match prepared(plan, &options).await {
+    match Box::pin(prepared(plan, &options)).await {
         Ok(run) => {
             let ended = Box::pin(run.work(&*watcher, began)).await;
             watcher.end();
@@ -84,6 +85,11 @@ pub async fn verify_redis(plan: &Plan, options: RedisOptions, watcher: Arc<dyn W
 /// The folder of verifications in a state folder.
 fn folder_of(state: &Path) -> PathBuf {
     state.join("verify")
+}
+
+/// The folder of what a verification forgets when it ends.
+fn scratch_of(state: &Path) -> PathBuf {
+    folder_of(state).join("scratch")
 }
 
 async fn prepared(plan: &Plan, options: &RedisOptions) -> Result<Run, Vec<Error>> {
@@ -102,7 +108,12 @@ async fn prepared(plan: &Plan, options: &RedisOptions) -> Result<Run, Vec<Error>
     }
     make_folder(&folder).map_err(one)?;
     let lock = StateLock::take(&folder.join("lock")).map_err(|error| one(from_journal(error)))?;
-    let ends = connect(plan, &chosen, options).await?;
+    let verify = &options.verify;
+    let retry_for = verify.retry_for;
+    let scratch = scratch_of(&verify.state);
+    let with = (verify.lanes, scratch.as_path());
+    let connecting = Ends::connect_patiently(plan, &chosen, with, retry_for, &verify.cancel);
+    let ends = connecting.await?;
     if let Some(run_id) = &options.take_over {
         ends.sink.release(run_id).await.map_err(one)?;
     }
@@ -110,38 +121,15 @@ async fn prepared(plan: &Plan, options: &RedisOptions) -> Result<Run, Vec<Error>
     Run::new(plan, options, chosen, asked, ends, lock).map_err(one)
 }
 
-/// A key of many rows is replaced whole, which a rebuild does.
+/// A stream is replaced whole, which a rebuild does.
 fn unrepairable(route: &Route) -> Option<Error> {
-    route.many.as_ref()?;
-    let message = format!("route {}: --repair does not write keys of many rows", route.name);
+    if !route.is_rebuilt_stream() {
+        return None;
+    }
+    let message = format!("route {}: --repair does not write streams", route.name);
     let hint = format!(
         "name the other routes with --route; rekindle rebuild redis --route {}",
         route.name
     );
     Some(Error::new(Kind::Config, message).with_hint(hint))
-}
-
-/// Connects to both ends, and keeps trying while a system is away.
-async fn connect(
-    plan: &Plan,
-    routes: &[Route],
-    options: &RedisOptions,
-) -> Result<Ends, Vec<Error>> {
-    let since = Instant::now();
-    loop {
-        let errors = match Ends::connect(plan, routes, options.verify.lanes).await {
-            Ok(ends) => return Ok(ends),
-            Err(errors) => errors,
-        };
-        let is_away = errors.iter().any(|error| error.kind().is_transient());
-        if !is_away || since.elapsed() >= options.verify.retry_for {
-            return Err(errors);
-        }
-        tokio::select! {
-            () = tokio::time::sleep(Duration::from_millis(500)) => {}
-            () = options.verify.cancel.cancelled() => {
-                return Err(vec![Error::new(Kind::Cancelled, "the command was asked to stop")]);
-            }
-        }
-    }
 }

@@ -181,7 +181,7 @@ pub(super) struct Compared {
 }
 
 /// What comparisons of a route go by.
-pub(super) fn rules_of(bound: &BoundRoute, ask: Ask) -> Rules {
+pub(crate) fn rules_of(bound: &BoundRoute, ask: Ask) -> Rules {
     Rules {
         keeps: bound.route.on_conflict == OnConflict::Keep,
         versions: bound.version.map(|version| version.kind),
@@ -194,6 +194,6 @@ pub(super) fn asked_of(bound: &BoundRoute, ask: Ask) -> Ask {
     if bound.version.is_some() { Ask::Value } else { ask }
 }
 
-pub(super) fn torn() -> Error {
+pub(crate) fn torn() -> Error {
     Error::new(Kind::Connection, "redis gave another number of answers than it was asked questions")
 }

@@ -21,13 +21,14 @@ use schemas::{Bounds, Partition, Position};
 use stages::extract::redis_entries::Ask;
 use stages::extract::redis_rows::{Commands, RowReader};
 use stages::extract::{BatchStream, Columns, Snapshot};
+use stages::policy::Retry;
 use stages::transform::Style;
 use stages::{Error, Kind, RawBatch, Result};
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -35,8 +36,6 @@ use tokio_util::sync::CancellationToken;
 const TRANSFORMS: usize = 2;
 /// The time at which rows are encoded, in ms since 1970: then nothing has expired, so expired rows are among the keys.
 const THEN_MS: i64 = 0;
-/// Pause before a partition is looked at again after a failure.
-const PAUSE: Duration = Duration::from_millis(500);
 
 /// What all lanes share.
 pub(super) struct Pass {
@@ -166,7 +165,7 @@ impl Pass {
         partition: &Partition,
         reader: &mut RowReader,
     ) -> Result<Looked> {
-        let mut failing_since: Option<Instant> = None;
+        let mut retry = Retry::within(self.retry_for);
         let mut rows = 0;
         loop {
             let error = match self.look(route, partition, reader).await {
@@ -175,16 +174,14 @@ impl Pass {
             };
             let carried = self.counters.rows();
             if carried > rows {
-                (failing_since, rows) = (None, carried);
+                retry.progressed();
+                rows = carried;
             }
-            let since = *failing_since.get_or_insert_with(Instant::now);
-            if !error.kind().is_transient() || since.elapsed() >= self.retry_for {
-                return Err(error);
-            }
-            tracing::warn!(partition = %partition.id, %error, "trying again");
             tokio::select! {
-                () = tokio::time::sleep(PAUSE) => {}
-                () = self.stop.cancelled() => return Err(error),
+                waited = retry.wait_after(error) => waited?,
+                () = self.stop.cancelled() => {
+                    return Err(Error::new(Kind::Cancelled, "the command was asked to stop"));
+                }
             }
         }
     }

@@ -8,6 +8,7 @@ use super::candidate::Pile;
 use super::ends::{Ends, marked};
 use super::findings::{Finding, Reader};
 use super::judge::{Difference, Expected, Look, Second};
+use super::many::rewrite;
 use super::page::rules_of;
 use super::rows::{Found, encode, find, keys_at_once};
 use crate::cli::figures::things;
@@ -202,7 +203,8 @@ impl Repairer<'_> {
         let mut done = Repaired::default();
         let keys: Vec<&[u8]> = looks.iter().map(|(key, _)| &key[..]).collect();
         self.ends.release_snapshot().await;
-        let rows = find(self.cpu, route, &keys, true).await?;
+        let is_many = route.bound.is_many();
+        let rows = find(self.cpu, route, &keys, !is_many).await?;
         let rules = rules_of(&route.bound, Ask::Value);
         let (mut to_write, mut to_remove, mut over) = (Vec::new(), Vec::new(), Vec::new());
         stored(self.ends, route, Ask::Value, &keys, &mut |number, stored, now_ms| {
@@ -224,14 +226,18 @@ impl Repairer<'_> {
                     let is_over = |row: &Expected| row.expires_ms != 0 && row.expires_ms <= now_ms;
                     match expected.filter(is_over) {
                         Some(row) => over.push((Bytes::copy_from_slice(key), row)),
-                        None => to_write.push(key),
+                        None => to_write.push(&key[..]),
                     }
                 }
             }
             Ok(())
         })
         .await?;
-        let written = self.write_rows(route, &rows, &to_write).await?;
+        let written = if is_many {
+            rewrite(self.ends, self.cpu, route, &to_write).await?
+        } else {
+            self.write_rows(route, &rows, &to_write).await?
+        };
         done.written = written.written;
         // A key that the style of the route leaves alone holds what an application wrote since the look.
         done.moving += written.kept;
@@ -260,18 +266,17 @@ impl Repairer<'_> {
         Ok(self.ends.sink.remove_unless_newer(&route.bound, &entries).await?.len() as u64)
     }
 
-    async fn write_rows(
-        &self,
-        route: &RouteRun,
-        rows: &Found,
-        keys: &[&Vec<u8>],
-    ) -> Result<Written> {
+    async fn write_rows(&self, route: &RouteRun, rows: &Found, keys: &[&[u8]]) -> Result<Written> {
         let writes = keys.iter().filter_map(|key| rows.raw.get(*key)).map(|row| async move {
             let encoded = encode(route, row)?;
             self.ends.sink.write(0, &encoded).await
         });
         let add = |sum: Written, one: Written| async move {
-            Ok(Written { written: sum.written + one.written, kept: sum.kept + one.kept })
+            Ok(Written {
+                written: sum.written + one.written,
+                kept: sum.kept + one.kept,
+                folded: sum.folded + one.folded,
+            })
         };
         let written = futures::stream::iter(writes).buffer_unordered(WRITES);
         written.try_fold(Written::default(), add).await

@@ -112,6 +112,9 @@ pub struct Example {
     pub key: String,
     /// How it differs.
     pub difference: Difference,
+    /// The ids of its entries that differ, where it is a stream of many rows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub entry: Option<String>,
     /// The fields that differ, where the layout has fields and the value does.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub fields: Vec<String>,
@@ -228,9 +231,19 @@ impl RouteReport {
     pub(super) fn differ(&mut self, difference: Difference, key: &[u8]) {
         if self.counted.of(difference) < EXAMPLES_MAX as u64 {
             let key = String::from_utf8_lossy(key).into_owned();
-            self.examples.push(Example { key, difference, fields: Vec::new() });
+            self.examples.push(Example { key, difference, entry: None, fields: Vec::new() });
         }
         self.counted.differ(difference);
+    }
+
+    /// Names the first entries of each kind; they are counted apart.
+    pub(super) fn name_entry(&mut self, difference: Difference, key: &[u8], ids: Option<&str>) {
+        let of_kind = self.examples.iter().filter(|example| example.difference == difference);
+        if of_kind.count() < EXAMPLES_MAX {
+            let key = String::from_utf8_lossy(key).into_owned();
+            let entry = ids.map(str::to_owned);
+            self.examples.push(Example { key, difference, entry, fields: Vec::new() });
+        }
     }
 
     /// Decides, once everything is known.
@@ -244,7 +257,9 @@ impl RouteReport {
 
 impl Example {
     fn told(&self) -> String {
-        if self.fields.is_empty() {
+        if let Some(entry) = &self.entry {
+            format!("{} {entry}", self.key)
+        } else if self.fields.is_empty() {
             self.key.clone()
         } else {
             format!("{} ({})", self.key, self.fields.join(", "))

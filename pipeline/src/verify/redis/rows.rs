@@ -9,7 +9,7 @@ use super::page::Page;
 use crate::cpu::CpuPool;
 use crate::lane::now_ms;
 use crate::route::RouteRun;
-use schemas::{BoundRoute, Bounds, Position};
+use schemas::{BoundRoute, Bounds, Partition, Position};
 use stages::extract::Columns;
 use stages::transform::{Decoder, Style, Transform};
 use stages::{Encoded, RawBatch, Result};
@@ -17,19 +17,19 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// Keys that are looked for by value at once.
-pub(super) const KEYS_BY_VALUE: usize = 1_000;
+pub(crate) const KEYS_BY_VALUE: usize = 1_000;
 /// Keys that one read of everything looks for: about 20 MB of them.
 pub(super) const KEYS_BY_READING: usize = 200_000;
 
 /// The time at which rows are encoded; see the first look.
-const THEN_MS: i64 = 0;
+pub(crate) const THEN_MS: i64 = 0;
 
 /// A row as its source sent it.
-pub(super) struct RawRow {
+pub(crate) struct RawRow {
     /// Where it was read.
-    pub(super) bounds: Bounds,
+    pub(crate) bounds: Bounds,
     /// The row alone.
-    pub(super) raw: RawBatch,
+    pub(crate) raw: RawBatch,
 }
 
 /// What the rows of some keys say.
@@ -54,24 +54,23 @@ pub(super) async fn find(
     wants_raw: bool,
 ) -> Result<Found> {
     let wanted: Arc<HashSet<Vec<u8>>> = Arc::new(keys.iter().map(|key| key.to_vec()).collect());
-    let partitions = match route.source.rows_of(keys) {
-        Some(partition) => vec![partition],
-        None => route.source.partitions(1, 0).await?,
-    };
     let mut found = Found::default();
-    for partition in &partitions {
+    for partition in &partitions_of(route, keys).await? {
         let session = route.source.open().await?;
         let transform = (route.transform)(&partition.bounds, Style::Blank);
         let mut stream = session.read(partition, &Position::Start, Columns::All);
-        let mut groups = Groups::new(route, partition)?;
+        if route.bound.is_many() {
+            // Nothing is sent, so no temporary key needs a name of its own.
+            let mut groups = Groups::of_keys(route, partition, &wanted, Style::Blank, "verify")?;
+            while let Some(batch) = stream.next().await {
+                for page in groups.pages(cpu, batch?).await? {
+                    found.take_all(&page);
+                }
+            }
+            continue;
+        }
         while let Some(batch) = stream.next().await {
             let raw = batch?;
-            if let Some(groups) = &mut groups {
-                for page in groups.pages(cpu, raw).await? {
-                    found.take_wanted(&page, &wanted);
-                }
-                continue;
-            }
             let batch = Batch {
                 transform: Arc::clone(&transform),
                 wanted: Arc::clone(&wanted),
@@ -86,10 +85,18 @@ pub(super) async fn find(
     Ok(found)
 }
 
+/// What has to be read for the rows of some keys.
+pub(super) async fn partitions_of(route: &RouteRun, keys: &[&[u8]]) -> Result<Vec<Partition>> {
+    match route.source.rows_of(keys) {
+        Some(partition) => Ok(vec![partition]),
+        None => route.source.partitions(1, 0).await,
+    }
+}
+
 impl Found {
-    /// Takes the keys of a page that are wanted.
-    fn take_wanted(&mut self, page: &Page, wanted: &HashSet<Vec<u8>>) {
-        for (key, expected) in page.iter().filter(|(key, _)| wanted.contains(*key)) {
+    /// Takes the keys of a page.
+    fn take_all(&mut self, page: &Page) {
+        for (key, expected) in page.iter() {
             self.take(key.to_vec(), expected, None);
         }
     }
@@ -147,7 +154,7 @@ impl Batch {
 }
 
 /// The bytes are shared.
-fn copy(raw: &RawBatch) -> RawBatch {
+pub(crate) fn copy(raw: &RawBatch) -> RawBatch {
     RawBatch {
         bytes: raw.bytes.clone(),
         rows: raw.rows,
@@ -157,7 +164,7 @@ fn copy(raw: &RawBatch) -> RawBatch {
 }
 
 /// Encodes a row to be written over whatever its key holds, or beside it where the route keeps what is there.
-pub(super) fn encode(route: &RouteRun, row: &RawRow) -> Result<Encoded> {
+pub(crate) fn encode(route: &RouteRun, row: &RawRow) -> Result<Encoded> {
     let transform: Arc<dyn Transform> =
         (route.transform)(&row.bounds, route.style(&row.bounds, false));
     transform.apply(copy(&row.raw), now_ms())

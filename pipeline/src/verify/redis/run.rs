@@ -32,7 +32,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 /// Partitions per lane that a table is cut into at least, so that lanes end together.
-const PARTITIONS_PER_LANE: usize = 8;
+pub(super) const PARTITIONS_PER_LANE: usize = 8;
 /// Keys of a sample asked for in one exchange.
 const PAGE_KEYS: usize = 2_000;
 
@@ -88,7 +88,7 @@ impl Run {
     }
 
     pub(super) fn scratch(&self) -> PathBuf {
-        self.folder.join("scratch")
+        super::scratch_of(&self.options.verify.state)
     }
 
     /// Removes what a killed verification left; nobody else works here while the lock is held.
@@ -208,12 +208,14 @@ impl Run {
             let present = present.map(Buckets::finish).transpose().map_err(one)?;
             self.add_unexplained(&mut seen, explained, present.unwrap_or_default()).map_err(one)?;
         }
-        Box::pin(self.look_again(known, counters, seen)).await.map_err(one)
+        let streams = Box::pin(self.compare_streams(known, counters)).await?;
+        Box::pin(self.look_again(known, counters, seen, streams)).await.map_err(one)
     }
 
     async fn cut(&self, counters: &Counters) -> stages::Result<Vec<(usize, Partition)>> {
         let mut all = Vec::new();
-        for route in &self.ends.routes {
+        // Streams are compared as a whole, after the keys.
+        for route in self.ends.routes.iter().filter(|route| !route.bound.is_stream()) {
             route.source.prepare(&self.id).await?;
             let wanted = self.options.verify.lanes * PARTITIONS_PER_LANE;
             let cut = route.source.partitions(wanted, 0).await?;

@@ -6,8 +6,8 @@
 use crate::coverage::explain::{Explainer, Named};
 use crate::coverage::has_duplicate;
 use crate::keys::{Bucket, Buckets, Record};
-use schemas::Plan;
 use schemas::key::key_hash;
+use schemas::{Plan, Route};
 use stages::connect::redis::Endpoint;
 use stages::extract::redis_keys::KeyScan;
 use stages::{Error, Kind, Result};
@@ -30,10 +30,14 @@ pub(super) struct Owners<'a> {
 impl<'a> Owners<'a> {
     /// Takes the plan and the names of the routes that are looked at, in order.
     pub(super) fn new(plan: &'a Plan, endpoint: &Endpoint, names: &[String]) -> Result<Self> {
-        let place = |name: &String| names.iter().position(|chosen| chosen == name);
+        let place = |route: &Route| {
+            // The entries of streams are compared, not their keys.
+            let is_chosen = |chosen: &String| *chosen == route.name && !route.is_rebuilt_stream();
+            names.iter().position(is_chosen)
+        };
         Ok(Self {
             explainer: Explainer::new(plan, has_duplicate(plan, endpoint)?),
-            chosen: plan.routes.iter().map(|route| place(&route.name)).collect(),
+            chosen: plan.routes.iter().map(place).collect(),
         })
     }
 

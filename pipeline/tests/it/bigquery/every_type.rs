@@ -3,6 +3,7 @@
 //! Invariant: what Redis must hold is written by hand.
 
 use super::Logs;
+use fixtures::servers::RedisOptions;
 use serde_json::{Value, json};
 
 fn every_type_fields() -> Value {
@@ -86,4 +87,38 @@ fn every_type_arrives_in_hashes_and_json() {
         (&object["by"], &object["ts"]),
         (&json!("AP8Q"), &json!("2026-11-03T04:05:06.000007Z"))
     );
+}
+
+#[test]
+fn every_type_arrives_in_documents() {
+    // GIVEN the same row, and one whose numbers no document holds
+    let logs = Logs::with(RedisOptions { json_module: true, ..RedisOptions::default() });
+    logs.table("all", &every_type_fields(), &json!({}));
+    let mut held = every_type_row();
+    held["bn"] = json!("-1234567.00000001");
+    let mut other = every_type_row();
+    (other["id"], other["f"]) = (json!("2"), json!(0.123_456_789_012_345_67));
+    logs.insert("all", vec![held, other, json!({"id": "3"})]);
+    logs.plan(
+        "[[route]]\nname = \"all\"\ntable = \"bigquery:logs.all\"\nkey = \"all:{id}\"\n\
+         type = \"redisjson\"\nnull = \"empty\"\non_collision = \"error\"\nrejects_max = 1\n",
+    );
+    // WHEN it is rebuilt THEN that row is a reject and the others are documents
+    let summary = logs.rebuild(&[]).expect(0).summary();
+    assert_eq!((&summary["written"], &summary["rejects"]), (&json!(2), &json!(1)), "{summary}");
+    let read =
+        |key: &str| -> Value { serde_json::from_str(&logs.redis(&["JSON.GET", key])).unwrap() };
+    assert_eq!(
+        read("all:1"),
+        json!({
+            "s": "grüße \"q\"", "by": "AP8Q", "f": -0.5, "n": -12.500_000_001, "bn": -1_234_567.000_000_01, "b": true,
+            "d": "2026-11-03", "t": "04:05:06.789000", "dt": "2026-11-03T04:05:06",
+            "ts": "2026-11-03T04:05:06.000007Z", "j": {"a": [1, null]}, "g": "POINT(1 2)",
+            "labels": [{"k": "x", "v": [1, 2]}, {"k": null, "v": []}], "r": "[2026-01-01, UNBOUNDED)",
+        })
+    );
+    let nulls = read("all:3");
+    assert_eq!((&nulls["f"], &nulls["labels"]), (&Value::Null, &json!([])));
+    assert_eq!(nulls.as_object().unwrap().len(), 14);
+    logs.run(&["verify", "redis", "--tier", "full", "--progress", "none"]).expect(0);
 }

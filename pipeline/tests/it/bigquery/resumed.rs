@@ -40,7 +40,7 @@ impl Logs {
         child.wait().unwrap();
     }
 
-    fn no_faults(&self) {
+    pub(super) fn no_faults(&self) {
         let url = format!("{}/stand-in/faults", self.bigquery.rest_url());
         let runtime = tokio::runtime::Runtime::new().unwrap();
         runtime.block_on(async { reqwest::Client::new().delete(url).send().await.unwrap() });

@@ -9,21 +9,21 @@ use serde::de::IgnoredAny;
 pub(super) const NO_JSON: &str = "is no JSON";
 
 #[derive(Debug)]
-pub(super) struct Cursor<'a> {
+pub(in crate::layout) struct Cursor<'a> {
     text: &'a str,
     at: usize,
 }
 
 impl<'a> Cursor<'a> {
     /// Starts at the first byte; fails where the text is not UTF-8.
-    pub(super) fn new(text: &'a [u8]) -> Result<Self, &'static str> {
+    pub(in crate::layout) fn new(text: &'a [u8]) -> Result<Self, &'static str> {
         let text = std::str::from_utf8(text).map_err(|_| "is not UTF-8")?;
         Ok(Self { text, at: 0 })
     }
 
     /// Passes over white space and returns the next byte; 0 at the end, which no JSON text has.
     #[inline]
-    pub(super) fn peek(&mut self) -> u8 {
+    pub(in crate::layout) fn peek(&mut self) -> u8 {
         let bytes = self.text.as_bytes();
         while let Some(byte) = bytes.get(self.at) {
             if !matches!(byte, b' ' | b'\n' | b'\r' | b'\t') {
@@ -36,7 +36,7 @@ impl<'a> Cursor<'a> {
 
     /// Passes over `byte` if it comes next.
     #[inline]
-    pub(super) fn eat(&mut self, byte: u8) -> bool {
+    pub(in crate::layout) fn eat(&mut self, byte: u8) -> bool {
         let is_next = self.peek() == byte;
         self.at += usize::from(is_next);
         is_next
@@ -44,13 +44,13 @@ impl<'a> Cursor<'a> {
 
     /// Passes over `byte`, which has to come next.
     #[inline]
-    pub(super) fn expect(&mut self, byte: u8) -> Result<(), &'static str> {
+    pub(in crate::layout) fn expect(&mut self, byte: u8) -> Result<(), &'static str> {
         if self.eat(byte) { Ok(()) } else { Err(NO_JSON) }
     }
 
     /// Passes over `word` if it comes next.
     #[inline]
-    pub(super) fn eat_word(&mut self, word: &str) -> bool {
+    pub(in crate::layout) fn eat_word(&mut self, word: &str) -> bool {
         self.peek();
         let is_next = self.text[self.at..].starts_with(word);
         self.at += if is_next { word.len() } else { 0 };
@@ -58,7 +58,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Fails unless only white space is left.
-    pub(super) fn end(&mut self) -> Result<(), &'static str> {
+    pub(in crate::layout) fn end(&mut self) -> Result<(), &'static str> {
         self.peek();
         if self.at == self.text.len() { Ok(()) } else { Err(NO_JSON) }
     }
@@ -66,7 +66,11 @@ impl<'a> Cursor<'a> {
     /// Passes over the comma before the next element, or over the `close` behind the last one; returns whether there is
     /// an element.
     #[inline]
-    pub(super) fn next(&mut self, is_first: bool, close: u8) -> Result<bool, &'static str> {
+    pub(in crate::layout) fn next(
+        &mut self,
+        is_first: bool,
+        close: u8,
+    ) -> Result<bool, &'static str> {
         if self.eat(close) {
             // A comma was followed by an element, so this is no trailing one.
             return Ok(false);
@@ -79,7 +83,10 @@ impl<'a> Cursor<'a> {
 
     /// Reads a string; one with escapes is written out into `scratch`.
     #[inline]
-    pub(super) fn string<'s>(&mut self, scratch: &'s mut String) -> Result<&'s str, &'static str>
+    pub(in crate::layout) fn string<'s>(
+        &mut self,
+        scratch: &'s mut String,
+    ) -> Result<&'s str, &'static str>
     where
         'a: 's,
     {
@@ -108,7 +115,7 @@ impl<'a> Cursor<'a> {
 
     /// Reads a number as it is written.
     #[inline]
-    pub(super) fn number(&mut self) -> Result<&'a [u8], &'static str> {
+    pub(in crate::layout) fn number(&mut self) -> Result<&'a [u8], &'static str> {
         self.peek();
         let bytes = &self.text.as_bytes()[self.at..];
         let is_part = |byte: &u8| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E');
@@ -122,7 +129,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Passes over any value and returns it as it is written.
-    pub(super) fn value(&mut self) -> Result<&'a str, &'static str> {
+    pub(in crate::layout) fn value(&mut self) -> Result<&'a str, &'static str> {
         self.peek();
         let rest = &self.text[self.at..];
         let mut values = serde_json::Deserializer::from_str(rest).into_iter::<IgnoredAny>();

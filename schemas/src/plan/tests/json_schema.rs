@@ -7,21 +7,21 @@ use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-struct Validator {
+pub(super) struct Validator {
     schemas: Schemas,
     index: SchemaIndex,
 }
 
 impl Validator {
     /// Compiling checks the schema against that of draft 2020-12.
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let (mut schemas, mut compiler) = (Schemas::new(), Compiler::new());
         compiler.add_resource("plan.json", json_schema()).unwrap();
         let index = compiler.compile("plan.json", &mut schemas).unwrap();
         Self { schemas, index }
     }
 
-    fn check(&self, text: &str) -> Result<(), String> {
+    pub(super) fn check(&self, text: &str) -> Result<(), String> {
         let plan: Value = toml::from_str(text).map_err(|error| error.to_string())?;
         self.schemas.validate(&plan, self.index).map_err(|error| format!("{error:#}"))
     }

@@ -118,10 +118,6 @@ fn what_is_not_built_is_refused_by_name() {
     let duplicate = mistakes(&format!("{MINIMAL}[redis.duplicate]\nallow_evict = true\n"));
     assert!(duplicate.contains("did you mean \"allow_eviction\"?"), "{duplicate}");
     assert_eq!(
-        route_mistakes("rejects_keep = \"x\""),
-        ["route \"builds\": field \"rejects_keep\" is not built yet"]
-    );
-    assert_eq!(
         route_mistakes("on_drift = \"warn\""),
         ["route \"builds\": on_drift: \"warn\" is not built yet"]
     );
@@ -197,7 +193,12 @@ fn what_a_backup_of_rows_needs_and_excludes_is_checked() {
             "use = [\"backup\"]",
             "use[0]: \"backup\" of type \"string\" is not built yet",
         ),
-        ("stream", "b", "use = [\"rebuild\"]", "use[0]: \"rebuild\" of a stream is not built yet"),
+        (
+            "redisjson",
+            "b:{id}",
+            "use = [\"rebuild\", \"backup\"]",
+            "use[1]: \"backup\" does not go with type \"redisjson\": its server rewrites numbers, so a row read back may differ from the one written; type \"json\" keeps rows as they are",
+        ),
         ("hash", "b:{id}", "row_key = \"id\"", "row_key: goes with use = [\"backup\"] only"),
         (
             "hash",
@@ -209,7 +210,7 @@ fn what_a_backup_of_rows_needs_and_excludes_is_checked() {
             "stream",
             "b",
             "on_conflict = \"keep\"",
-            "on_conflict: does not go with type \"stream\", which is never written",
+            "on_conflict: does not go with type \"stream\" for use = [\"backup\"], which is never written",
         ),
     ] {
         let found = mistakes(&with(layout, key, lines));

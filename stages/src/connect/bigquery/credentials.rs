@@ -18,6 +18,8 @@ const SCOPES: [&str; 1] = ["https://www.googleapis.com/auth/bigquery"];
 const NO_TOKEN: &str = "none";
 /// A token younger than this that is refused is not refused for its age.
 const FRESH: Duration = Duration::from_mins(1);
+/// How long after a renewal a refusal may be of a request that left with the token before it.
+const IN_FLIGHT: Duration = Duration::from_secs(10);
 const HINT: &str = "run: gcloud auth application-default login, or name a key file in GOOGLE_APPLICATION_CREDENTIALS";
 
 type Token = std::result::Result<AccessToken, yup_oauth2::Error>;
@@ -74,8 +76,10 @@ impl Credentials {
             return false;
         }
         let renewed = *self.renewal.renewed.lock().unwrap_or_else(PoisonError::into_inner);
-        if renewed.is_some_and(|renewed| renewed.elapsed() < FRESH) {
-            return false;
+        match renewed.map(|renewed| renewed.elapsed()) {
+            Some(age) if age < IN_FLIGHT => return true,
+            Some(age) if age < FRESH => return false,
+            _ => {}
         }
         self.renewal.is_wanted.store(true, Ordering::SeqCst);
         true
@@ -185,6 +189,7 @@ fn refused(error: yup_oauth2::Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::AtomicUsize;
 
     #[test]
     fn a_credential_file_is_told_by_its_type_and_never_quoted() {
@@ -203,5 +208,53 @@ mod tests {
         let none = Credentials::none();
         assert_eq!(none.token().await.unwrap(), NO_TOKEN);
         assert!(!none.renew());
+    }
+
+    /// Credentials whose source counts: how often it was asked, and how often to fetch anew whatever it holds.
+    fn counting() -> (Credentials, Arc<[AtomicUsize; 2]>) {
+        let asked: Arc<[AtomicUsize; 2]> = Arc::default();
+        let counted = Arc::clone(&asked);
+        let fetch: Fetch = Arc::new(move |is_renewal| {
+            counted[usize::from(is_renewal)].fetch_add(1, Ordering::SeqCst);
+            let renewed = counted[1].load(Ordering::SeqCst);
+            Box::pin(async move { Ok(AccessToken::from(info(&format!("token {renewed}")))) })
+        });
+        (Credentials { fetch: Some(fetch), renewal: Arc::default() }, asked)
+    }
+
+    fn info(token: &str) -> yup_oauth2::storage::TokenInfo {
+        yup_oauth2::storage::TokenInfo {
+            access_token: Some(token.to_owned()),
+            refresh_token: None,
+            expires_at: None,
+            id_token: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_refused_token_is_fetched_anew_once_and_not_again_within_a_minute() {
+        let (credentials, asked) = counting();
+        let counts = || [asked[0].load(Ordering::SeqCst), asked[1].load(Ordering::SeqCst)];
+        // GIVEN a token in use
+        assert_eq!(credentials.token().await.unwrap(), "token 0");
+        assert_eq!(counts(), [1, 0]);
+        // WHEN the server refuses it, to several callers at once
+        assert!(credentials.renew() && credentials.renew());
+        // THEN the next call fetches a new one, and those after it take what is held
+        assert_eq!(credentials.token().await.unwrap(), "token 1");
+        assert_eq!(credentials.token().await.unwrap(), "token 1");
+        assert_eq!(counts(), [2, 1]);
+        // WHEN a request is refused that left with the old one THEN it is sent again, with what is held
+        assert!(credentials.renew());
+        assert_eq!(credentials.token().await.unwrap(), "token 1");
+        assert_eq!(counts(), [3, 1]);
+        // WHEN the new one is refused as well THEN its age is not why
+        *credentials.renewal.renewed.lock().unwrap() = Instant::now().checked_sub(IN_FLIGHT * 2);
+        assert!(!credentials.renew());
+        // WHEN it has grown old THEN it is fetched anew
+        *credentials.renewal.renewed.lock().unwrap() = Instant::now().checked_sub(FRESH * 2);
+        assert!(credentials.renew());
+        assert_eq!(credentials.token().await.unwrap(), "token 2");
+        assert_eq!(counts(), [3, 2]);
     }
 }

@@ -5,13 +5,13 @@
 use super::BigQuery;
 use super::failure::{Refusal, from_http};
 use crate::error::{Error, Kind, Result};
+use crate::policy::Retry;
 use reqwest::Method;
 use serde_json::Value;
 use std::time::Duration;
 
-/// Tries of one call, and the pause before the second; it doubles.
+/// Tries of one call.
 const TRIES: u32 = 5;
-const PAUSE: Duration = Duration::from_millis(200);
 /// How long an answer may take; a query waits for less than this in one call.
 const ANSWER_MAX: Duration = Duration::from_mins(2);
 
@@ -65,7 +65,7 @@ impl BigQuery {
 
     /// Makes a call, again where the server is busy or the connection broke.
     pub(super) async fn try_ask(&self, call: Call<'_>) -> Result<Answer> {
-        let mut pause = PAUSE;
+        let mut retry = Retry::times(TRIES);
         let mut tries = 1;
         loop {
             let failed = match self.send(&call).await {
@@ -73,7 +73,8 @@ impl BigQuery {
                     if !self.shared.credentials.renew() {
                         return Err(refusal.into_error(call.what));
                     }
-                    refusal.into_error(call.what)
+                    Error::new(Kind::Unavailable, call.what.to_owned())
+                        .with_source("bigquery refused the token; a new one is fetched")
                 }
                 Ok(Answer::Refused { refusal, .. }) if refusal.is_transient() => {
                     refusal.into_error(call.what)
@@ -85,12 +86,8 @@ impl BigQuery {
                 Err(error) if error.kind().is_transient() => error,
                 Err(error) => return Err(error),
             };
-            if tries == TRIES {
-                return Err(failed);
-            }
-            tracing::debug!(error = %failed, "asking bigquery again");
-            tokio::time::sleep(pause).await;
-            (pause, tries) = (pause * 2, tries + 1);
+            retry.wait_after(failed).await?;
+            tries += 1;
         }
     }
 

@@ -79,6 +79,17 @@ pub(super) fn restriction(route: &Route, bounds: &Bounds) -> String {
     }
 }
 
+/// The filter of rows that are elements of their keys, where many rows make one and nulls are left out.
+pub(super) fn has_element(bound: &BoundRoute, restriction: String) -> String {
+    let names: Vec<String> =
+        bound.never_null().into_iter().map(|name| format!("`{name}` IS NOT NULL")).collect();
+    match (names.is_empty(), restriction.is_empty()) {
+        (true, _) => restriction,
+        (false, true) => names.join(" AND "),
+        (false, false) => format!("({restriction}\n) AND {}", names.join(" AND ")),
+    }
+}
+
 /// Makes a session.
 pub(super) async fn create(bigquery: &BigQuery, wanted: &Wanted, partition: &str) -> Result<Made> {
     let arrow = ArrowSerializationOptions {

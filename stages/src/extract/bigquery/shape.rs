@@ -70,7 +70,8 @@ fn refuse(route: &Route) -> Result<()> {
             "leave split_by out; a partitioned table is cut by its own partitions",
         );
     }
-    if let Some(OnCollision::Last { .. }) = &route.on_collision {
+    // Rows of a key of many are put in order before they are grouped.
+    if let (Some(OnCollision::Last { .. }), None) = (&route.on_collision, &route.many) {
         return refused(
             "on_collision = \"last\" is not built for bigquery, whose rows come in no order"
                 .to_owned(),

@@ -10,15 +10,14 @@ use crate::connect::bigquery::storage::read_rows_response::Rows;
 use crate::connect::bigquery::storage::{ReadRowsRequest, ReadRowsResponse};
 use crate::error::{Error, Kind, Result};
 use crate::extract::{BatchStream, READAHEAD};
+use crate::policy::Retry;
 use bytes::{Bytes, BytesMut};
 use futures::future::try_join_all;
-use std::time::Duration;
 use tokio::sync::mpsc;
 use tonic::{Code, Status};
 
 /// Tries without a row before the engine's patience takes over.
 const TRIES: u32 = 5;
-const PAUSE: Duration = Duration::from_millis(100);
 
 type Sender = mpsc::Sender<Result<RawBatch>>;
 
@@ -42,11 +41,11 @@ async fn read(
     sender: &Sender,
     partition: &str,
 ) -> Result<()> {
-    let mut patience = Patience::default();
+    let mut retry = Retry::times(TRIES);
     let made = loop {
         match session::create(bigquery, wanted, partition).await {
             Ok(made) => break made,
-            Err(error) => patience.wait(error).await?,
+            Err(error) => retry.wait_after(error).await?,
         }
     };
     let streams = made.streams.iter().map(|name| {
@@ -54,25 +53,6 @@ async fn read(
         reader.run()
     });
     try_join_all(streams).await.map(drop)
-}
-
-/// How often something was tried in vain.
-#[derive(Default)]
-struct Patience {
-    tries: u32,
-}
-
-impl Patience {
-    /// Waits a little longer each time; gives the error back when that is enough, or when it is for good.
-    async fn wait(&mut self, error: Error) -> Result<()> {
-        self.tries += 1;
-        if !error.kind().is_transient() || self.tries >= TRIES {
-            return Err(error);
-        }
-        tracing::debug!(%error, "asking bigquery again");
-        tokio::time::sleep(PAUSE * 2_u32.pow(self.tries - 1)).await;
-        Ok(())
-    }
 }
 
 struct Reader<'a> {
@@ -87,14 +67,14 @@ impl Reader<'_> {
     /// Reads the stream to its end.
     async fn run(self) -> Result<()> {
         let mut offset = 0;
-        let mut patience = Patience::default();
+        let mut retry = Retry::times(TRIES);
         loop {
             let before = offset;
             let Err(error) = self.read_from(&mut offset).await else { return Ok(()) };
             if offset > before {
-                patience = Patience::default();
+                retry.progressed();
             }
-            patience.wait(error).await?;
+            retry.wait_after(error).await?;
         }
     }
 

@@ -11,11 +11,12 @@ use schemas::{BoundRoute, Bounds, Column, ColumnType, Partition, PartitionId};
 /// not tell: their text may stand for several values, or for none.
 pub(super) fn partition(bound: &BoundRoute, keys: &[&[u8]]) -> Option<Partition> {
     let route = &bound.route;
-    let is_single =
-        !bound.is_many() && matches!(route.layout, Layout::Hash | Layout::String | Layout::Json);
-    // The order decides which row is last, and only a read of the whole keeps it.
+    let is_single = matches!(route.layout, Layout::Hash | Layout::String | Layout::Json);
+    // The order decides which row is last, and only a read of the whole keeps it; the rows of a key of many always come
+    // in order.
     let is_ordered = matches!(route.on_collision, Some(OnCollision::Last { .. }));
-    if !is_single || is_ordered || route.key.placeholders().is_empty() {
+    let is_found = bound.is_many() || (is_single && !is_ordered);
+    if !is_found || route.key.placeholders().is_empty() {
         return None;
     }
     let mut columns = Vec::new();
@@ -26,13 +27,33 @@ pub(super) fn partition(bound: &BoundRoute, keys: &[&[u8]]) -> Option<Partition>
         }
         columns.push(column);
     }
+    let texts: Vec<Vec<Vec<u8>>> = keys.iter().filter_map(|key| route.key.parse_key(key)).collect();
+    Some(having(bound, &columns, texts.iter().map(|texts| texts.iter().map(Vec::as_slice))))
+}
+
+/// Returns a partition of the rows whose columns have one of these texts, or `None` where the types do not tell.
+pub(super) fn of_columns(
+    bound: &BoundRoute,
+    columns: &[usize],
+    texts: &[Vec<&[u8]>],
+) -> Option<Partition> {
+    let columns: Vec<&Column> =
+        columns.iter().filter_map(|index| bound.schema.columns.get(*index)).collect();
+    let is_told = !columns.is_empty() && columns.iter().all(|column| form_of(column).is_some());
+    is_told.then(|| having(bound, &columns, texts.iter().map(|texts| texts.iter().copied())))
+}
+
+/// The rows in which the columns have the texts of one of the tuples; one that no value has is left out.
+fn having<'t, T: Iterator<Item = &'t [u8]>>(
+    bound: &BoundRoute,
+    columns: &[&Column],
+    tuples: impl Iterator<Item = T>,
+) -> Partition {
     let names: Vec<String> = columns.iter().map(|column| quote(&column.name)).collect();
-    let values: Vec<String> = keys
-        .iter()
-        .filter_map(|key| {
-            let texts = route.key.parse_key(key)?;
+    let values: Vec<String> = tuples
+        .filter_map(|texts| {
             let literals: Option<Vec<String>> =
-                columns.iter().zip(&texts).map(|(column, text)| value(column, text)).collect();
+                columns.iter().zip(texts).map(|(column, text)| value(column, text)).collect();
             Some(format!("({})", literals?.join(", ")))
         })
         .collect();
@@ -41,14 +62,15 @@ pub(super) fn partition(bound: &BoundRoute, keys: &[&[u8]]) -> Option<Partition>
     } else {
         format!("({}) in ({})", names.join(", "), values.join(", "))
     };
-    Some(Partition {
-        id: PartitionId(format!("{}/keys", route.name)),
-        route: route.name.clone(),
+    let route = &bound.route.name;
+    Partition {
+        id: PartitionId(format!("{route}/keys")),
+        route: route.clone(),
         bounds: Bounds::Filter { condition },
-        rows_estimate: keys.len() as u64,
+        rows_estimate: values.len() as u64,
         bytes_estimate: 0,
         newest_us: None,
-    })
+    }
 }
 
 /// Types of which one text is one value.

@@ -14,6 +14,7 @@ mod read;
 mod shape;
 mod snapshot;
 mod sql;
+mod unchanged;
 
 pub use gauge::PostgresGauge;
 pub use list::{Listed, ListedKind, list};
@@ -23,7 +24,7 @@ pub use snapshot::PostgresServer;
 
 use crate::connect::postgres::from_sqlx;
 use crate::error::Result;
-use crate::extract::{Session, Snapshot, Source};
+use crate::extract::{ReadBefore, Session, Snapshot, Source};
 use async_trait::async_trait;
 use schemas::{BoundRoute, Partition};
 use std::sync::Arc;
@@ -62,6 +63,9 @@ impl Source for PostgresSource {
         if self.bound.is_many() {
             return Some("a key is made of many rows, and those that changed do not make it whole");
         }
+        if self.bound.is_stream() {
+            return Some("an entry of a stream cannot be replaced by a row that changed");
+        }
         match self.cut() {
             Cut::Ctid => None,
             Cut::Key => Some("a view, foreign table or query has no row versions"),
@@ -94,12 +98,27 @@ impl Source for PostgresSource {
         Ok(u64::try_from(found).unwrap_or(0))
     }
 
+    fn tells_unchanged(&self) -> bool {
+        unchanged::is_told(&self.bound, &self.shape)
+    }
+
+    async fn unchanged(&self, parts: &[ReadBefore<'_>]) -> Result<Option<(Snapshot, Vec<bool>)>> {
+        if !self.tells_unchanged() {
+            return Ok(None);
+        }
+        unchanged::unchanged(&self.server, &self.bound, parts).await
+    }
+
     fn catch_up(&self, since_xid: u64, first: usize) -> Vec<Partition> {
         cut::catch_up(&self.bound.route.name, &self.shape, since_xid, first)
     }
 
     fn rows_of(&self, keys: &[&[u8]]) -> Option<Partition> {
         by_key::partition(&self.bound, keys)
+    }
+
+    fn rows_with(&self, columns: &[usize], texts: &[Vec<&[u8]>]) -> Option<Partition> {
+        by_key::of_columns(&self.bound, columns, texts)
     }
 
     async fn open(&self) -> Result<Box<dyn Session>> {

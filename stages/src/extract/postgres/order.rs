@@ -55,18 +55,25 @@ pub(super) fn once(bound: &BoundRoute) -> String {
     format!("distinct on ({}) ", columns.join(", "))
 }
 
-/// The conditions under which a row is an element of its key, where the route leaves nulls out.
+/// The conditions under which a row is an element of its key: where the route leaves nulls out it has none, and it has
+/// not expired. Whether it can be carried is not asked.
 pub(super) fn has_element(bound: &BoundRoute) -> Vec<String> {
-    let Some(many) = &bound.many else { return Vec::new() };
-    if bound.route.null != NullPolicy::Omit {
-        return Vec::new();
+    let names = bound.never_null().into_iter();
+    let mut conditions: Vec<String> =
+        names.map(|name| format!("{} is not null", quote(name))).collect();
+    if let Some((index, added_ms)) = bound.expiry.filter(|_| bound.is_many()) {
+        let column = &bound.schema.columns[index];
+        let name = quote(&column.name);
+        // What is added to the time could take it out of range, so it is taken from the present.
+        let until = match column.column_type {
+            ColumnType::TimestampTz => name.clone(),
+            _ => format!("({name}::timestamp at time zone 'UTC')"),
+        };
+        conditions.push(format!(
+            "({name} is null or {until} > now() - {added_ms} * interval '1 millisecond')"
+        ));
     }
-    let mut columns: Vec<usize> = many.member.indexes().collect();
-    columns.extend(many.score.iter().map(|score| score.index).chain(values(bound)));
-    columns
-        .into_iter()
-        .map(|index| format!("{} is not null", quote(&bound.schema.columns[index].name)))
-        .collect()
+    conditions
 }
 
 /// The query that counts members with several scores, or fields with several values; `None` where there can be none,

@@ -91,31 +91,21 @@ fn cut(bound: &BoundRoute, partition: &Partition, from: &Position) -> Cut {
             conditions.push(changed_since(*since_xid));
             format!("only {relation}")
         }
-        Bounds::Key { from: lower, to } => {
-            let column = quote(bound.cut_by().unwrap_or_default());
+        Bounds::Key { .. } => {
             let exact = order::cut(bound);
-            let lower = match from {
-                Position::Key { text } => Some(text),
-                _ => lower.as_ref(),
-            };
-            // A range without bounds still leaves the nulls to their own partition.
-            conditions.push(match lower {
-                Some(value) => format!("{exact} > {}", literal(value)),
-                None => format!("{column} is not null"),
-            });
-            conditions.extend(to.iter().map(|value| format!("{exact} <= {}", literal(value))));
+            conditions.extend(key_range(bound, &partition.bounds, from));
             // Under a name of its own: the column may be selected too, and ORDER BY looks at names first.
             lead = Some(format!("{exact}::text as \"rekindle:position\""));
             order = order::rows(bound).or(Some(exact));
             from_origin(route)
         }
         Bounds::KeyNull => {
-            let column = quote(bound.cut_by().unwrap_or_default());
-            conditions.push(format!("{column} is null"));
+            conditions.extend(key_range(bound, &partition.bounds, from));
             from_origin(route)
         }
         Bounds::Filter { condition } => {
             conditions.push(format!("({condition}\n)"));
+            order = order::rows(bound);
             from_origin(route)
         }
         // BigQuery's table partitions never reach PostgreSQL.
@@ -131,12 +121,31 @@ fn cut(bound: &BoundRoute, partition: &Partition, from: &Position) -> Cut {
     Cut { source, conditions, lead, order }
 }
 
+/// Returns the conditions of a range of the column that is cut by, from a position on; none where everything is one part.
+pub(super) fn key_range(bound: &BoundRoute, bounds: &Bounds, from: &Position) -> Vec<String> {
+    let column = quote(bound.cut_by().unwrap_or_default());
+    let (lower, to) = match (bounds, from) {
+        (Bounds::Key { to, .. }, Position::Key { text }) => (Some(text), to),
+        (Bounds::Key { from, to }, _) => (from.as_ref(), to),
+        (Bounds::KeyNull, _) => return vec![format!("{column} is null")],
+        _ => return Vec::new(),
+    };
+    let exact = order::cut(bound);
+    // A range without bounds still leaves the nulls to their own partition.
+    let lower = match lower {
+        Some(value) => format!("{exact} > {}", literal(value)),
+        None => format!("{column} is not null"),
+    };
+    let upper = to.iter().map(|value| format!("{exact} <= {}", literal(value)));
+    std::iter::once(lower).chain(upper).collect()
+}
+
 /// Rows whose inserting transaction is not surely older than the snapshot.
 ///
 /// `xmin` is 32 bits wide and compared on the circle of 2^32, as PostgreSQL does (manual, 25.1.5). A
 /// frozen tuple keeps its raw `xmin`; where its age exceeds half the circle it is read once more for nothing,
 /// never missed. Subtransactions are above their snapshot's xmin too, unlike in `pg_visible_in_snapshot`.
-fn changed_since(since_xid: u64) -> String {
+pub(super) fn changed_since(since_xid: u64) -> String {
     let low = since_xid % (1 << 32);
     format!("((xmin::text::bigint - {low} + 4294967296) % 4294967296) < 2147483648")
 }

@@ -4,9 +4,9 @@
 
 use crate::connect::bigquery::{BigQuery, storage};
 use crate::error::{Error, Kind, Result};
+use crate::policy::Retry;
 use bytes::Bytes;
 use futures::stream::{self, Stream};
-use std::time::Duration;
 use storage::arrow_serialization_options::CompressionCodec;
 use storage::read_rows_response::Rows;
 use storage::read_session::table_read_options::OutputFormatSerializationOptions;
@@ -15,8 +15,7 @@ use storage::{ArrowSerializationOptions, DataFormat, ReadSession};
 use tonic::Streaming;
 
 /// Breaks in a row that one stream survives, and the pause after the first; it doubles.
-const BREAKS_MAX: u32 = 6;
-const PAUSE: Duration = Duration::from_millis(200);
+const TRIES: u32 = 7;
 
 /// What to read.
 #[derive(Debug, Clone, Default)]
@@ -91,7 +90,7 @@ impl ReadBack {
             bigquery: self.bigquery.clone(),
             stream: stream.to_owned(),
             offset: 0,
-            breaks: 0,
+            retry: Retry::times(TRIES),
             rows: None,
         };
         stream::unfold(Some(reading), |reading| async move {
@@ -109,7 +108,7 @@ struct Reading {
     bigquery: BigQuery,
     stream: String,
     offset: i64,
-    breaks: u32,
+    retry: Retry,
     rows: Option<Streaming<storage::ReadRowsResponse>>,
 }
 
@@ -119,19 +118,16 @@ impl Reading {
             match self.attempt().await {
                 Ok(None) => return Ok(None),
                 Ok(Some(answer)) => {
-                    self.breaks = 0;
+                    self.retry.progressed();
                     self.offset += answer.row_count;
                     if let Some(Rows::ArrowRecordBatch(rows)) = answer.rows {
                         return Ok(Some(rows.serialized_record_batch));
                     }
                 }
-                Err(error) if error.kind().is_transient() && self.breaks < BREAKS_MAX => {
-                    tracing::debug!(%error, "reading on");
+                Err(error) => {
                     self.rows = None;
-                    tokio::time::sleep(PAUSE * 2_u32.pow(self.breaks)).await;
-                    self.breaks += 1;
+                    self.retry.wait_after(error).await?;
                 }
-                Err(error) => return Err(error),
             }
         }
     }

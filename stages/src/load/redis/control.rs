@@ -3,13 +3,14 @@
 //! Invariant: the sentinel is only ever written when absent and only ever removed by the run it names.
 
 use super::READ_KEYS_MAX;
-use crate::connect::redis::from_redis;
+use crate::connect::redis::{from_redis, kind_of_reply};
 use crate::error::{Error, Kind, Result};
 use crate::extract::redis_entries;
 use crate::load::{Difference, Sentinel, TargetState};
 use bytes::Bytes;
 use deadpool_redis::Connection;
 use redis::{Pipeline, RedisError, Value};
+use schemas::layout::DocumentHasher;
 use schemas::plan::Layout;
 use schemas::version::Stored;
 use schemas::{BoundRoute, layout};
@@ -217,12 +218,16 @@ pub(super) async fn stored_entries<'a>(
     route: &BoundRoute,
     keys: impl Iterator<Item = &'a [u8]>,
 ) -> Result<(i64, Vec<StoredEntry>)> {
-    let is_hash = route.route.layout == Layout::Hash;
+    let read = match route.route.layout {
+        Layout::Hash => "HGETALL",
+        Layout::RedisJson => "JSON.GET",
+        _ => "GET",
+    };
     let mut pipeline = Pipeline::new();
     pipeline.ignore_errors().cmd("TIME");
     let mut count = 0;
     for key in keys {
-        pipeline.cmd(if is_hash { "HGETALL" } else { "GET" }).arg(key);
+        pipeline.cmd(read).arg(key);
         pipeline.cmd("PTTL").arg(key);
         count += 1;
     }
@@ -230,6 +235,8 @@ pub(super) async fn stored_entries<'a>(
         .query_async(connection)
         .await
         .map_err(|error| failed(error, "cannot read back from", address))?;
+    let values =
+        about_keys(values).map_err(|error| failed(error, "cannot read back from", address))?;
     let mut values = values.into_iter();
     let now_ms = server_ms(values.next())?;
     let entries = (0..count).map(|_| {
@@ -237,6 +244,19 @@ pub(super) async fn stored_entries<'a>(
         StoredEntry::of(route, value, ttl, now_ms)
     });
     Ok((now_ms, entries.collect()))
+}
+
+/// Lets an error stand that tells of its key, which holds another type, and fails with any other: what a server refuses
+/// to say of a key is no word about the key.
+pub(super) fn about_keys(
+    replies: Vec<redis::RedisResult<Value>>,
+) -> redis::RedisResult<Vec<redis::RedisResult<Value>>> {
+    let is_of_its_key = |error: &RedisError| error.code().map(kind_of_reply) == Some(Kind::Refused);
+    let standing = replies.into_iter().map(|reply| match reply {
+        Err(error) if !is_of_its_key(&error) => Err(error),
+        reply => Ok(reply),
+    });
+    standing.collect()
 }
 
 /// Reads the reply to `TIME`, in milliseconds since 1970.
@@ -267,6 +287,10 @@ impl StoredEntry {
         now_ms: i64,
     ) -> Self {
         let found = value.and_then(redis::RedisResult::ok).and_then(|value| match value {
+            Value::BulkString(bytes) if route.route.layout == Layout::RedisJson => {
+                let hash = DocumentHasher::default().hash(&bytes);
+                hash.map(|hash| (hash, Stored::in_json(route, &bytes)))
+            }
             Value::BulkString(bytes) => {
                 Some((layout::string_value_hash(&bytes), Stored::in_json(route, &bytes)))
             }

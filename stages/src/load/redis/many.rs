@@ -3,7 +3,7 @@
 //! Invariant: memory is one page, whatever a key holds. A scan that tells another number of elements than the key has,
 //! because the server moved them meanwhile, is made again before it counts as a difference.
 
-use super::control::{StoredEntry, failed, server_ms};
+use super::control::{StoredEntry, about_keys, failed, server_ms};
 use crate::error::Result;
 use crate::load::Difference;
 use bytes::Bytes;
@@ -56,7 +56,7 @@ pub(super) async fn stored_entries(
         pipeline.cmd(counting(layout)).arg(*key).cmd("PTTL").arg(*key);
     }
     let found: Vec<RedisResult<Value>> = pipeline.query_async(connection).await.map_err(cannot)?;
-    let mut found = found.into_iter();
+    let mut found = about_keys(found).map_err(cannot)?.into_iter();
     let now_ms = server_ms(found.next())?;
     let mut sizes = Vec::with_capacity(keys.len());
     for _ in keys {
@@ -119,7 +119,7 @@ async fn small(
         };
     }
     let found: Vec<RedisResult<Value>> = pipeline.query_async(connection).await?;
-    for (index, value) in group.iter().zip(found) {
+    for (index, value) in group.iter().zip(about_keys(found)?) {
         let mut tally = ReadBackTally::new(layout);
         let is_read = value.ok().is_some_and(|value| add(layout, value, &mut tally));
         hashes[*index] = is_read.then(|| tally.value_hash());

@@ -7,10 +7,12 @@ pub(crate) mod control;
 pub mod cut_over;
 pub mod duplicate;
 mod many;
+mod module;
 mod newest;
 mod pipe;
 mod pressure;
 pub(crate) mod reply;
+mod streams;
 mod way;
 
 use crate::batch::Encoded;
@@ -18,11 +20,11 @@ use crate::connect::redis::{Endpoint, from_pool};
 use crate::error::{Error, Kind, Result};
 use crate::extract::redis_entries::Stored;
 use crate::load::{
-    Difference, Footprint, Pressure, Sampled, Sentinel, Sink, Standing, TargetState, Versioned,
-    Written,
+    Difference, Footprint, Numbered, Pressure, Sampled, Sentinel, Sink, Standing, TargetState,
+    Versioned, Written,
 };
 use crate::transform::many_rows::KEEP_ELEMENTS_SCRIPT;
-use crate::transform::redis_command::{KEEP_HASH_SCRIPT, NEWEST_SCRIPT, Way};
+use crate::transform::redis_command::{KEEP_DOCUMENT_SCRIPT, KEEP_HASH_SCRIPT, NEWEST_SCRIPT, Way};
 use async_trait::async_trait;
 use bytes::Bytes;
 use deadpool_redis::{Connection, Pool};
@@ -106,6 +108,9 @@ impl RedisSink {
             return Error::new(Kind::Unavailable, message).with_source(error);
         }
         let said = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+        if module::is_lacking(&said) {
+            return module::lacking(&self.endpoint.address).with_source(error);
+        }
         let is_refused = ["DUMP payload", "Bad data format"].iter().any(|text| said.contains(text));
         if !is_refused {
             return error;
@@ -133,7 +138,8 @@ impl RedisSink {
         }
         self.check_claim().await?;
         let load = |script| redis::cmd("SCRIPT").arg("LOAD").arg(script).get_packed_command();
-        let scripts = [KEEP_HASH_SCRIPT, NEWEST_SCRIPT, KEEP_ELEMENTS_SCRIPT].map(load);
+        let scripts =
+            [KEEP_HASH_SCRIPT, KEEP_DOCUMENT_SCRIPT, NEWEST_SCRIPT, KEEP_ELEMENTS_SCRIPT].map(load);
         let pipe = Pipe::open(&self.endpoint, &scripts).await?;
         *slot = Some(pipe.clone());
         Ok(pipe)
@@ -190,8 +196,11 @@ impl Sink for RedisSink {
         let outcome =
             pipe.send(batch.payload.clone(), batch.units.clone(), rows, batch.may_keep).await;
         let is_forgotten = outcome.as_ref().is_err_and(is_noscript);
-        if is_forgotten || outcome.as_ref().is_err_and(|error| error.kind() == Kind::Timeout) {
-            // A connection that does not answer is not used again; a new one loads the scripts again.
+        let is_over =
+            |error: &Error| error.kind() == Kind::Timeout || error.kind() == Kind::Refused;
+        if is_forgotten || outcome.as_ref().is_err_and(is_over) {
+            // A connection that does not answer, or was closed behind a value that is too long, is not used again; a
+            // new one loads the scripts again.
             *self.pipes[lane % self.pipes.len()].lock().await = None;
         }
         let written = outcome.map_err(|error| self.fall_back(error, is_forgotten))?;
@@ -272,7 +281,9 @@ impl Sink for RedisSink {
         let mut differences = Vec::new();
         for (index, slice) in expected.chunks(READ_KEYS_MAX).enumerate() {
             let address = &self.endpoint.address;
-            let found = if route.is_many() {
+            let found = if route.is_stream() {
+                streams::compare(&mut connection, address, route, slice).await?
+            } else if route.is_many() {
                 many::compare(&mut connection, address, route, slice).await?
             } else {
                 control::compare(&mut connection, address, route, slice).await?
@@ -314,8 +325,20 @@ impl Sink for RedisSink {
         newest::remove(&mut connection, &self.endpoint.address, route, entries).await
     }
 
+    async fn numbered(&self, route: &BoundRoute) -> Result<Numbered> {
+        streams::numbered(&mut self.connection().await?, &self.endpoint.address, route).await
+    }
+
+    async fn unlink(&self, keys: &[Bytes]) -> Result<u64> {
+        streams::unlink(&mut self.connection().await?, &self.endpoint.address, keys).await
+    }
+
     async fn remove(&self, keys: &[Bytes]) -> Result<u64> {
         control::remove(&mut self.connection().await?, &self.endpoint.address, keys).await
+    }
+
+    async fn json_module(&self) -> Result<Option<String>> {
+        module::version(&mut self.connection().await?, &self.endpoint.address).await
     }
 
     fn way_note(&self) -> Option<String> {

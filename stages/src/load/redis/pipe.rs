@@ -137,7 +137,9 @@ async fn read_replies(
             }
             if let Err(error) = fill(&mut stream, &mut buffer, &mut scanner, &mut replies).await {
                 tracing::debug!(%error, %address, "connection lost while waiting for replies");
-                let _gone = request.answer.send(Err(error));
+                // A server that closes the connection behind what it cannot take has said so before.
+                let said = if tally.error.is_some() { tally.outcome(&address) } else { Err(error) };
+                let _gone = request.answer.send(said);
                 return;
             }
         }
@@ -195,7 +197,8 @@ impl<'a> Tally<'a> {
     }
 
     fn count(&mut self, reply: Reply) {
-        let unit = self.units.get(self.unit).copied().unwrap_or(Unit { rows: 1, replies: 1 });
+        let unit =
+            self.units.get(self.unit).copied().unwrap_or(Unit { rows: 1, folded: 0, replies: 1 });
         self.seen += 1;
         let is_last = self.seen == unit.replies;
         match reply {
@@ -212,8 +215,22 @@ impl<'a> Tally<'a> {
             Reply::Null | Reply::Integer(0) if self.may_keep => {
                 self.outcome.kept += u64::from(unit.rows);
             }
+            // The script of `newest` counts the rows of its call that were kept, from -1 downwards.
+            Reply::Integer(told @ ..0) if self.may_keep => {
+                let kept = told.unsigned_abs() - 1;
+                match u64::from(unit.rows).checked_sub(kept) {
+                    Some(written) => {
+                        self.outcome.kept += kept;
+                        self.outcome.written += written;
+                    }
+                    None => self.note("ERR more rows kept than were sent".into()),
+                }
+            }
             Reply::Null => self.note("ERR a null reply to a write".into()),
-            _ if is_last => self.outcome.written += u64::from(unit.rows),
+            _ if is_last => {
+                self.outcome.written += u64::from(unit.rows);
+                self.outcome.folded += u64::from(unit.folded);
+            }
             _ => {}
         }
         if is_last {

@@ -9,9 +9,10 @@ use crate::batch::{Encoded, RawBatch};
 use crate::error::{Error, Kind, Result};
 use crate::transform::copy_binary::{Decoded, LastLead, Lead};
 use crate::transform::redis_command::{mismatch, rejected};
-use crate::transform::{Decoder, Style, Transform};
+use crate::transform::{self, Attempt, Decoder, Open, Style, Transform};
 use schemas::layout::{self, Element, Elements, ExpiryTimes};
 use schemas::{BoundRoute, Position};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 /// Encodes raw batches whose rows come in the order of the keys they make.
@@ -25,13 +26,15 @@ pub struct ManyRows {
     bound: Arc<BoundRoute>,
     decoder: Decoder,
     manner: Manner,
+    /// The keys that are wanted, where not all are.
+    only: Option<Arc<HashSet<Vec<u8>>>>,
 }
 
 impl ManyRows {
     /// Makes the transform of a route of many rows per key.
     pub fn new(bound: Arc<BoundRoute>, decoder: impl Into<Decoder>, style: Style) -> Self {
         let manner = Manner { layout: bound.route.layout, style };
-        Self { bound, decoder: decoder.into(), manner }
+        Self { bound, decoder: decoder.into(), manner, only: None }
     }
 }
 
@@ -40,11 +43,18 @@ impl Transform for ManyRows {
         let decoded = self.decoder.decode(&raw, &self.bound.schema)?;
         let mut open = Grouping::new(self, &decoded, raw.is_last).run(now_ms)?;
         open.bytes_read = raw.bytes_read;
-        Ok(Encoded { open: Some(Box::new(open)), ..Encoded::empty() })
+        Ok(Encoded { open: Some(Open::Keys(Box::new(open))), ..Encoded::empty() })
     }
 
-    fn stitcher(&self, attempt: &str) -> Option<Stitcher> {
-        Some(Stitcher::new(Arc::clone(&self.bound), self.manner.style, attempt.to_owned()))
+    fn stitcher(&self, attempt: &Attempt<'_>) -> Option<transform::Stitcher> {
+        let (bound, name) = (Arc::clone(&self.bound), attempt.name.to_owned());
+        Some(transform::Stitcher::Keys(Stitcher::new(bound, self.manner.style, name)))
+    }
+
+    fn of_keys(&self, keys: &Arc<HashSet<Vec<u8>>>) -> Option<Arc<dyn Transform>> {
+        let bound = Arc::clone(&self.bound);
+        let (decoder, manner, only) = (self.decoder, self.manner, Some(Arc::clone(keys)));
+        Some(Arc::new(Self { bound, decoder, manner, only }))
     }
 }
 
@@ -120,6 +130,9 @@ impl<'a> Grouping<'a> {
             key.clear();
             if let Err(error) = keys.render(row, &mut key) {
                 self.rejected.push((row, error.to_string()));
+                continue;
+            }
+            if self.many.only.as_ref().is_some_and(|only| !only.contains(&key)) {
                 continue;
             }
             match elements.make(row, &mut element) {

@@ -17,7 +17,7 @@ use schemas::plan::Layout;
 /// What temporary keys begin with.
 pub const TEMPORARY_PREFIX: &str = "rekindle:tmp:";
 /// How long a temporary key stays after the last piece of it, should nobody finish or remove it.
-const TEMPORARY_TTL_MS: i64 = 3_600_000;
+pub(in crate::transform) const TEMPORARY_TTL_MS: i64 = 3_600_000;
 /// Rows in one transaction: enough to make what surrounds them cheap, few enough not to hold the server.
 const TRANSACTION_ROWS_MAX: u64 = 64;
 
@@ -66,6 +66,7 @@ pub(super) struct Commands {
     /// Temporary keys that are begun.
     pub(super) temporary: Vec<Vec<u8>>,
     open_rows: u64,
+    open_folded: u64,
     open_replies: u32,
 }
 
@@ -78,7 +79,7 @@ impl Commands {
             Style::Blank if expires_ms == 0 && segment.pieces.len() == 1 => {
                 self.end_transaction()?;
                 self.add(manner, &segment.key, segment);
-                self.unit(segment.rows, 1)?;
+                self.unit(segment.rows, segment.folded(), 1)?;
             }
             Style::Blank | Style::Exact | Style::Newest => {
                 self.begin_transaction();
@@ -90,6 +91,7 @@ impl Commands {
                     self.expire(b"PEXPIREAT", &segment.key, expires_ms);
                 }
                 self.open_rows += segment.rows;
+                self.open_folded += segment.folded();
                 if self.open_rows >= TRANSACTION_ROWS_MAX {
                     self.end_transaction()?;
                 }
@@ -138,7 +140,7 @@ impl Commands {
         resp::write_integer(whole.expiry.expires_ms(), out);
         let is_keep = manner.style == Style::Keep;
         resp::write_bulk(if is_keep { b"keep" } else { b"replace" }, out);
-        self.unit(whole.rows, 1)?;
+        self.unit(whole.rows, whole.folded(), 1)?;
         self.record(&whole.key, &whole.tally, whole.expiry, whole.rows)
     }
 
@@ -149,9 +151,9 @@ impl Commands {
         }
         self.payload.extend_from_slice(b"*1\r\n$4\r\nEXEC\r\n");
         // MULTI and EXEC answer once each, and every command between them with QUEUED.
-        let (rows, replies) = (self.open_rows, 2 + self.open_replies);
-        (self.open_rows, self.open_replies) = (0, 0);
-        self.unit(rows, replies)
+        let (rows, folded, replies) = (self.open_rows, self.open_folded, 2 + self.open_replies);
+        (self.open_rows, self.open_folded, self.open_replies) = (0, 0, 0);
+        self.unit(rows, folded, replies)
     }
 
     fn begin_transaction(&mut self) {
@@ -172,7 +174,7 @@ impl Commands {
         resp::write_bulk(manner.verb(), out);
         resp::write_integer(expires_ms, out);
         out.extend_from_slice(&segment.arguments);
-        self.unit(segment.rows, 1)
+        self.unit(segment.rows, segment.folded(), 1)
     }
 
     /// Adds the elements to a key; returns how many commands that takes.
@@ -203,10 +205,12 @@ impl Commands {
         self.open_replies += 1;
     }
 
-    fn unit(&mut self, rows: u64, replies: u32) -> Result<()> {
-        let rows = u32::try_from(rows)
-            .map_err(|_| Error::new(Kind::Internal, "a key of more than 4 billion rows"))?;
-        self.units.push(Unit { rows, replies });
+    fn unit(&mut self, rows: u64, folded: u64, replies: u32) -> Result<()> {
+        let narrow = |rows: u64| {
+            u32::try_from(rows)
+                .map_err(|_| Error::new(Kind::Internal, "a key of more than 4 billion rows"))
+        };
+        self.units.push(Unit { rows: narrow(rows)?, folded: narrow(folded)?, replies });
         Ok(())
     }
 

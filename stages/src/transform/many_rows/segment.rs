@@ -72,6 +72,11 @@ impl Segment {
         self.expiry = Expiry::Unknown;
     }
 
+    /// Rows whose member was there already.
+    pub(super) fn folded(&self) -> u64 {
+        self.rows.saturating_sub(self.tally.count())
+    }
+
     /// Appends the arguments of one element.
     pub(super) fn push(&mut self, layout: Layout, element: &Element, expires_ms: Option<i64>) {
         use crate::transform::redis_command::resp::write_bulk;

@@ -3,6 +3,7 @@
 //! Invariant: the tag of the name hashes to the slot of the key (Redis cluster specification, "Key distribution model"
 //! and "Hash tags": CRC-16/XMODEM of the tag, or of the whole key, mod 16384).
 
+use super::commands::TEMPORARY_PREFIX;
 use crc::{CRC_16_XMODEM, Crc};
 
 const CRC: Crc<u16> = Crc::<u16>::new(&CRC_16_XMODEM);
@@ -25,7 +26,7 @@ fn slot(hashed: &[u8]) -> u16 {
 /// Returns a hash tag, without its braces, that puts a key into the slot of `key`.
 ///
 /// A key with a tag lends it; for another one a number is looked for, of which one in 16384 fits.
-pub(super) fn tag_beside(key: &[u8]) -> Vec<u8> {
+fn tag_beside(key: &[u8]) -> Vec<u8> {
     let (text, is_tag) = hashed(key);
     if is_tag {
         return text.to_vec();
@@ -39,6 +40,22 @@ pub(super) fn tag_beside(key: &[u8]) -> Vec<u8> {
         }
         number += 1;
     }
+}
+
+/// Returns the name of the temporary key of this number, which an attempt builds `key` under.
+pub(in crate::transform) fn temporary_key(key: &[u8], attempt: &str, number: u64) -> Vec<u8> {
+    let number = number.to_string();
+    let tag = tag_beside(key);
+    let parts: [&[u8]; 7] = [
+        TEMPORARY_PREFIX.as_bytes(),
+        b"{",
+        &tag,
+        b"}:",
+        attempt.as_bytes(),
+        b":",
+        number.as_bytes(),
+    ];
+    parts.concat()
 }
 
 #[cfg(test)]

@@ -3,9 +3,9 @@
 //! Invariant: nothing but the piece of one key is held back, and that only until it is known whether the key goes on.
 //! A part whose position moves on leaves no key open before it, so what is committed is whole keys.
 
-use super::commands::{Commands, Manner, TEMPORARY_PREFIX};
+use super::commands::{Commands, Manner};
 use super::segment::{OpenBatch, Segment};
-use super::slot::tag_beside;
+use super::slot::temporary_key;
 use crate::batch::Encoded;
 use crate::error::{Error, Kind, Result};
 use crate::transform::Style;
@@ -143,19 +143,9 @@ impl Stitcher {
     }
 
     fn temporary(&mut self, key: &[u8]) -> Vec<u8> {
-        let number = self.begun.to_string();
+        let number = self.begun;
         self.begun += 1;
-        let tag = tag_beside(key);
-        let parts: [&[u8]; 7] = [
-            TEMPORARY_PREFIX.as_bytes(),
-            b"{",
-            &tag,
-            b"}:",
-            self.attempt.as_bytes(),
-            b":",
-            number.as_bytes(),
-        ];
-        parts.concat()
+        temporary_key(key, &self.attempt, number)
     }
 }
 

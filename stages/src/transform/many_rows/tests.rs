@@ -6,7 +6,7 @@ use crate::batch::{Encoded, RawBatch};
 use crate::error::Result;
 use crate::transform::copy_binary::Lead;
 use crate::transform::copy_binary::tests::{schema, tuple};
-use crate::transform::{Style, Transform};
+use crate::transform::{Attempt, Style, Transform};
 use bytes::Bytes;
 use proptest::prelude::*;
 use schemas::plan::{
@@ -65,6 +65,7 @@ impl Case {
             priority: 100,
             newest_by: None,
             rejects_max: RejectsMax::Rows(0),
+            rejects_keep: None,
             uses: Uses { rebuild: true, backup: false },
             backup: Backup::default(),
         };
@@ -80,13 +81,13 @@ impl Case {
     /// Sends the rows in batches of these sizes.
     fn batches(&self, style: Style, batches: &[&[Row]]) -> Result<Vec<Encoded>> {
         let rows = ManyRows::new(self.bound(), Lead::Key, style);
-        let mut stitcher = rows.stitcher("run:r/0:1").unwrap();
+        let mut stitcher = rows.stitcher(&Attempt { name: "run:r/0:1", number: 0 }).unwrap();
         let mut sent = Vec::new();
         for (index, batch) in batches.iter().enumerate() {
             let tuples: Vec<Vec<u8>> = batch.iter().map(|row| wire(*row)).collect();
             let is_last = index + 1 == batches.len();
             let raw = RawBatch::new(Bytes::from(tuples.concat()), batch.len(), is_last);
-            sent.extend(stitcher.take(*rows.apply(raw, NOW_MS)?.open.unwrap())?);
+            sent.extend(stitcher.take(rows.apply(raw, NOW_MS)?.open.unwrap())?);
         }
         Ok(sent)
     }

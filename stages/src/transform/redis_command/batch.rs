@@ -3,6 +3,8 @@
 //! Invariant: buffers are per batch; nothing is allocated per row that is written. What a row's key or
 //! value is refused for leaves no byte in the output.
 
+mod document;
+mod group;
 mod newest;
 
 use super::{KEEP_HASH_SHA1, RedisCommands, Style, resp};
@@ -13,29 +15,14 @@ use crate::transform::copy_binary::{BadRow, Decoded, LastLead, Lead};
 use arrow::array::UInt64Array;
 use arrow::compute::take_record_batch;
 use bytes::Bytes;
+use group::{GROUP_ROWS_MAX, Group, MSET_HEAD};
 use schemas::digest::RowHasher;
 use schemas::key::KeyRenderer;
-use schemas::layout::{ExpiryTimes, HashFields, RowValues, string_value_hash};
+use schemas::layout::{Documents, ExpiryTimes, HashFields, RowValues, string_value_hash};
 use schemas::plan::Layout;
 use schemas::text::TypeMismatch;
 use schemas::version::RowVersions;
 use schemas::{Digest, Position, TableSchema};
-
-/// Rows in one transaction or `MSET`: enough to make what surrounds them cheap, few enough not to block the server.
-const GROUP_ROWS_MAX: u32 = 64;
-/// The head of a full `MSET`: the verb, and a key and a value per row.
-const MSET_HEAD: &[u8] = b"*129\r\n$4\r\nMSET\r\n";
-
-/// What several rows share.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Group {
-    /// Nothing: every row is a command of its own.
-    None,
-    /// `MULTI` … `EXEC`.
-    Transaction,
-    /// `MSET`.
-    Mset,
-}
 
 pub(super) struct BatchEncoder<'a> {
     commands: &'a RedisCommands,
@@ -50,6 +37,7 @@ pub(super) struct BatchEncoder<'a> {
     /// The value of the row at hand.
     value: Vec<u8>,
     fields: HashFields,
+    documents: Documents,
     /// The `RESTORE` payload of the row at hand.
     dump: Vec<u8>,
     group: Group,
@@ -57,6 +45,9 @@ pub(super) struct BatchEncoder<'a> {
     open_rows: u32,
     open_commands: u32,
     open_at: usize,
+    /// What follows the keys of an open call, and how many arguments that is.
+    arguments: Vec<u8>,
+    open_arguments: usize,
     payload: Vec<u8>,
     units: Vec<Unit>,
     keys: Vec<u8>,
@@ -80,9 +71,12 @@ impl<'a> BatchEncoder<'a> {
         let bound = &*commands.bound;
         let row_count = decoded.rows.num_rows();
         let group = match (bound.route.layout, commands.style) {
+            (_, Style::Newest) => Group::Call,
             (Layout::Hash, _) if commands.dump.is_some() => Group::None,
-            (Layout::Hash, Style::Blank) if bound.expiry.is_none() => Group::None,
-            (Layout::Hash, Style::Blank | Style::Exact) => Group::Transaction,
+            (Layout::Hash | Layout::RedisJson, Style::Blank) if bound.expiry.is_none() => {
+                Group::None
+            }
+            (Layout::Hash | Layout::RedisJson, Style::Blank | Style::Exact) => Group::Transaction,
             (Layout::String | Layout::Json, Style::Blank | Style::Exact)
                 if bound.expiry.is_none() =>
             {
@@ -102,11 +96,14 @@ impl<'a> BatchEncoder<'a> {
             now_ms,
             value: Vec::new(),
             fields: HashFields::default(),
+            documents: Documents::default(),
             dump: Vec::new(),
             group,
             open_rows: 0,
             open_commands: 0,
             open_at: 0,
+            arguments: Vec::new(),
+            open_arguments: 0,
             payload: Vec::with_capacity(bytes_read * 2 + row_count * commands.row_overhead),
             units: Vec::new(),
             keys: Vec::with_capacity(row_count * 24),
@@ -146,6 +143,10 @@ impl<'a> BatchEncoder<'a> {
                 self.value.clear();
                 self.values.json(row, &mut self.value)
             }
+            Layout::RedisJson => {
+                self.value.clear();
+                self.values.document(row, &mut self.documents, &mut self.value)
+            }
             layout @ (Layout::Blocks
             | Layout::Stream
             | Layout::Set
@@ -167,26 +168,38 @@ impl<'a> BatchEncoder<'a> {
         let version = self.versions.version(row);
         self.entry_versions.extend(version);
         let value_hash = if self.commands.style == Style::Newest {
-            self.write_newest(key_start, expires_ms, version)?
-        } else if self.commands.bound.route.layout == Layout::Hash {
-            match &self.commands.dump {
-                Some(dump) => {
-                    let start = dump.write(self.fields.iter(), &mut self.dump);
-                    self.write_restore(key_start, expires_ms, start);
-                }
-                None => self.write_hash(key_start, expires_ms),
-            }
-            self.fields.value_hash()
+            self.write_newest(expires_ms, version)?
         } else {
-            if self.group == Group::Mset {
-                self.write_mset(key_start);
-            } else {
-                self.write_set(key_start, expires_ms);
-            }
-            string_value_hash(&self.value)
+            self.write_value(key_start, expires_ms)
         };
         self.entries.push(Entry { key_end, value_hash, expires_ms });
         Ok(())
+    }
+
+    /// Writes the row at hand; returns the hash of its value.
+    #[inline]
+    fn write_value(&mut self, key_start: usize, expires_ms: i64) -> u64 {
+        match self.commands.bound.route.layout {
+            Layout::Hash => {
+                match &self.commands.dump {
+                    Some(dump) => {
+                        let start = dump.write(self.fields.iter(), &mut self.dump);
+                        self.write_restore(key_start, expires_ms, start);
+                    }
+                    None => self.write_hash(key_start, expires_ms),
+                }
+                self.fields.value_hash()
+            }
+            Layout::RedisJson => self.write_document(key_start, expires_ms),
+            _ => {
+                if self.group == Group::Mset {
+                    self.write_mset(key_start);
+                } else {
+                    self.write_set(key_start, expires_ms);
+                }
+                string_value_hash(&self.value)
+            }
+        }
     }
 
     /// `SET key value [NX] [PXAT ms]`.
@@ -242,20 +255,10 @@ impl<'a> BatchEncoder<'a> {
 
     #[inline]
     fn write_hash(&mut self, key_start: usize, expires_ms: i64) {
+        self.open_row(key_start);
         let key = &self.keys[key_start..];
         let out = &mut self.payload;
         let fields = self.fields.spans().len();
-        if self.group == Group::Transaction && self.open_rows == 0 {
-            out.extend_from_slice(b"*1\r\n$5\r\nMULTI\r\n");
-        }
-        match self.commands.style {
-            Style::Exact => {
-                out.extend_from_slice(b"*2\r\n$3\r\nDEL\r\n");
-                resp::write_bulk(key, out);
-                self.open_commands += 1;
-            }
-            Style::Blank | Style::Keep | Style::Newest => {}
-        }
         if self.commands.style == Style::Keep {
             resp::write_array(5 + 2 * fields, out);
             out.extend_from_slice(b"$7\r\nEVALSHA\r\n");
@@ -273,45 +276,7 @@ impl<'a> BatchEncoder<'a> {
             out.extend_from_slice(&self.commands.field_headers[span.field]);
             resp::write_bulk(self.fields.value(span), out);
         }
-        if self.group != Group::Transaction {
-            return;
-        }
-        if expires_ms != 0 {
-            out.extend_from_slice(b"*3\r\n$9\r\nPEXPIREAT\r\n");
-            resp::write_bulk(key, out);
-            resp::write_integer(expires_ms, out);
-            self.open_commands += 1;
-        }
-        self.open_rows += 1;
-        if self.open_rows == GROUP_ROWS_MAX {
-            self.close_group();
-        }
-    }
-
-    fn close_group(&mut self) {
-        if self.open_rows == 0 {
-            return;
-        }
-        let replies = if self.group == Group::Mset {
-            if self.open_rows < GROUP_ROWS_MAX {
-                self.shorten_mset_head();
-            }
-            1
-        } else {
-            self.payload.extend_from_slice(b"*1\r\n$4\r\nEXEC\r\n");
-            // MULTI and EXEC answer once each, and every command between them with QUEUED.
-            2 + self.open_commands
-        };
-        self.units.push(Unit { rows: self.open_rows, replies });
-        (self.open_rows, self.open_commands) = (0, 0);
-    }
-
-    /// Only the last group of a batch holds fewer rows than its head says.
-    fn shorten_mset_head(&mut self) {
-        let mut head = Vec::with_capacity(MSET_HEAD.len());
-        resp::write_array(1 + 2 * self.open_rows as usize, &mut head);
-        head.extend_from_slice(b"$4\r\nMSET\r\n");
-        self.payload.splice(self.open_at..self.open_at + MSET_HEAD.len(), head);
+        self.close_row(key_start, expires_ms);
     }
 
     pub(super) fn finish(mut self, raw: &RawBatch) -> Result<Encoded> {

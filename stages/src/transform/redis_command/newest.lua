@@ -1,4 +1,4 @@
-local layout, kind, name, ours = ARGV[1]:sub(1, 1), ARGV[1]:sub(2, 2), ARGV[2], ARGV[3]
+local layout, kind, name = ARGV[1]:sub(1, 1), ARGV[1]:sub(2, 2), ARGV[2]
 
 -- Returns the position behind the JSON string whose quote is at i.
 local function behind_string(s, i)
@@ -100,34 +100,52 @@ local function of_time(v)
   return string.format('%07d', year + 5000) .. m .. d .. clock
 end
 
-local stored
-if layout == 'h' then
-  stored = redis.pcall('HGET', KEYS[1], name)
-else
-  stored = redis.pcall('GET', KEYS[1])
-  if type(stored) == 'string' then
-    stored = member(stored)
-    if stored == 'null' then
-      stored = nil
-    elseif stored and stored:sub(1, 1) == '"' then
-      stored = unquoted(stored) or '?'
+-- Returns what is stored under a key as its version, nil where there is none.
+local function version(key)
+  if layout == 'h' then return redis.pcall('HGET', key, name) end
+  local stored = redis.pcall(layout == 'd' and 'JSON.GET' or 'GET', key)
+  if type(stored) ~= 'string' then return nil end
+  stored = member(stored)
+  if stored == 'null' then return nil end
+  if stored and stored:sub(1, 1) == '"' then return unquoted(stored) or '?' end
+  return stored
+end
+
+-- Returns whether a key holds a newer version than ours, or one that cannot be read.
+local function is_newer(key, ours)
+  local stored = version(key)
+  if type(stored) ~= 'string' or stored == '' then return false end
+  local theirs
+  if kind == 'i' then theirs = of_integer(stored) else theirs = of_time(stored) end
+  return not theirs or theirs > ours
+end
+
+local function write(key, expires, first, last)
+  if layout == 'h' then
+    redis.call('DEL', key)
+    for i = first, last, 4000 do
+      redis.call('HSET', key, unpack(ARGV, i, math.min(i + 3999, last)))
     end
+    if expires ~= '0' then redis.call('PEXPIREAT', key, expires) end
+  elseif layout == 'd' then
+    redis.call('DEL', key)
+    redis.call('JSON.SET', key, '$', ARGV[first])
+    if expires ~= '0' then redis.call('PEXPIREAT', key, expires) end
+  elseif expires ~= '0' then
+    redis.call('SET', key, ARGV[first], 'PXAT', expires)
+  else
+    redis.call('SET', key, ARGV[first])
   end
 end
-if type(stored) == 'string' and stored ~= '' then
-  local theirs = kind == 'i' and of_integer(stored)
-  if kind ~= 'i' then theirs = of_time(stored) end
-  if not theirs or theirs > ours then return 0 end
-end
-if layout == 'h' then
-  redis.call('DEL', KEYS[1])
-  for i = 5, #ARGV, 4000 do
-    redis.call('HSET', KEYS[1], unpack(ARGV, i, math.min(i + 3999, #ARGV)))
+
+local kept, at = 0, 3
+for row = 1, #KEYS do
+  local first, last = at + 3, at + 2 + tonumber(ARGV[at + 2])
+  if is_newer(KEYS[row], ARGV[at]) then
+    kept = kept + 1
+  else
+    write(KEYS[row], ARGV[at + 1], first, last)
   end
-  if ARGV[4] ~= '0' then redis.call('PEXPIREAT', KEYS[1], ARGV[4]) end
-elseif ARGV[4] ~= '0' then
-  redis.call('SET', KEYS[1], ARGV[5], 'PXAT', ARGV[4])
-else
-  redis.call('SET', KEYS[1], ARGV[5])
+  at = last + 1
 end
-return 1
+return -1 - kept

@@ -1,7 +1,9 @@
 //! Commands of every style byte for byte, and the accounting of rows around them.
 
+mod documents;
 mod keys_alone;
 mod newest;
+mod refused;
 
 use super::*;
 use crate::Kind;
@@ -57,6 +59,7 @@ impl Case {
             priority: 100,
             newest_by: None,
             rejects_max: RejectsMax::Rows(0),
+            rejects_keep: None,
             uses: Uses { rebuild: true, backup: false },
             backup: Backup::default(),
         };
@@ -169,7 +172,8 @@ fn strings_and_json_that_never_expire_are_set_in_groups() {
             }
             let expected: Vec<&str> = expected.iter().map(String::as_str).collect();
             assert_eq!(payload(&encoded), resp(&expected), "{count} rows");
-            let units = sizes.iter().map(|size| Unit { rows: size.unsigned_abs(), replies: 1 });
+            let units =
+                sizes.iter().map(|size| Unit { rows: size.unsigned_abs(), folded: 0, replies: 1 });
             assert_eq!(encoded.units, units.collect::<Vec<_>>());
         }
     }
@@ -238,7 +242,7 @@ fn hashes_with_an_expiry_are_transactions() {
     let expected =
         ["MULTI", "HSET k:1 name a v 1", "PEXPIREAT k:1 1000005", "HSET k:2 name b v 1", "EXEC"];
     assert_eq!(payload(&encoded), resp(&expected));
-    assert_eq!(encoded.units, [Unit { rows: 2, replies: 5 }]);
+    assert_eq!(encoded.units, [Unit { rows: 2, folded: 0, replies: 5 }]);
 }
 
 #[test]
@@ -253,7 +257,8 @@ fn exact_hashes_are_deleted_first_in_the_same_transaction() {
     expected.push("EXEC".to_owned());
     let expected: Vec<&str> = expected.iter().map(String::as_str).collect();
     assert_eq!(payload(&encoded), resp(&expected));
-    let units = [Unit { rows: 64, replies: 130 }, Unit { rows: 1, replies: 4 }];
+    let units =
+        [Unit { rows: 64, folded: 0, replies: 130 }, Unit { rows: 1, folded: 0, replies: 4 }];
     assert_eq!(encoded.units, units);
 }
 

@@ -4,49 +4,88 @@ use super::cells::{Cell, array, cell, key_kind, kind, optional};
 use crate::bind::tests::{route, schema};
 use crate::bind::{BoundRoute, ReverseRoute};
 use crate::digest::BatchHasher;
-use crate::key::KeyTemplate;
+use crate::key::{Filter, KeyTemplate};
 use crate::layout::{HashFields, RowDecoder, RowFault, RowValues};
 use crate::plan::{Layout, NullPolicy, Origin, Route, System};
 use crate::table::TableSchema;
+use crate::text::TextColumn;
 use crate::type_map::ColumnType;
 use crate::{Digest, text};
 use arrow::array::ArrayRef;
 use arrow::compute::concat_batches;
 use arrow::record_batch::RecordBatch;
 use proptest::collection::vec;
+use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
-/// A table and its rows; the first column is a key column and never null.
+/// A table and its rows; the first two columns may be in the key, and the first is never null.
 #[derive(Debug, Clone)]
 struct Case {
     kinds: Vec<ColumnType>,
     rows: Vec<Vec<Option<Cell>>>,
-    key: &'static str,
+    key: String,
     layout: Layout,
     null: NullPolicy,
     has_key_field: bool,
 }
 
+/// A template of one to three placeholders, in which literals may also occur in values.
+fn key() -> impl Strategy<Value = String> {
+    let filter = || select(vec!["", "", "|urlencode", "|urlencode", "|lower", "|date:%Y%m%d%H"]);
+    let leading = select(vec!["k:", "", "%", "c{{0", "ü\"'"]);
+    let literal = || select(vec![":", "::", "-", "%", "a", "}}:", "T0", "ü"]);
+    let more = vec((literal(), 0..2_usize, filter()), 0..3);
+    let parts = (leading, filter(), more, option::of(literal()));
+    parts.prop_map(|(leading, first, more, tail)| {
+        let more =
+            more.iter().map(|(literal, column, filter)| format!("{literal}{{c{column}{filter}}}"));
+        format!("{leading}{{c0{first}}}{}{}", more.collect::<String>(), tail.unwrap_or_default())
+    })
+}
+
+/// Whether every column of a key has a type that its filter and the text behind it suit.
+fn fits(key: &str, kinds: &[ColumnType]) -> bool {
+    let case = Case {
+        kinds: kinds.to_vec(),
+        rows: Vec::new(),
+        key: key.to_owned(),
+        layout: Layout::Hash,
+        null: NullPolicy::Omit,
+        has_key_field: true,
+    };
+    ReverseRoute::bind(&case.route(), case.table()).is_ok()
+}
+
 fn case() -> impl Strategy<Value = Case> {
-    let kinds = (key_kind(), vec(kind(), 1..5)).prop_map(|(key, rest)| {
-        let mut kinds = vec![key];
+    let kinds = (key_kind(), key_kind(), vec(kind(), 1..4)).prop_map(|(first, second, rest)| {
+        let mut kinds = vec![first, second];
         kinds.extend(rest);
         kinds
     });
     let plan = (
-        select(vec!["k:{c0}", "{c0|urlencode}:k", "k:{c0|urlencode}:{c0}", "{{{c0|urlencode}}}"]),
+        key(),
         select(vec![Layout::Hash, Layout::Json, Layout::Stream]),
         select(vec![NullPolicy::Omit, NullPolicy::Empty]),
         any::<bool>(),
     );
-    (kinds, plan).prop_flat_map(|(kinds, (key, layout, null, has_key_field))| {
+    let fitting = (kinds, plan).prop_map(|(kinds, mut plan)| {
+        if !fits(&plan.0, &kinds) {
+            for (column, filter) in [(0, ""), (0, "|lower"), (1, ""), (1, "|lower")] {
+                let encoded = format!("{{c{column}|urlencode}}");
+                plan.0 = plan.0.replace(&format!("{{c{column}{filter}}}"), &encoded);
+            }
+            plan.0 = plan.0.replace("|date:%Y%m%d%H", "|urlencode");
+        }
+        (kinds, plan)
+    });
+    fitting.prop_flat_map(|(kinds, (key, layout, null, has_key_field))| {
         let mut columns: Vec<BoxedStrategy<Option<Cell>>> = kinds.iter().map(optional).collect();
         columns[0] = cell(&kinds[0]).prop_map(Some).boxed();
         vec(columns, 1..6).prop_map(move |rows| Case {
             kinds: kinds.clone(),
             rows,
-            key,
+            key: key.clone(),
             layout,
             null,
             has_key_field,
@@ -64,7 +103,7 @@ impl Case {
 
     fn route(&self) -> Route {
         let mut route = route("k:{c0}", self.layout);
-        route.key = KeyTemplate::parse(self.key).unwrap();
+        route.key = KeyTemplate::parse(&self.key).unwrap();
         route.origin = Origin::Table {
             system: System::BigQuery,
             schema: "logs".into(),
@@ -208,6 +247,33 @@ proptest! {
     }
 
     #[test]
+    fn a_key_parses_into_the_texts_that_it_was_rendered_from(case in case()) {
+        let template = KeyTemplate::parse(&case.key).unwrap();
+        let (stored, rows) = encode(&case);
+        for (row, (key, _)) in stored.iter().enumerate() {
+            let Some(parsed) = template.parse_key(key) else {
+                return Err(TestCaseError::fail(format!("{key:?} of {}", case.key)));
+            };
+            for ((column, filter), parsed) in template.columns().zip(parsed) {
+                let index = usize::from(column == "c1");
+                let text = TextColumn::new(rows.column(index).as_ref(), &case.kinds[index]).unwrap();
+                let mut wanted = Vec::new();
+                text.write(row, &mut wanted);
+                // What was lost in the one direction must be all that is missing in the other.
+                match filter {
+                    Filter::None | Filter::UrlEncode => {}
+                    Filter::Lower => wanted = String::from_utf8(wanted).unwrap().to_lowercase().into(),
+                    Filter::Date(_) => {
+                        wanted.retain(u8::is_ascii_digit);
+                        wanted.resize(10, b'0');
+                    }
+                }
+                prop_assert_eq!(parsed, wanted, "{} of {}", column, case.key);
+            }
+        }
+    }
+
+    #[test]
     fn keys_that_are_not_the_row_s_own_are_refused(case in case(), at in any::<Index>()) {
         let Some(mut decoder) = decoder(&case) else { return Ok(()) };
         let (stored, _) = encode(&case);
@@ -275,7 +341,7 @@ fn depth_is_no_danger() {
     let case = Case {
         kinds: vec![ColumnType::Int8, ColumnType::Json],
         rows: Vec::new(),
-        key: "k:{c0}",
+        key: "k:{c0}".to_owned(),
         layout: Layout::Json,
         null: NullPolicy::Omit,
         has_key_field: false,

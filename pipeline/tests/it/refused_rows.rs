@@ -1,0 +1,48 @@
+//! Rows that Redis does not take: found among the others of their batch, and rejected with what it says of them.
+//!
+//! Invariant: every other row of the table arrives, and the run is read back.
+
+use crate::carried::route;
+use crate::world::World;
+use fixtures::servers::{PostgresOptions, RedisOptions};
+
+/// Redis takes no value above a mebibyte; rows 100, 101 and 1500 of 2000 have one.
+fn world() -> World {
+    let args = ["--proto-max-bulk-len", "1mb"].map(str::to_owned).to_vec();
+    let world =
+        World::with(PostgresOptions::default(), RedisOptions { args, ..RedisOptions::default() });
+    world.sql(
+        "create table docs (id bigint primary key, body text); \
+         insert into docs select i, repeat(md5(i::text), 3) from generate_series(1, 2000) i; \
+         update docs set body = repeat(md5(body), 40000) where id in (100, 101, 1500)",
+    );
+    world
+}
+
+#[test]
+fn a_value_that_redis_does_not_take_is_rejected_and_the_rest_of_its_batch_is_written() {
+    let mut world = world();
+    for (layout, way) in [("hash", "command"), ("hash", "restore"), ("string", "auto")] {
+        world.way = way;
+        world.plan(&route("docs", layout, "columns = [\"body\"]\nrejects_max = 3"));
+        world.redis(&["FLUSHALL"]);
+        let summary = world.rebuild(&[]).expect(0).says(&["the target refuses"]).summary();
+        assert_eq!(
+            (&summary["written"], &summary["rejects"]),
+            (&1997.into(), &3.into()),
+            "{layout}"
+        );
+        assert_eq!(summary["status"], "done");
+        assert_eq!(world.redis(&["DBSIZE"]), "1997");
+        let listed = world.run(&["rejects", "list"]).expect(0).stdout;
+        assert!(listed.contains("3 x the target refused it: ERR Protocol error"), "{listed}");
+        // A shorter value is taken by a replay; one that is still too long stays.
+        world.sql("update docs set body = 'short' where id = 101");
+        let ran = world.run(&["rejects", "replay", "--json", "--settle", "10ms"]).expect(7);
+        let report = ran.summary();
+        assert_eq!((&report["written"], &report["rejected"]), (&1.into(), &2.into()), "{report:#}");
+        assert_eq!(world.redis(&["DBSIZE"]), "1998");
+        world.sql("update docs set body = repeat(md5(body), 40000) where id = 101");
+        std::fs::remove_dir_all(world.state()).unwrap();
+    }
+}
