@@ -154,13 +154,13 @@ impl Run {
         prepare::load_counters(&engine, shared).await.map_err(one)?;
         shared.stop.unless_cancelled(prepare::check_keys(&engine)).await.map_err(one)?;
         let (retry_for, cancel) = (options.retry_for, &options.cancel);
+        let stale = patiently(retry_for, cancel, || streams::look(&engine)).await.map_err(one)?;
         let fits = patiently(retry_for, cancel, || guard::fits::check(&engine)).await;
         findings.is_refused = fits.as_ref().is_err_and(|error| error.kind() == Kind::Capacity);
         for unknown in fits.map_err(one)? {
             tracing::warn!("{unknown}");
             findings.warnings.push(unknown);
         }
-        let stale = patiently(retry_for, cancel, || streams::look(&engine)).await.map_err(one)?;
         patiently(retry_for, cancel, || prepare::claim_target(&engine)).await.map_err(one)?;
         for stale in stale {
             let line = patiently(retry_for, cancel, || stale.remove(shared)).await.map_err(one)?;

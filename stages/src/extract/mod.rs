@@ -206,6 +206,15 @@ pub trait Session: Send {
         from: &Position,
         columns: Columns,
     ) -> BatchStream;
+    /// Streams some whole rows after `from`: `rows_max` of them, or more where the system is not told where to stop.
+    fn sample(
+        self: Box<Self>,
+        partition: &Partition,
+        from: &Position,
+        _rows_max: usize,
+    ) -> BatchStream {
+        self.read(partition, from, Columns::All)
+    }
 }
 
 /// A table that several routes read, in one pass of all of them.

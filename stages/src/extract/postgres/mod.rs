@@ -149,7 +149,18 @@ impl Session for PostgresSession {
         from: &schemas::Position,
         columns: crate::extract::Columns,
     ) -> crate::extract::BatchStream {
-        let sql = sql::copy(&self.bound, partition, from, columns);
+        let sql = sql::copy(&self.bound, partition, from, columns, None);
+        read::stream(self.transaction, sql, self.deadline, partition.id.to_string())
+    }
+
+    fn sample(
+        self: Box<Self>,
+        partition: &Partition,
+        from: &schemas::Position,
+        rows_max: usize,
+    ) -> crate::extract::BatchStream {
+        let all = crate::extract::Columns::All;
+        let sql = sql::copy(&self.bound, partition, from, all, Some(rows_max));
         read::stream(self.transaction, sql, self.deadline, partition.id.to_string())
     }
 }

@@ -48,6 +48,8 @@ const READ_KEYS_MAX: usize = 256;
 pub struct RedisSink {
     endpoint: Endpoint,
     control: Pool,
+    /// Kept out of the pool, whose own exchange at a checkout would take the wait that is to be timed.
+    timed: Mutex<Option<Connection>>,
     pipes: Vec<Mutex<Option<Pipe>>>,
     claimed: RwLock<Option<Claim>>,
     changed: AtomicBool,
@@ -67,11 +69,12 @@ struct Claim {
 impl RedisSink {
     /// Makes a sink; nothing is connected yet.
     pub fn new(endpoint: Endpoint, choice: Option<WayChoice>) -> Result<Self> {
-        let control = endpoint.pool(4)?;
+        let control = endpoint.pool(5)?;
         let pipes = (0..CONNECTIONS).map(|_| Mutex::new(None)).collect();
         Ok(Self {
             endpoint,
             control,
+            timed: Mutex::new(None),
             pipes,
             claimed: RwLock::new(None),
             changed: AtomicBool::new(false),
@@ -225,7 +228,14 @@ impl Sink for RedisSink {
     }
 
     async fn ping(&self) -> Result<Duration> {
-        pressure::ping(&mut self.connection().await?, &self.endpoint.address).await
+        let mut timed = self.timed.lock().await;
+        let mut connection = match timed.take() {
+            Some(connection) => connection,
+            None => self.connection().await?,
+        };
+        let took = pressure::ping(&mut connection, &self.endpoint.address).await?;
+        *timed = Some(connection);
+        Ok(took)
     }
 
     async fn measure(&self, samples: &[Sampled]) -> Result<Vec<Footprint>> {
