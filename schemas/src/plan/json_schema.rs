@@ -155,8 +155,11 @@ fn bigquery(name: &str) -> Value {
         "project" => text("Project of every table, and the one that pays."),
         "location" => text("Location of jobs; that of the dataset by default."),
         "staging_dataset" => text("Dataset for results of queries and for tables being restored."),
-        "endpoint" => formed("REST endpoint of a stand-in.", "^https?://"),
-        "grpc_endpoint" => formed("gRPC endpoint of a stand-in.", "^https?://"),
+        "endpoint" => formed(
+            "REST endpoint: https:// of Google (a private one), http:// of a stand-in.",
+            "^https?://",
+        ),
+        "grpc_endpoint" => formed("gRPC endpoint, of the same kind.", "^https?://"),
         "max_bytes_billed" => count("Bytes a query may bill.", (0, i64::MAX.unsigned_abs())),
         _ => formless(),
     }

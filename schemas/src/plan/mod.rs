@@ -165,9 +165,9 @@ pub struct BigQuery {
     pub staging_dataset: Option<String>,
     /// Bytes a query may bill.
     pub max_bytes_billed: Option<u64>,
-    /// REST endpoint of a stand-in, for example `http://127.0.0.1:9050`.
+    /// REST endpoint: `https://` of Google, or that of a stand-in, for example `http://127.0.0.1:9050`.
     pub endpoint: Option<String>,
-    /// gRPC endpoint of a stand-in.
+    /// gRPC endpoint, of the same kind.
     pub grpc_endpoint: Option<String>,
 }
 
