@@ -1,0 +1,8 @@
+//! What the traits of sources and sinks promise, asked of every implementation against its real system.
+//!
+//! Invariant: a promise is checked for every line of a list, or the line says why it cannot be.
+
+mod breaking;
+mod list;
+mod reading;
+mod sources;
