@@ -6,3 +6,5 @@ mod breaking;
 mod list;
 mod reading;
 mod sources;
+
+pub(crate) use reading::keys_in_order as read_alone;

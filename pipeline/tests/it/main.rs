@@ -47,6 +47,7 @@ mod restore_faults;
 mod restore_told;
 mod resume;
 mod room;
+mod scripted;
 mod state;
 mod streams;
 mod streams_faults;

@@ -20,7 +20,7 @@ pub(crate) struct Systems {
 /// Routes wired to the systems, each with its source, and the sink of all of them.
 pub(crate) struct Wired {
     pub(crate) plan: Plan,
-    pub(crate) sources: Sources,
+    _sources: Sources,
     pub(crate) sink: Arc<RedisSink>,
     pub(crate) routes: Vec<RouteRun>,
 }
@@ -68,7 +68,7 @@ impl Systems {
         let sink = wiring::make_sink(&plan, way).unwrap();
         let described = wiring::describe_routes(&sources, &plan.routes).await.unwrap();
         let routes = wiring::run_routes(&sources, &sink, described).unwrap();
-        Wired { plan, sources, sink, routes }
+        Wired { plan, _sources: sources, sink, routes }
     }
 }
 

@@ -13,7 +13,7 @@ use stages::{Kind, Result};
 
 /// Breaks the systems in one way after the other; nothing works any more in the end.
 pub(super) fn errors_have_their_kind(
-    mut systems: Systems,
+    systems: &mut Systems,
     wired: &Wired,
     lines: &[(&Line, Partition)],
 ) {
@@ -28,27 +28,27 @@ pub(super) fn errors_have_their_kind(
     let all = |kinds: Vec<Kind>, kind: Kind, what: &str| {
         assert!(kinds.iter().all(|found| *found == kind), "{what}: {kinds:?}");
     };
-    a_session_that_is_killed_may_be_tried_again(&systems, wired, lines);
+    a_session_that_is_killed_may_be_tried_again(systems, wired, lines);
     systems.sql(
         "revoke pg_read_all_data from rekindle; alter table heap owner to postgres; alter view seen owner to postgres; \
          alter table parts owner to postgres; alter table parts_0 owner to postgres; alter table parts_1 owner to postgres",
     );
-    all(kinds(&systems, false), Kind::Auth, "without the right to read");
+    all(kinds(systems, false), Kind::Auth, "without the right to read");
     systems.sql("grant pg_read_all_data to rekindle; drop view seen; drop table heap, parts");
-    all(kinds(&systems, false), Kind::Schema, "without the table");
+    all(kinds(systems, false), Kind::Schema, "without the table");
     systems.postgres.stop(fixtures::servers::StopMode::Fast).unwrap();
-    all(kinds(&systems, false), Kind::Connection, "without a server");
+    all(kinds(systems, false), Kind::Connection, "without a server");
 
     systems.cloud.fault("CreateReadSession", "deny", 0, 3);
-    all(kinds(&systems, true), Kind::Auth, "denied");
+    all(kinds(systems, true), Kind::Auth, "denied");
     systems.cloud.fault("CreateReadSession", "unavailable", 0, 1_000);
-    all(kinds(&systems, true), Kind::Unavailable, "not available");
+    all(kinds(systems, true), Kind::Unavailable, "not available");
     systems.cloud.no_faults();
     systems.cloud.delete_table();
-    let told = kinds(&systems, true);
+    let told = kinds(systems, true);
     println!("without its table: {told:?}");
     systems.cloud.bigquery.kill().unwrap();
-    let told = kinds(&systems, true);
+    let told = kinds(systems, true);
     assert!(told.iter().all(|kind| kind.is_transient()), "{told:?}");
 }
 

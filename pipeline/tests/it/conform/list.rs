@@ -12,8 +12,6 @@ pub(super) struct Line {
     route: &'static str,
     /// What gives the ids of its rows, asked of its own system.
     ids: &'static str,
-    /// The table that is locked, denied and dropped under it.
-    pub(super) table: &'static str,
 }
 
 /// The list. Each has a column `id` that tells its rows apart.
@@ -22,61 +20,51 @@ pub(super) const SOURCES: [Line; 10] = [
         name: "ctid",
         route: "table = \"alloydb:heap\"\nkey = \"ctid:{id}\"\ntype = \"hash\"",
         ids: "select id from heap",
-        table: "heap",
     },
     Line {
         name: "filtered",
         route: "table = \"alloydb:heap\"\nkey = \"f:{id}\"\ntype = \"json\"\nwhere = \"id % 3 = 0\"",
         ids: "select id from heap where id % 3 = 0",
-        table: "heap",
     },
     Line {
         name: "parts",
         route: "table = \"alloydb:parts\"\nkey = \"parts:{id}\"\ntype = \"hash\"",
         ids: "select id from parts",
-        table: "parts",
     },
     Line {
         name: "ranges",
-        route: "table = \"alloydb:seen\"\nkey = \"seen:{id}\"\ntype = \"hash\"\nsplit_by = \"grp\"",
+        route: "table = \"alloydb:seen\"\nkey = \"seen:{id}\"\ntype = \"hash\"\nsplit_by = \"grp\"\non_collision = \"error\"",
         ids: "select id from seen",
-        table: "seen",
     },
     Line {
         name: "whole",
-        route: "query = \"select * from heap where id % 5 = 0\"\nfrom = \"alloydb\"\nkey = \"q:{id}\"\ntype = \"string\"\ncolumns = [\"pad\"]",
+        route: "query = \"select * from heap where id % 5 = 0\"\nfrom = \"alloydb\"\nkey = \"q:{id}\"\ntype = \"string\"\ncolumns = [\"pad\"]\non_collision = \"error\"",
         ids: "select id from heap where id % 5 = 0",
-        table: "heap",
     },
     Line {
         name: "last",
         route: "table = \"alloydb:heap\"\nkey = \"last:{id}\"\ntype = \"hash\"\non_collision = \"last\"\norder_by = \"n\"",
         ids: "select id from heap",
-        table: "heap",
     },
     Line {
         name: "many",
         route: "table = \"alloydb:heap\"\nkey = \"many:{grp}\"\ntype = \"zset\"\nmember = \"{id}\"\nscore = \"n\"",
         ids: "select id from heap",
-        table: "heap",
     },
     Line {
         name: "logs",
-        route: "table = \"bigquery:d.t\"\nkey = \"log:{id}\"\ntype = \"hash\"",
+        route: "table = \"bigquery:d.t\"\nkey = \"log:{id}\"\ntype = \"hash\"\non_collision = \"error\"",
         ids: "SELECT id FROM d.t",
-        table: "t",
     },
     Line {
         name: "logs-asked",
-        route: "query = \"SELECT id, name FROM d.t WHERE MOD(id, 2) = 0\"\nfrom = \"bigquery\"\nkey = \"asked:{id}\"\ntype = \"hash\"",
+        route: "query = \"SELECT id, name FROM d.t WHERE MOD(id, 2) = 0\"\nfrom = \"bigquery\"\nkey = \"asked:{id}\"\ntype = \"hash\"\non_collision = \"error\"",
         ids: "SELECT id FROM d.t WHERE MOD(id, 2) = 0",
-        table: "t",
     },
     Line {
         name: "logs-sorted",
         route: "table = \"bigquery:d.t\"\nkey = \"sorted:{ts}\"\ntype = \"set\"\nmember = \"{id}\"",
         ids: "SELECT id FROM d.t",
-        table: "t",
     },
 ];
 

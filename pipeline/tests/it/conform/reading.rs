@@ -4,6 +4,7 @@
 
 use arrow::array::AsArray;
 use arrow::datatypes::Int64Type;
+use bytes::Bytes;
 use rekindle::lane::now_ms;
 use rekindle::route::RouteRun;
 use schemas::{Partition, Position};
@@ -105,6 +106,18 @@ pub(crate) async fn keys(route: &RouteRun, partition: &Partition) -> BTreeMap<Ve
         for key in rendered.iter() {
             *keys.entry(key.to_vec()).or_default() += 1;
         }
+    }
+    keys
+}
+
+/// The keys of a partition of single rows in the order in which it is read.
+pub(crate) async fn keys_in_order(route: &RouteRun, partition: &Partition) -> Vec<Bytes> {
+    let raw = batches(route, partition, &Position::Start, Columns::All).await.unwrap();
+    let transform = (route.transform)(&partition.bounds, Style::Exact);
+    let mut keys = Vec::new();
+    for raw in raw {
+        let encoded = transform.apply(raw, now_ms()).unwrap();
+        keys.extend(encoded.keyed().map(|(key, _)| Bytes::copy_from_slice(key)));
     }
     keys
 }

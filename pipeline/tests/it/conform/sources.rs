@@ -30,9 +30,11 @@ struct Cut<'a> {
 
 #[test]
 fn every_source_keeps_its_promises() {
-    let systems = Systems::new(RedisOptions::default());
+    let mut systems = Systems::new(RedisOptions::default());
+    // Connections are let go of on a runtime.
+    let tokio = systems.cloud.tokio.handle().clone();
+    let _inside = tokio.enter();
     fill(&systems);
-    let tokio = &systems.cloud.tokio;
     let wired = tokio.block_on(systems.wire(&routes(), WayChoice::Auto, LANES));
     let cuts = cut(&systems, &wired);
     for cut in &cuts {
@@ -59,11 +61,8 @@ fn every_source_keeps_its_promises() {
             route.source.discard().await.unwrap();
         }
     });
-    breaking::errors_have_their_kind(
-        systems,
-        &again,
-        &cuts.iter().map(|cut| (cut.line, cut.partitions[0].clone())).collect::<Vec<_>>(),
-    );
+    let lines: Vec<_> = cuts.iter().map(|cut| (cut.line, cut.partitions[0].clone())).collect();
+    breaking::errors_have_their_kind(&mut systems, &again, &lines);
 }
 
 async fn prepare(wired: &Wired, run: &str) {
@@ -150,10 +149,7 @@ fn nothing_is_read_before_it_is_asked(systems: &Systems, cut: &Cut<'_>) {
     let tokio = &systems.cloud.tokio;
     let session = tokio.block_on(cut.route.source.open()).unwrap();
     assert_eq!(touched(), 0, "{}: open reads nothing", cut.line.name);
-    let mut stream = {
-        let _inside = tokio.enter();
-        session.read(&cut.partitions[0], &Position::Start, Columns::All)
-    };
+    let mut stream = session.read(&cut.partitions[0], &Position::Start, Columns::All);
     tokio.block_on(stream.next()).unwrap().unwrap();
     assert_ne!(touched(), 0, "{}: a read reads", cut.line.name);
     tokio.block_on(drain(stream)).unwrap();
