@@ -154,7 +154,8 @@ impl Bench {
         let shared = &self.engine.shared;
         for route in &self.engine.routes {
             let found = read_back(shared, route, Tier::Full).await.unwrap();
-            assert_eq!((found.differences(), found.compared), (0, keys), "{:?}", found.examples);
+            // The ledger names again what was sent again.
+            assert!(found.differences() == 0 && found.compared >= keys, "{found:?}");
         }
         let state = shared.sink.state().await.unwrap();
         let temporary = shared.ledger.temporary().unwrap();
