@@ -5,6 +5,9 @@
 mod breaking;
 mod list;
 mod reading;
+mod sinks;
 mod sources;
+mod target;
+mod targets;
 
 pub(crate) use reading::keys_in_order as read_alone;

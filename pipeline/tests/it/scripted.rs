@@ -27,7 +27,7 @@ const LOGS: u64 = 3_700;
 /// One way from a source to a sink.
 struct Way {
     name: &'static str,
-    way: WayChoice,
+    choice: WayChoice,
     route: &'static str,
     rows: u64,
     keys: u64,
@@ -38,7 +38,7 @@ struct Way {
 const WAYS: [Way; 6] = [
     Way {
         name: "hashes by command",
-        way: WayChoice::Command,
+        choice: WayChoice::Command,
         route: "table = \"alloydb:leaves\"\nkey = \"h:{id}\"\ntype = \"hash\"",
         rows: ROWS,
         keys: ROWS,
@@ -46,7 +46,7 @@ const WAYS: [Way; 6] = [
     },
     Way {
         name: "hashes by payload",
-        way: WayChoice::Restore,
+        choice: WayChoice::Restore,
         route: "table = \"alloydb:leaves\"\nkey = \"h:{id}\"\ntype = \"hash\"",
         rows: ROWS,
         keys: ROWS,
@@ -54,7 +54,7 @@ const WAYS: [Way; 6] = [
     },
     Way {
         name: "ranges of a view, documents of text",
-        way: WayChoice::Command,
+        choice: WayChoice::Command,
         route: "table = \"alloydb:seen\"\nkey = \"j:{id}\"\ntype = \"json\"\nsplit_by = \"grp\"\non_collision = \"error\"",
         rows: ROWS,
         keys: ROWS,
@@ -62,7 +62,7 @@ const WAYS: [Way; 6] = [
     },
     Way {
         name: "keys of many rows",
-        way: WayChoice::Command,
+        choice: WayChoice::Command,
         route: "table = \"alloydb:leaves\"\nkey = \"z:{grp}\"\ntype = \"zset\"\nmember = \"{id}\"\nscore = \"n\"",
         rows: ROWS,
         keys: ROWS / SHARING,
@@ -70,7 +70,7 @@ const WAYS: [Way; 6] = [
     },
     Way {
         name: "streams",
-        way: WayChoice::Command,
+        choice: WayChoice::Command,
         route: "table = \"alloydb:leaves\"\nkey = \"s\"\ntype = \"stream\"\nuse = [\"rebuild\"]",
         rows: ROWS,
         keys: 4,
@@ -78,7 +78,7 @@ const WAYS: [Way; 6] = [
     },
     Way {
         name: "bigquery",
-        way: WayChoice::Auto,
+        choice: WayChoice::Auto,
         route: "table = \"bigquery:d.t\"\nkey = \"b:{id}\"\ntype = \"hash\"\non_collision = \"error\"",
         rows: LOGS,
         keys: LOGS,
@@ -147,7 +147,7 @@ fn route(way: &Way) -> String {
 async fn carry(systems: &Systems, way: &Way, (reads, writes, end): &Case) {
     let folder = tempfile::tempdir().unwrap();
     let routes = route(way);
-    let setting = Setting { systems, routes: &routes, way: way.way, lanes: 2 };
+    let setting = Setting { systems, routes: &routes, way: way.choice, lanes: 2 };
     let none = || Script::of(&[]);
     let bench = Bench::open(&setting, folder.path(), Script::of(reads), Script::of(writes)).await;
     let failures = bench.load().await;
@@ -159,19 +159,16 @@ async fn carry(systems: &Systems, way: &Way, (reads, writes, end): &Case) {
     };
     let kinds: Vec<Kind> = failures.iter().map(stages::Error::kind).collect();
     bench.committed_rows_are_there().await;
-    let bench = match expected {
-        End::Fails(kind) => {
-            assert_eq!(kinds, [kind], "{what}: {failures:?}");
-            drop(bench);
-            let again = Bench::open(&setting, folder.path(), none(), none()).await;
-            let failures = again.load().await;
-            assert!(failures.is_empty(), "{what}, again: {failures:?}");
-            again
-        }
-        _ => {
-            assert!(kinds.is_empty(), "{what}: {failures:?}");
-            bench
-        }
+    let bench = if let End::Fails(kind) = expected {
+        assert_eq!(kinds, [kind], "{what}: {failures:?}");
+        drop(bench);
+        let again = Bench::open(&setting, folder.path(), none(), none()).await;
+        let failures = again.load().await;
+        assert!(failures.is_empty(), "{what}, again: {failures:?}");
+        again
+    } else {
+        assert!(kinds.is_empty(), "{what}: {failures:?}");
+        bench
     };
     bench.is_whole(way.rows, way.keys).await;
 }

@@ -56,12 +56,12 @@ pub(crate) async fn read(route: &RouteRun, partition: &Partition, from: &Positio
 
 /// Decodes and encodes what was read of a partition.
 pub(crate) fn taken(route: &RouteRun, partition: &Partition, batches: Vec<RawBatch>) -> Read {
-    let decoder = (route.decoder_of)(&partition.bounds);
+    let wire = (route.decoder_of)(&partition.bounds);
     let transform = (route.transform)(&partition.bounds, Style::Exact);
     let mut stitcher = transform.stitcher(&Attempt { name: "conform", number: 0 });
     let mut read = Read::default();
     for raw in batches {
-        let decoded = decoder.decode(&raw, &route.bound.schema).unwrap();
+        let decoded = wire.decode(&raw, &route.bound.schema).unwrap();
         let ids = decoded.rows.column_by_name("id").unwrap().as_primitive::<Int64Type>();
         read.ids.extend(ids.values().iter());
         let row = (0..raw.rows).map(|row| decoded.raw(row).len()).max().unwrap_or(0);

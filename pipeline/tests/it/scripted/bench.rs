@@ -8,6 +8,8 @@ use super::source::ScriptedSource;
 use crate::conform::read_alone;
 use crate::systems::{Systems, Wired};
 use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::LocalBoxFuture;
 use rekindle::checkpoint::Status;
 use rekindle::engine::{Engine, order};
 use rekindle::guard::Limits;
@@ -63,7 +65,16 @@ fn options(state: &Path, lanes: usize, way: WayChoice, cancel: CancellationToken
 
 impl Bench {
     /// Sets a run up, or one that was left behind in this state folder.
-    pub(super) async fn open(
+    pub(super) fn open<'a>(
+        setting: &'a Setting<'_>,
+        state: &'a Path,
+        reads: Arc<Script>,
+        writes: Arc<Script>,
+    ) -> LocalBoxFuture<'a, Self> {
+        Self::set_up(setting, state, reads, writes).boxed_local()
+    }
+
+    async fn set_up(
         setting: &Setting<'_>,
         state: &Path,
         reads: Arc<Script>,
@@ -170,6 +181,13 @@ impl Bench {
     pub(super) async fn done(&self) -> usize {
         let records = self.partitions().await;
         records.iter().filter(|record| record.status == Status::Done).count()
+    }
+
+    /// Waits until so many are.
+    pub(super) async fn until_done(&self, partitions: usize) {
+        while self.done().await < partitions {
+            tokio::task::yield_now().await;
+        }
     }
 
     /// Bytes that may be on their way in one lane.

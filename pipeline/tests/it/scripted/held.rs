@@ -32,7 +32,7 @@ async fn again(
     writes: &[(u64, Fault)],
 ) -> Bench {
     let routes = route(&WAYS[way]);
-    let setting = Setting { systems, routes: &routes, way: WAYS[way].way, lanes: LANES };
+    let setting = Setting { systems, routes: &routes, way: WAYS[way].choice, lanes: LANES };
     Bench::open(&setting, state, Script::of(reads), Script::of(writes)).await
 }
 
@@ -82,9 +82,7 @@ fn a_lane_that_is_held_holds_nobody_else() {
                 let script = if reads.is_empty() { &bench.writes } else { &bench.reads };
                 let others = async {
                     script.until_held(1).await;
-                    while bench.done().await < all - 1 {
-                        tokio::task::yield_now().await;
-                    }
+                    bench.until_done(all - 1).await;
                     script.release();
                 };
                 let (failures, ()) = tokio::join!(bench.load(), others);
