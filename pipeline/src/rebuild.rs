@@ -14,6 +14,7 @@ use crate::outcome::Exit;
 use crate::progress::Counters;
 use crate::readback::ReadBack;
 use crate::summary::{CutOverSummary, Summary};
+pub use assemble::engine as assemble;
 use run::Run;
 use schemas::{Plan, Route};
 use stages::load::redis::WayChoice;

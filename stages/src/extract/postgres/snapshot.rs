@@ -133,21 +133,15 @@ impl PostgresServer {
     }
 
     async fn current(&self) -> Result<(String, Snapshot)> {
-        let mut slot = self.exported.lock().await;
-        if let Some(mut exported) = slot.take() {
-            let is_fresh = exported.since.elapsed() < self.snapshot_max;
-            // The holder may have died (restart, administrator); its snapshot died with it.
-            if is_fresh && sqlx::raw_sql("select 1").execute(&mut *exported.holder).await.is_ok() {
-                let current = (exported.name.clone(), exported.snapshot.clone());
-                *slot = Some(exported);
-                return Ok(current);
-            }
-            exported.holder.close_on_drop();
-            tracing::info!(
-                "the snapshot on alloydb is replaced; rows changed since are read again at the end"
-            );
+        if let Some(current) = self.held(&mut *self.exported.lock().await).await {
+            return Ok(current);
         }
+        // Before the lock: lanes that lost one server wait for it beside each other, not one after the other.
         let mut holder = self.connection().await?;
+        let mut slot = self.exported.lock().await;
+        if let Some(current) = self.held(&mut slot).await {
+            return Ok(current);
+        }
         let identity = self.identity(&mut holder).await;
         sqlx::raw_sql(BEGIN)
             .execute(&mut *holder)
@@ -161,6 +155,23 @@ impl PostgresServer {
         let current = (name.clone(), snapshot.clone());
         *slot = Some(Exported { name, snapshot, since: Instant::now(), holder });
         Ok(current)
+    }
+
+    /// The snapshot that is held, where it may still be used; else nothing is held any more.
+    async fn held(&self, slot: &mut Option<Exported>) -> Option<(String, Snapshot)> {
+        let mut exported = slot.take()?;
+        let is_fresh = exported.since.elapsed() < self.snapshot_max;
+        // The holder may have died (restart, administrator); its snapshot died with it.
+        if is_fresh && sqlx::raw_sql("select 1").execute(&mut *exported.holder).await.is_ok() {
+            let current = (exported.name.clone(), exported.snapshot.clone());
+            *slot = Some(exported);
+            return Some(current);
+        }
+        exported.holder.close_on_drop();
+        tracing::info!(
+            "the snapshot on alloydb is replaced; rows changed since are read again at the end"
+        );
+        None
     }
 
     async fn observe(&self, connection: &mut PgConnection, identity: String) -> Result<Snapshot> {
