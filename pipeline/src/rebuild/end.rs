@@ -14,6 +14,7 @@ use crate::summarize;
 use crate::summary::{RunEnd, Summary};
 use schemas::Route;
 use schemas::plan::RejectsMax;
+use stages::failpoint::{Point, pass};
 use stages::{Error, Kind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -113,6 +114,7 @@ impl Run {
             } else {
                 self.release().await
             };
+            pass(Point::MarkReleased);
             if let Err(error) = marked {
                 exits.push(Exit::of_kind(error.kind()));
                 findings.errors.push(error);
@@ -227,5 +229,6 @@ pub(super) async fn remove_temporary(shared: &Shared) -> stages::Result<()> {
         return Ok(());
     }
     shared.sink.remove(&names).await?;
+    pass(Point::TemporaryRemoved);
     shared.ledger.forget_temporary()
 }

@@ -10,6 +10,7 @@ use super::table::{Part, Table, Way};
 use super::{Shared, prove, target, way};
 use crate::lane::now_ms;
 use serde_json::{Map, json};
+use stages::failpoint::{Point, pass};
 use stages::{Error, Kind, Result};
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +28,7 @@ pub(super) async fn prepare_destination(shared: &Arc<Shared>, table: &mut Table)
             table.note(shared).await?;
             let change = json!({"requirePartitionFilter": false});
             shared.patiently(|| bigquery.patch_table(&dataset, &name, &change)).await?;
+            pass(Point::FilterLifted);
         }
         return Ok(());
     }
@@ -37,6 +39,7 @@ pub(super) async fn prepare_destination(shared: &Arc<Shared>, table: &mut Table)
         shared.patiently(|| bigquery.ensure_dataset(&dataset, &location)).await?;
         let resource = target::destination(&table.recorded, now_ms());
         shared.patiently(|| make(shared, &dataset, &name, &resource)).await?;
+        pass(Point::DestinationMade);
     }
     // Before there are rows to be seen.
     if let Some(policy) = table.recorded.iam_policy.as_ref().and_then(target::policy) {
@@ -140,5 +143,7 @@ pub(super) async fn put_back(shared: &Shared, table: &Table) -> Result<()> {
         return Ok(());
     }
     let patch = || shared.bigquery.patch_table(&table.dataset, &table.table, &change);
-    shared.patiently(patch).await.map(drop)
+    shared.patiently(patch).await?;
+    pass(Point::SettingsPutBack);
+    Ok(())
 }

@@ -21,6 +21,7 @@ use crate::summary::RunEnd;
 use crate::wiring;
 use schemas::plan::{Layout, Origin, System};
 use schemas::{Plan, Route};
+use stages::failpoint::{Point, pass};
 use stages::{Error, Kind};
 use std::sync::Arc;
 use std::time::Instant;
@@ -224,6 +225,7 @@ async fn work(
         shared.counters.enter(table.index, Phase::ReadingBack);
         if options.verify {
             prove_destination(shared, table, proof).await.map_err(one)?;
+            pass(Point::DestinationProven);
         }
         put_back(shared, table).await.map_err(one)?;
         drop_staging(shared, table).await.map_err(one)?;
