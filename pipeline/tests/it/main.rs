@@ -19,6 +19,7 @@ mod changed;
 mod cli;
 mod cloud;
 mod coverage;
+mod crash;
 mod cut_over;
 mod demo_data;
 mod documents;
