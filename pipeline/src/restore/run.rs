@@ -4,7 +4,7 @@
 //! the destination is; a run that failed stays resumable.
 
 use super::choose::PartitionRange;
-use super::destination::{prepare_destination, prove_destination, put_back};
+use super::destination::{prepare_destination, prove_destination, put_back, reopen_destination};
 use super::rows::{self, held_in};
 use super::stage::TableStage;
 use super::staging::{drop_staging, stage};
@@ -224,6 +224,7 @@ async fn work(
     if table.record.stage == TableStage::Published {
         shared.counters.enter(table.index, Phase::ReadingBack);
         if options.verify {
+            reopen_destination(shared, table).await.map_err(one)?;
             prove_destination(shared, table, proof).await.map_err(one)?;
             pass(Point::DestinationProven);
         }

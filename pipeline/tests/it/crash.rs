@@ -160,6 +160,14 @@ pub(crate) fn settle(port: u16) {
     });
 }
 
+/// Leaves a run that was killed at a point.
+pub(crate) fn killed(mut command: Command, point: Point, redis_port: u16) {
+    let output = command.env(VARIABLE, point.name()).output().unwrap();
+    let signal = output.status.signal();
+    assert_eq!(signal, Some(9), "{point:?}: {}", Ran::of(&output).stderr);
+    settle(redis_port);
+}
+
 /// Removes a state folder, where there is one.
 pub(crate) fn forget(state: &Path) {
     if state.exists() {
@@ -252,4 +260,20 @@ pub(crate) fn assert_held(found: &Held, wanted: &Held) {
         wanted.len(),
         found.len()
     );
+}
+
+#[test]
+fn what_cannot_be_armed_is_refused_and_version_tells_of_failpoints() {
+    let run = |words: &[&str], failpoint: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rekindle"));
+        Ran::of(&command.args(words).env(VARIABLE, failpoint).output().unwrap())
+    };
+    run(&["schema"], "run-recorded:1").expect(0).says(&["failpoint run-recorded:1"]);
+    for (failpoint, why) in
+        [("nowhere", "there is no point nowhere"), ("run-recorded:0", "no number from 1 on")]
+    {
+        run(&["schema"], failpoint).expect(2).says(&[VARIABLE, why, "hint: say NAME"]);
+    }
+    let version = run(&["--version"], "").expect(0).stdout;
+    assert!(version.trim_end().ends_with(" (with failpoints)"), "{version}");
 }

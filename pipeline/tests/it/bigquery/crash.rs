@@ -3,8 +3,9 @@
 //! Invariant: what Redis must hold is made here from the numbers that the rows are made from.
 
 use super::{DAYS, Logs, REBUILD};
-use crate::crash::{Flow, Held, Matrix, Scenario, assert_held, forget, held, size};
+use crate::crash::{Flow, Held, Matrix, Scenario, assert_held, forget, held, killed, size};
 use serde_json::json;
+use stages::failpoint::Point;
 
 const ROUTES: &str = r#"
 [[route]]
@@ -94,16 +95,33 @@ fn a_rebuild_from_bigquery_survives_a_crash_at_every_boundary() {
     let wanted = wanted(days, rows, builds);
     let port = logs.redis.port();
     let mut matrix = Matrix::new(Flow::BigQuery);
+    let empty = || {
+        logs.redis(&["FLUSHALL"]);
+        forget(&logs.folder.path().join(".rekindle"));
+    };
+    let command = || logs.command(&[&REBUILD[..], &["--lanes", "2"]].concat());
+    let check = || assert_held(&held(port, "0", "ev:"), &wanted);
     matrix.kill_everywhere(&Scenario {
         name: "rows",
         also: &[],
-        reset: &|| {
-            logs.redis(&["FLUSHALL"]);
-            forget(&logs.folder.path().join(".rekindle"));
-        },
-        command: &|| logs.command(&[&REBUILD[..], &["--lanes", "2"]].concat()),
+        reset: &empty,
+        command: &command,
         redis_port: port,
-        check: &|| assert_held(&held(port, "0", "ev:"), &wanted),
+        check: &check,
+    });
+    // A Redis that was emptied after a kill, but for streams that somebody else left there.
+    matrix.kill_everywhere(&Scenario {
+        name: "emptied redis",
+        also: &[],
+        reset: &|| {
+            empty();
+            killed(command(), Point::ReadBack, port);
+            logs.redis(&["FLUSHALL"]);
+            logs.redis(&["XADD", "ev:70", "1-0", "stale", "1"]);
+        },
+        command: &command,
+        redis_port: port,
+        check: &check,
     });
     matrix.assert_documented();
 }

@@ -2,13 +2,11 @@
 //!
 //! Invariant: the duplicate is decoded here block by block, and nothing is left that no manifest lists.
 
-use super::{Flow, Matrix, Scenario, forget, settle, size};
+use super::{Flow, Matrix, Scenario, forget, killed, size};
 use crate::cloud::{Cloud, DAY_PARTITIONED, ROUTE};
-use crate::world::Ran;
 use fixtures::servers::RedisOptions;
-use stages::failpoint::{Point, VARIABLE};
+use stages::failpoint::Point;
 use std::cell::Cell;
-use std::os::unix::process::ExitStatusExt;
 
 #[test]
 fn a_backup_survives_a_crash_at_every_boundary() {
@@ -45,10 +43,7 @@ fn a_backup_survives_a_crash_at_every_boundary() {
             cloud.backup(&[]).expect(0);
             let k = round.replace(round.get() + 1);
             cloud.insert(1 + k % 4, 900_000 + k * 10..900_005 + k * 10);
-            let mut command = cloud.command(&Cloud::words(&[]));
-            let output = command.env(VARIABLE, Point::BlocksProven.name()).output().unwrap();
-            assert_eq!(output.status.signal(), Some(9), "{}", Ran::of(&output).stderr);
-            settle(port);
+            killed(cloud.command(&Cloud::words(&[])), Point::BlocksProven, port);
         },
         command: &|| cloud.command(&Cloud::words(&[])),
         redis_port: port,
