@@ -152,8 +152,10 @@ mod armed {
                     std::process::abort();
                 }
                 // The signal reaches the process before long; this thread must not go on until then.
-                while *signal == Signal::SIGKILL {
-                    std::thread::park();
+                if *signal == Signal::SIGKILL {
+                    loop {
+                        std::thread::park();
+                    }
                 }
             }
             Some(Armed::Record(file)) => {

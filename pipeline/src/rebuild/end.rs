@@ -114,7 +114,6 @@ impl Run {
             } else {
                 self.release().await
             };
-            pass(Point::MarkReleased);
             if let Err(error) = marked {
                 exits.push(Exit::of_kind(error.kind()));
                 findings.errors.push(error);
@@ -143,12 +142,15 @@ impl Run {
     /// Removes this run's mark from wherever it is.
     async fn release(&self) -> stages::Result<()> {
         let shared = &self.engine.shared;
-        if let Some(cut_over) = &self.cut_over
-            && cut_over.release(&shared.run_id).await?
-        {
-            return Ok(());
+        let is_released = match &self.cut_over {
+            Some(cut_over) => cut_over.release(&shared.run_id).await?,
+            None => false,
+        };
+        if !is_released {
+            shared.sink.release(&shared.run_id).await?;
         }
-        shared.sink.release(&shared.run_id).await
+        pass(Point::MarkReleased);
+        Ok(())
     }
 
     /// Removes what the sources made for this run alone; says what stays until it expires.

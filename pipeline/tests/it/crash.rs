@@ -19,6 +19,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Instant;
 pub(crate) use table::Flow;
+use tempfile::TempDir;
 
 /// Systems, a command, and what it must leave.
 pub(crate) struct Scenario<'a> {
@@ -168,10 +169,30 @@ pub(crate) fn killed(mut command: Command, point: Point, redis_port: u16) {
     settle(redis_port);
 }
 
-/// Removes a state folder, where there is one.
-pub(crate) fn forget(state: &Path) {
-    if state.exists() {
-        fs::remove_dir_all(state).unwrap();
+/// A state folder. Where that can be had it lies in memory: what was written outlives a SIGKILL there too, and a disk that
+/// syncs thousands of times would be all that is measured.
+pub(crate) struct State(TempDir);
+
+impl State {
+    pub(crate) fn new() -> Self {
+        let memory = Path::new("/dev/shm");
+        let folder =
+            if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+        Self(folder.unwrap())
+    }
+
+    /// A command that uses it.
+    pub(crate) fn of(&self, mut command: Command) -> Command {
+        command.arg("--state").arg(self.0.path().join("state"));
+        command
+    }
+
+    /// Forgets all runs.
+    pub(crate) fn forget(&self) {
+        let state = self.0.path().join("state");
+        if state.exists() {
+            fs::remove_dir_all(state).unwrap();
+        }
     }
 }
 

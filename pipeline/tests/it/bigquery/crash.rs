@@ -3,7 +3,7 @@
 //! Invariant: what Redis must hold is made here from the numbers that the rows are made from.
 
 use super::{DAYS, Logs, REBUILD};
-use crate::crash::{Flow, Held, Matrix, Scenario, assert_held, forget, held, killed, size};
+use crate::crash::{Flow, Held, Matrix, Scenario, State, assert_held, held, killed, size};
 use serde_json::json;
 use stages::failpoint::Point;
 
@@ -77,7 +77,7 @@ fn wanted(days: u64, rows: u64, builds: u64) -> Held {
 
 #[test]
 fn a_rebuild_from_bigquery_survives_a_crash_at_every_boundary() {
-    let logs = Logs::new();
+    let (logs, state) = (Logs::new(), State::new());
     let (days, rows) = (3, u64::from(size(150, 3_000)));
     let builds = u64::from(size(4_000, 30_000));
     logs.days(days, rows);
@@ -97,9 +97,9 @@ fn a_rebuild_from_bigquery_survives_a_crash_at_every_boundary() {
     let mut matrix = Matrix::new(Flow::BigQuery);
     let empty = || {
         logs.redis(&["FLUSHALL"]);
-        forget(&logs.folder.path().join(".rekindle"));
+        state.forget();
     };
-    let command = || logs.command(&[&REBUILD[..], &["--lanes", "2"]].concat());
+    let command = || state.of(logs.command(&[&REBUILD[..], &["--lanes", "2"]].concat()));
     let check = || assert_held(&held(port, "0", "ev:"), &wanted);
     matrix.kill_everywhere(&Scenario {
         name: "rows",

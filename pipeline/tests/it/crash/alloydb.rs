@@ -3,7 +3,7 @@
 //!
 //! Invariant: what must be in Redis is asked of PostgreSQL by SQL.
 
-use super::{Flow, Held, Matrix, Scenario, assert_held, forget, held, killed, size};
+use super::{Flow, Held, Matrix, Scenario, State, assert_held, held, killed, size};
 use crate::world::World;
 use stages::failpoint::Point;
 use std::cell::Cell;
@@ -94,15 +94,15 @@ fn filled() -> World {
     world
 }
 
-fn command(world: &World, more: &[&str]) -> Command {
+fn command(world: &World, state: &State, more: &[&str]) -> Command {
     let words =
         ["rebuild", "redis", "--json", "--progress", "none", "--retry-for", "20s", "--lanes", "2"];
-    world.command(&[&words[..], more].concat())
+    state.of(world.command(&[&words[..], more].concat()))
 }
 
-fn empty(world: &World) {
+fn empty(world: &World, state: &State) {
     world.redis(&["FLUSHALL"]);
-    forget(&world.state());
+    state.forget();
 }
 
 fn wanted(world: &World, sql: &str) -> Held {
@@ -125,7 +125,7 @@ fn wanted(world: &World, sql: &str) -> Held {
 
 #[test]
 fn a_rebuild_from_alloydb_survives_a_crash_at_every_boundary() {
-    let world = filled();
+    let (world, state) = (filled(), State::new());
     world.plan(ROUTES);
     let port = world.redis.port();
     let mut matrix = Matrix::new(Flow::AlloyDb);
@@ -134,16 +134,16 @@ fn a_rebuild_from_alloydb_survives_a_crash_at_every_boundary() {
     matrix.kill_everywhere(&Scenario {
         name: "rows",
         also: &[],
-        reset: &|| empty(&world),
-        command: &|| command(&world, &[]),
+        reset: &|| empty(&world, &state),
+        command: &|| command(&world, &state, &[]),
         redis_port: port,
         check: &check,
     });
     // A run that was killed with everything written, and whose rows changed, moved and vanished since.
     let round = Cell::new(0);
     let change = || {
-        empty(&world);
-        killed(command(&world, &[]), Point::ReadBack, port);
+        empty(&world, &state);
+        killed(command(&world, &state, &[]), Point::ReadBack, port);
         let k = round.replace(round.get() + 1);
         world.sql(&format!(
             "update items set a = 'changed {k}' where id % 7 = 0; delete from items where id % 29 = {k} % 29; \
@@ -156,43 +156,43 @@ fn a_rebuild_from_alloydb_survives_a_crash_at_every_boundary() {
         name: "changed rows",
         also: &[Point::PartitionsRecorded, Point::RouteRecorded, Point::JournalCommitted],
         reset: &change,
-        command: &|| command(&world, &[]),
+        command: &|| command(&world, &state, &[]),
         redis_port: port,
         check: &check,
     });
     // A Redis that was emptied after a kill.
     matrix.kill_everywhere(&Scenario {
         name: "emptied redis",
-        also: &[],
+        also: &[Point::RouteVoided, Point::AttemptRecorded],
         reset: &|| {
-            empty(&world);
-            killed(command(&world, &[]), Point::ReadBack, port);
+            empty(&world, &state);
+            killed(command(&world, &state, &[]), Point::ReadBack, port);
             world.redis(&["FLUSHALL"]);
         },
-        command: &|| command(&world, &[]),
+        command: &|| command(&world, &state, &[]),
         redis_port: port,
         check: &check,
     });
     // Streams of an earlier run, in another cut.
     matrix.kill_everywhere(&Scenario {
         name: "old streams",
-        also: &[],
+        also: &[Point::StaleRemoved, Point::TargetClaimed],
         reset: &|| {
-            empty(&world);
+            empty(&world, &state);
             for number in 0..40 {
                 world.redis(&["XADD", &format!("ev:{number}"), "1-0", "stale", "1"]);
             }
         },
-        command: &|| command(&world, &[]),
+        command: &|| command(&world, &state, &[]),
         redis_port: port,
         check: &check,
     });
-    cut_over(&world, &mut matrix);
+    cut_over(&world, &state, &mut matrix);
     matrix.assert_documented();
 }
 
 /// Built in database 3 while database 0 serves.
-fn cut_over(world: &World, matrix: &mut Matrix) {
+fn cut_over(world: &World, state: &State, matrix: &mut Matrix) {
     world.plan(ITEMS);
     let port = world.redis.port();
     let sql = "select 'item:' || id, 'a=' || a from items union all \
@@ -201,10 +201,10 @@ fn cut_over(world: &World, matrix: &mut Matrix) {
         name: "cut-over",
         also: &[Point::ServerRecorded, Point::ReadBack, Point::MarkReleased, Point::StatusRecorded],
         reset: &|| {
-            empty(world);
+            empty(world, state);
             world.redis(&["SET", "serving", "yes"]);
         },
-        command: &|| command(world, &["--cut-over", "3"]),
+        command: &|| command(world, state, &["--cut-over", "3"]),
         redis_port: port,
         check: &|| {
             let mut rows = wanted(world, sql);

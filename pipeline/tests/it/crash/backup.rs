@@ -2,8 +2,9 @@
 //!
 //! Invariant: the duplicate is decoded here block by block, and nothing is left that no manifest lists.
 
-use super::{Flow, Matrix, Scenario, forget, killed, size};
+use super::{Flow, Matrix, Scenario, State, killed, size};
 use crate::cloud::{Cloud, DAY_PARTITIONED, ROUTE};
+use crate::world::Ran;
 use fixtures::servers::RedisOptions;
 use stages::failpoint::Point;
 use std::cell::Cell;
@@ -17,9 +18,11 @@ fn a_backup_survives_a_crash_at_every_boundary() {
         cloud.insert(day, day * 100_000..day * 100_000 + rows);
     }
     let port = cloud.redis.port();
+    let state = State::new();
+    let command = || state.of(cloud.command(&Cloud::words(&[])));
     let empty = || {
         cloud.redis.cli(&["FLUSHALL"]).unwrap();
-        forget(&cloud.folder.path().join(".rekindle"));
+        state.forget();
     };
     let check = || {
         cloud.assert_same("id, name, ts");
@@ -30,7 +33,7 @@ fn a_backup_survives_a_crash_at_every_boundary() {
         name: "first",
         also: &[],
         reset: &empty,
-        command: &|| cloud.command(&Cloud::words(&[])),
+        command: &command,
         redis_port: port,
         check: &check,
     });
@@ -40,12 +43,12 @@ fn a_backup_survives_a_crash_at_every_boundary() {
         also: &[Point::TargetClaimed, Point::ManifestPublished, Point::BackupRecorded],
         reset: &|| {
             empty();
-            cloud.backup(&[]).expect(0);
+            Ran::of(&command().output().unwrap()).expect(0);
             let k = round.replace(round.get() + 1);
             cloud.insert(1 + k % 4, 900_000 + k * 10..900_005 + k * 10);
-            killed(cloud.command(&Cloud::words(&[])), Point::BlocksProven, port);
+            killed(command(), Point::BlocksProven, port);
         },
-        command: &|| cloud.command(&Cloud::words(&[])),
+        command: &command,
         redis_port: port,
         check: &check,
     });

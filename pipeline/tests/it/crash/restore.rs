@@ -2,27 +2,31 @@
 //!
 //! Invariant: the duplicate is written by the test, and tables are compared by what REST shows of them.
 
-use super::{Flow, Matrix, Scenario, size};
+use super::{Flow, Matrix, Scenario, State, size};
 use crate::lost::Lost;
 use crate::restore::lost;
 use crate::restore_faults::forget;
 use stages::failpoint::Point;
 use std::process::Command;
 
-fn command(lost: &Lost, more: &[&str]) -> Command {
+fn command(lost: &Lost, state: &State, more: &[&str]) -> Command {
     let words = ["restore", "bigquery", "--json", "--progress", "none", "--retry-for", "20s"];
-    lost.rekindle(&[&words[..], more].concat())
+    state.of(lost.rekindle(&[&words[..], more].concat()))
 }
 
 #[test]
 fn a_restore_survives_a_crash_at_every_boundary() {
+    let state = State::new();
     let mut matrix = Matrix::new(Flow::Restore);
     let (whole, _) = lost(size(1_200, 30_000) as usize, false);
     matrix.kill_everywhere(&Scenario {
         name: "whole",
         also: &[],
-        reset: &|| whole.lose_again(),
-        command: &|| command(&whole, &[]),
+        reset: &|| {
+            state.forget();
+            whole.lose_again();
+        },
+        command: &|| command(&whole, &state, &[]),
         redis_port: whole.redis.port(),
         check: &|| whole.assert_restored(),
     });
@@ -32,8 +36,11 @@ fn a_restore_survives_a_crash_at_every_boundary() {
     matrix.kill_everywhere(&Scenario {
         name: "fill",
         also: &[Point::JobRecorded, Point::JobDone, Point::SettingsPutBack, Point::StatusRecorded],
-        reset: &|| forget(&filled),
-        command: &|| command(&filled, &["--fill"]),
+        reset: &|| {
+            state.forget();
+            forget(&filled);
+        },
+        command: &|| command(&filled, &state, &["--fill"]),
         redis_port: filled.redis.port(),
         check: &|| filled.assert_restored(),
     });

@@ -56,7 +56,7 @@ fn render(cells: &BTreeMap<String, Vec<String>>) -> String {
         let cells = cells.get(point.name()).unwrap_or(&empty).join(" | ");
         format!("| `{}` | {} | {cells} |\n", point.name(), point.durable())
     };
-    HEAD.chars().chain(Point::ALL.iter().map(row).collect::<String>().chars()).collect()
+    std::iter::once(HEAD.to_owned()).chain(Point::ALL.iter().map(row)).collect()
 }
 
 fn told(cell: Option<&Cell>) -> String {
