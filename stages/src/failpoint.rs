@@ -74,6 +74,7 @@ points! {
     RetiredRemoved = "retired-removed", "retired blocks are gone, the manifest still lists them";
     ManifestTrimmed = "manifest-trimmed", "the manifest lists nothing retired";
     BackupRecorded = "backup-recorded", "the record of the complete backup is in the duplicate; the journal was not told";
+    SpoolWritten = "spool-written", "the keys of an application's rows are in a file; the journal was not told";
     ChoiceRecorded = "choice-recorded", "what is restored, and the name of its staging table, are in the journal";
     StageRecorded = "stage-recorded", "the journal says how far the restore of a table is";
     StagingMade = "staging-made", "the staging table is there; the journal was not told";
@@ -91,6 +92,7 @@ points! {
     DestinationProven = "destination-proven", "the destination was read back; nothing says so";
     SettingsPutBack = "settings-put-back", "the destination has what a copy does not carry";
     StagingDropped = "staging-dropped", "the staging table is gone; the journal was not told";
+    SpoolRemoved = "spool-removed", "the file of keys is gone; the journal was not told";
 }
 
 /// Marks a boundary: where it is armed, the process ends or stops here.

@@ -1,8 +1,10 @@
-//! Restores of BigQuery, killed at every boundary: a table that is gone, and one that lacks rows.
+//! Restores of BigQuery, killed at every boundary: a table that is gone, one that lacks rows, and one whose
+//! rows an application keeps.
 //!
 //! Invariant: the duplicate is written by the test, and tables are compared by what REST shows of them.
 
 use super::{Flow, Matrix, Scenario, State, size};
+use crate::app_logs::{HASHES, Logs};
 use crate::lost::Lost;
 use crate::restore::lost;
 use crate::restore_faults::forget;
@@ -44,5 +46,28 @@ fn a_restore_survives_a_crash_at_every_boundary() {
         redis_port: filled.redis.port(),
         check: &|| filled.assert_restored(),
     });
+    drop(filled);
+    rows(&mut matrix, &state);
     matrix.assert_documented();
+}
+
+/// Rows that an application keeps one by one.
+fn rows(matrix: &mut Matrix, state: &State) {
+    let logs = Logs::plain(HASHES);
+    logs.cloud.insert(1, 0..size(1_000, 20_000));
+    logs.rebuild().expect(0);
+    logs.cloud.backup(&[]).expect(0);
+    let original = logs.rows();
+    let words = ["restore", "bigquery", "--json", "--progress", "none", "--retry-for", "20s"];
+    matrix.kill_everywhere(&Scenario {
+        name: "rows",
+        also: &[Point::StageRecorded, Point::StreamsRecorded, Point::StreamFinalized],
+        reset: &|| {
+            state.forget();
+            logs.lose();
+        },
+        command: &|| state.of(logs.cloud.command(&words)),
+        redis_port: logs.cloud.redis.port(),
+        check: &|| logs.assert_restored(&original),
+    });
 }
