@@ -76,14 +76,18 @@ impl Matrix {
                 let Some(did) = scenario.kill(point, at) else { continue };
                 cells += 1;
                 if is_told && few.contains(&at) {
-                    let names = self.cells.entry(point).or_default().entry(did).or_default();
-                    if !names.contains(&scenario.name) {
-                        names.push(scenario.name);
-                    }
+                    self.note(point, did, scenario.name);
                 }
             }
         }
         println!("{}: {cells} kills in {:?}", scenario.name, started.elapsed());
+    }
+
+    fn note(&mut self, point: Point, did: &'static str, scenario: &'static str) {
+        let scenarios = self.cells.entry(point).or_default().entry(did).or_default();
+        if !scenarios.contains(&scenario) {
+            scenarios.push(scenario);
+        }
     }
 
     /// Asserts that the documented table says the same.
