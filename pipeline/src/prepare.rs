@@ -16,6 +16,7 @@ use crate::route::RouteRun;
 use crate::snapshots::Snapshots;
 use schemas::Plan;
 use schemas::plan::Layout;
+use stages::failpoint::{Point, pass};
 use stages::load::{Sentinel, Sink};
 use stages::{Error, Kind, Result};
 use std::sync::Arc;
@@ -183,6 +184,7 @@ pub async fn claim_target(engine: &Engine) -> Result<()> {
     if let Sentinel::Foreign(note) = shared.sink.claim(&shared.run_id, &note).await? {
         return Err(stages::load::redis::foreign(shared.sink.address(), &note));
     }
+    pass(Point::TargetClaimed);
     // An earlier attempt may have left that nobody is at work.
     shared.sink.annotate(&shared.run_id, &note).await?;
     let state = shared.sink.state().await?;

@@ -8,6 +8,7 @@ pub mod batch;
 pub mod connect;
 pub mod error;
 pub mod extract;
+pub mod failpoint;
 pub mod load;
 pub mod policy;
 pub mod transform;

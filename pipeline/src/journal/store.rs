@@ -11,6 +11,7 @@ use super::row::{self, signed, to_json};
 use schemas::{PartitionId, Position};
 use sqlx::sqlite::{SqliteQueryResult, SqliteRow};
 use sqlx::{Error, SqliteConnection};
+use stages::failpoint::{Point, pass};
 use uuid::{NoContext, Timestamp, Uuid};
 
 impl Journal {
@@ -40,6 +41,7 @@ impl Journal {
             insert_route(&mut transaction, &route).await.map_err(self.failed_to(operation))?;
         }
         self.commit_write(transaction, operation).await?;
+        pass(Point::RunRecorded);
         Ok(record)
     }
 
@@ -104,7 +106,9 @@ impl Journal {
                 .execute(&mut *transaction)
                 .await;
         self.exactly_one(updated, operation, run_id)?;
-        self.commit_write(transaction, operation).await
+        self.commit_write(transaction, operation).await?;
+        pass(Point::StatusRecorded);
+        Ok(())
     }
 
     /// Records that a run is resumed: one more attempt, running, without an end.
@@ -117,7 +121,9 @@ impl Journal {
                 .execute(&mut *transaction)
                 .await;
         self.exactly_one(updated, operation, run_id)?;
-        self.commit_write(transaction, operation).await
+        self.commit_write(transaction, operation).await?;
+        pass(Point::AttemptRecorded);
+        Ok(())
     }
 
     /// Replaces the record of one route.
@@ -126,7 +132,9 @@ impl Journal {
         let mut transaction = self.write(operation).await?;
         let updated = replace_route(&mut transaction, route).await;
         self.exactly_one(updated, operation, &route.name)?;
-        self.commit_write(transaction, operation).await
+        self.commit_write(transaction, operation).await?;
+        pass(Point::RouteRecorded);
+        Ok(())
     }
 
     /// Returns the routes of a run in the order they were added.
@@ -152,7 +160,9 @@ impl Journal {
         .execute(&mut *transaction)
         .await
         .map_err(self.failed_to(operation))?;
-        self.commit_write(transaction, operation).await
+        self.commit_write(transaction, operation).await?;
+        pass(Point::ServerRecorded);
+        Ok(())
     }
 
     /// Returns the servers of a run by role.
@@ -171,6 +181,7 @@ impl Journal {
         let id =
             insert_snapshot(&mut transaction, snapshot).await.map_err(self.failed_to(operation))?;
         self.commit_write(transaction, operation).await?;
+        pass(Point::SnapshotRecorded);
         Ok(id)
     }
 

@@ -20,6 +20,7 @@ use crate::progress::Phase;
 use crate::readback::{ReadBack, Tier, is_count_proven, read_back};
 use crate::{streams, wiring};
 use schemas::Plan;
+use stages::failpoint::{Point, pass};
 use stages::load::{Sentinel, Sink};
 use stages::{Error, Kind};
 use std::sync::Arc;
@@ -264,6 +265,7 @@ impl Run {
                 return Err(one(stages::load::redis::foreign(shared.sink.address(), &note)));
             }
         }
+        pass(Point::ReadBack);
         findings.read_back_is_full = is_full;
         findings.read_back = Some(total.clone());
         // What was found wrong is written again by the next run.

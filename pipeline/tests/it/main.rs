@@ -21,6 +21,7 @@ mod cloud;
 mod conform;
 mod coverage;
 mod credentials;
+mod crash;
 mod cut_over;
 mod demo_data;
 mod documents;

@@ -15,6 +15,7 @@ use crate::summarize::{peak_rss_bytes, rfc3339};
 use crate::summary::{RouteSummary, RunEnd, Summary, Verified};
 use schemas::Digest;
 use schemas::manifest::{self, Manifest, Version};
+use stages::failpoint::{Point, pass};
 use std::time::Instant;
 
 impl Run {
@@ -31,6 +32,7 @@ impl Run {
         if let Err(error) = self.duplicate.release(&self.record.id).await {
             findings.errors.push(error);
         }
+        pass(Point::MarkReleased);
         let mut exits: Vec<Exit> =
             findings.errors.iter().map(|error| Exit::of_kind(error.kind())).collect();
         if options.cancel.is_cancelled() {

@@ -6,6 +6,7 @@
 use super::answer::{AppendFailure, append_answer, failure};
 use crate::connect::bigquery::{BigQuery, storage};
 use crate::error::{Error, Kind};
+use crate::failpoint::{Point, pass};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use storage::append_rows_request::{ArrowData, Rows};
@@ -118,6 +119,7 @@ impl Appender {
                 self.answer().await?;
             }
         }
+        pass(Point::RowsSent);
         Ok(())
     }
 
@@ -157,6 +159,7 @@ impl Appender {
         if let Some((end, bytes)) = self.in_flight.pop_front() {
             self.in_flight_bytes -= bytes;
             self.acknowledged = Some(end);
+            pass(Point::RowsAcknowledged);
         }
         Ok(())
     }

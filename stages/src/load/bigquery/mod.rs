@@ -13,6 +13,7 @@ pub use read_back::{ReadBack, ReadOptions};
 
 use crate::connect::bigquery::{BigQuery, storage};
 use crate::error::{Error, Kind, Result};
+use crate::failpoint::{Point, pass};
 use answer::commit_answer;
 use storage::write_stream::Type;
 
@@ -58,7 +59,9 @@ impl WriteTable {
         };
         let request = self.bigquery.request(message, &[("parent", &self.path)]).await?;
         let made = self.bigquery.write_client().create_write_stream(request).await;
-        Ok(made.map_err(|status| self.bigquery.failed(&status, what))?.into_inner().name)
+        let made = made.map_err(|status| self.bigquery.failed(&status, what))?;
+        pass(Point::StreamMade);
+        Ok(made.into_inner().name)
     }
 
     /// Opens a connection that appends to a stream; `schema` is the arrow schema message of all rows.
@@ -72,6 +75,7 @@ impl WriteTable {
         let request = self.bigquery.request(message, &[("name", stream)]).await?;
         match self.bigquery.write_client().finalize_write_stream(request).await {
             Ok(answer) => {
+                pass(Point::StreamFinalized);
                 let rows = answer.into_inner().row_count;
                 let rows = u64::try_from(rows).map_err(|_| {
                     Error::new(Kind::Internal, "a write stream has a negative number of rows")
@@ -96,7 +100,10 @@ impl WriteTable {
         };
         let request = self.bigquery.request(message, &[("parent", parent)]).await?;
         match self.bigquery.write_client().batch_commit_write_streams(request).await {
-            Ok(answer) => Ok(commit_answer(&answer.into_inner())),
+            Ok(answer) => {
+                pass(Point::StreamsCommitted);
+                Ok(commit_answer(&answer.into_inner()))
+            }
             // Some services answer a repeated commit with the call's status instead of stream errors.
             Err(status) if status.code() == tonic::Code::FailedPrecondition => {
                 Ok(CommitAnswer::Unclear(status.message().to_owned()))

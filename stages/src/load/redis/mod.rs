@@ -19,6 +19,7 @@ use crate::batch::Encoded;
 use crate::connect::redis::{Endpoint, from_pool};
 use crate::error::{Error, Kind, Result};
 use crate::extract::redis_entries::Stored;
+use crate::failpoint::{Point, pass};
 use crate::load::{
     Difference, Footprint, Numbered, Pressure, Sampled, Sentinel, Sink, Standing, TargetState,
     Versioned, Written,
@@ -216,6 +217,7 @@ impl Sink for RedisSink {
                 ),
             ));
         }
+        pass(if batch.puts_in_place { Point::KeyInPlace } else { Point::BatchAcknowledged });
         Ok(written)
     }
 

@@ -7,6 +7,7 @@ use super::reply::{Reply, Scanner};
 use crate::batch::Unit;
 use crate::connect::redis::{Endpoint, Stream, from_reply};
 use crate::error::{Error, Kind, Result};
+use crate::failpoint::{Point, pass};
 use crate::load::Written;
 use bytes::{Buf, Bytes, BytesMut};
 use std::time::Duration;
@@ -114,6 +115,7 @@ async fn write_requests(
         if stream.flush().await.is_err() {
             return;
         }
+        pass(Point::BatchSent);
     }
 }
 
