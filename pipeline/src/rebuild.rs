@@ -13,7 +13,7 @@ use crate::live::Lag;
 use crate::outcome::Exit;
 use crate::progress::Counters;
 use crate::readback::ReadBack;
-use crate::summary::{CutOverSummary, Summary};
+use crate::summary::{CutOverSummary, DriftSummary, Summary};
 use run::Run;
 use schemas::{Plan, Route};
 use stages::load::redis::WayChoice;
@@ -91,6 +91,8 @@ pub trait Watcher: Send + Sync {
 pub struct Findings {
     /// Failures.
     pub errors: Vec<Error>,
+    /// How tables differ from what they were.
+    pub drift: Vec<DriftSummary>,
     /// What a person should know.
     pub warnings: Vec<String>,
     /// What the read-back covered; `None` when there was none.
