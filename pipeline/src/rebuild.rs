@@ -118,6 +118,7 @@ pub async fn rebuild_redis(plan: &Plan, options: Options, watcher: Arc<dyn Watch
     };
     watcher.begin(Arc::clone(&run.engine.shared.counters), Some(run.engine.shared.commits.clone()));
     let mut findings = run.work(&options, &*watcher).await;
+    run.note_drift(&mut findings);
     run.cut_over(&options, &mut findings).await;
     let ended = run.end(findings, &options, clock).await;
     watcher.end();

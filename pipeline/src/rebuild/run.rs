@@ -131,6 +131,15 @@ impl Run {
         findings
     }
 
+    /// Adds what changed in the tables while they were read.
+    pub(super) fn note_drift(&self, findings: &mut Findings) {
+        let noticed = self.engine.routes.iter().flat_map(|route| route.source.drift());
+        for drift in noticed.filter(|drift| !self.drift.contains(drift)) {
+            findings.warnings.push(drift.to_string());
+            findings.drift.push(DriftSummary::of(&drift));
+        }
+    }
+
     async fn start_over(&mut self, errors: &[Error], options: &Options) -> stages::Result<()> {
         let shared = &self.engine.shared;
         if errors.iter().any(|error| error.kind() == Kind::TargetChanged) {

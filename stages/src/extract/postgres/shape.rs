@@ -6,6 +6,7 @@
 use super::columns::columns;
 use super::snapshot::PostgresServer;
 use super::sql::quote;
+use super::watch::fingerprint;
 use crate::connect::postgres::from_sqlx;
 use crate::error::{Error, Kind, Result};
 use schemas::drift::{ShapeColumn, TableShape};
@@ -57,6 +58,8 @@ pub struct Shape {
     pub unique_keys: Vec<Vec<String>>,
     /// Bytes per heap block.
     pub block_size: i64,
+    /// What is compared to see whether any of this changed; a query has none.
+    pub fingerprint: Option<String>,
 }
 
 /// One column as the source describes it.
@@ -184,7 +187,13 @@ impl Shape {
 /// Describes what a route reads. Fails with `Schema` when the table does not exist.
 pub async fn describe(server: &PostgresServer, route: &Route) -> Result<Shape> {
     let mut connection = server.connection().await?;
-    let connection = &mut *connection;
+    describe_on(&mut connection, route).await
+}
+
+/// Describes what a route reads, over a connection that is in no transaction.
+pub(super) async fn describe_on(connection: &mut PgConnection, route: &Route) -> Result<Shape> {
+    // First of all, so that what changes meanwhile is noticed later.
+    let fingerprint = fingerprint(connection, route).await?;
     let block_size: i64 = sqlx::query_scalar("select current_setting('block_size')::bigint")
         .fetch_one(&mut *connection)
         .await
@@ -202,7 +211,7 @@ pub async fn describe(server: &PostgresServer, route: &Route) -> Result<Shape> {
         Origin::Query { .. } => (None, Vec::new(), Vec::new()),
     };
     let columns = columns(connection, route, &name).await?;
-    Ok(Shape { name, oid, relations, columns, unique_keys, block_size })
+    Ok(Shape { name, oid, relations, columns, unique_keys, block_size, fingerprint })
 }
 
 async fn find(connection: &mut PgConnection, schema: &str, table: &str) -> Result<i64> {
