@@ -91,7 +91,7 @@ impl Run {
     pub(super) async fn work(&mut self, options: &Options, watcher: &dyn Watcher) -> Findings {
         let mut findings = Findings::default();
         for drift in &self.drift {
-            watcher.say(&drift.to_string());
+            tracing::warn!("{drift}");
             findings.warnings.push(drift.to_string());
             findings.drift.push(DriftSummary::of(drift));
         }

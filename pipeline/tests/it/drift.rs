@@ -3,7 +3,7 @@
 //! Invariant: whatever is refused leaves Redis and the journal as they were; rows of two shapes never meet in one run.
 
 use crate::items::{ROWS, Wire, calls, held, killed, signal, standing};
-use crate::world::{Ran, World};
+use crate::world::{Ran, World, wait_until};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -114,17 +114,24 @@ fn small() -> World {
     world
 }
 
+/// What the journal says of the last run.
+fn journaled(world: &World) -> [Value; 4] {
+    let standing = standing(world);
+    ["run_id", "status", "attempts", "rows"].map(|field| standing[field].clone())
+}
+
 /// What Redis and the journal hold, to see that neither was changed.
-fn stored(world: &World) -> (Vec<String>, Value) {
+fn stored(world: &World) -> (Vec<String>, [Value; 4]) {
     let mut everything: Vec<String> =
         Wire::open(world).everything().iter().map(|entry| format!("{entry:?}")).collect();
     everything.sort();
-    (everything, standing(world))
+    (everything, journaled(world))
 }
 
 fn drift_of(summary: &Value) -> Vec<String> {
     let entries = summary["drift"].as_array().cloned().unwrap_or_default();
-    entries.iter().map(|entry| format!("{} {}", entry["column"], entry["change"])).collect()
+    let word = |entry: &Value, field: &str| entry[field].as_str().unwrap().to_owned();
+    entries.iter().map(|entry| [word(entry, "column"), word(entry, "change")].join(" ")).collect()
 }
 
 #[test]
@@ -134,7 +141,6 @@ fn a_new_run_tells_what_changed_since_the_last_one_and_refuses_what_changes_valu
     world.rebuild(&[]).expect(0);
     for Change { sql, back, says, is_harmless } in CHANGES {
         let before = stored(&world);
-        let warns = format!("warns {sql}");
         world.sql(sql);
         // WHEN the table changed THEN what writes other values is refused and stores nothing
         if is_harmless {
@@ -149,9 +155,9 @@ fn a_new_run_tells_what_changed_since_the_last_one_and_refuses_what_changes_valu
             continue;
         }
         world.sql(back);
-        // AND a change that is taken back is none, or is told again
+        // AND whoever starts over takes the table as it is
         let ran = world.run(&["rebuild", "redis", "--json", "--progress", "none", "--fresh"]);
-        assert_eq!(drift_of(&ran.expect(0).summary()), [String::new(); 0], "{warns}");
+        assert_eq!(drift_of(&ran.expect(0).summary()), [String::new(); 0], "{sql}");
     }
 }
 
@@ -178,16 +184,18 @@ fn with_warn_a_new_run_goes_on_with_other_values_and_the_next_one_knows_them() {
     assert_eq!(world.redis(&["HGET", "item:7", "extra"]), "e");
 }
 
-/// A killed run of a table of as many rows as a kill needs.
-fn interrupted() -> World {
+/// A table of as many rows as it takes to change it while a run reads them, and what was done to it since.
+fn filled(then: &str) -> World {
     let world = World::new();
     world.sql(&format!(
         "create table items (id bigint primary key, a text not null, b int, c varchar(10));
-         insert into items select i, repeat(md5(i::text), 1 + i % 3), i, 'c' || i from generate_series(1, {ROWS}) i;
-         vacuum analyze items"
+         insert into items select i, repeat(md5(i::text), 1 + i % 3), i, 'c' || i from generate_series(1, {ROWS}) i"
     ));
+    world.sql("vacuum analyze items");
+    if !then.is_empty() {
+        world.sql(then);
+    }
     world.plan(&reads(""));
-    killed(&world, 40);
     world
 }
 
@@ -208,9 +216,10 @@ fn assert_rows(world: &World) {
 #[test]
 fn a_resumed_run_refuses_every_change_and_with_warn_only_what_changes_values() {
     // GIVEN a killed run
-    let world = interrupted();
+    let world = filled("");
+    killed(&world, 40);
     let mut wire = Wire::open(&world);
-    let before = (standing(&world), wire.dbsize(), writes(&world));
+    let before = (journaled(&world), wire.dbsize(), writes(&world));
     // WHEN the table changes THEN it is refused, and stays as it was, until the change is taken back
     for Change { sql, back, says, is_harmless } in
         CHANGES.into_iter().filter(|c| !c.back.is_empty())
@@ -223,7 +232,7 @@ fn a_resumed_run_refuses_every_change_and_with_warn_only_what_changes_values() {
             world.plan(&reads(on_drift));
             let hint = if is_harmless { "on_drift = \"warn\"" } else { "--fresh" };
             world.rebuild(&[]).expect(2).says(&["route items, public.items: ", says, hint]);
-            assert_eq!((standing(&world), wire.dbsize(), writes(&world)), before, "{sql}");
+            assert_eq!((journaled(&world), wire.dbsize(), writes(&world)), before, "{sql}");
         }
         world.sql(back);
     }
@@ -233,7 +242,74 @@ fn a_resumed_run_refuses_every_change_and_with_warn_only_what_changes_values() {
     world.plan(&reads("on_drift = \"warn\"\n"));
     let summary = world.rebuild(&[]).expect(0).says(&["column extra was added"]).summary();
     assert_eq!(summary["resumed"], 1, "{summary}");
-    let expected = ["\"b\" \"retyped\"", "\"c\" \"retyped\"", "\"extra\" \"added\""];
+    let expected = ["b retyped", "c retyped", "extra added"];
     assert_eq!(drift_of(&summary), expected, "{summary}");
     assert_rows(&world);
+}
+
+/// Changes the table while a run stands still, or as soon as its reads let go of it, lets the run go on, and returns
+/// how it ended.
+fn changed_in_mid_run(world: &World, sql: &str) -> Ran {
+    let child = held(world, 30);
+    std::thread::scope(|scope| {
+        let change = scope.spawn(|| world.sql(sql));
+        let waits =
+            "select count(*) from pg_locks where not granted and relation = 'items'::regclass";
+        wait_until("the change", || change.is_finished() || world.sql(waits) != "0");
+        signal(&child, Signal::SIGCONT);
+    });
+    Ran::of(&child.wait_with_output().unwrap())
+}
+
+#[test]
+fn a_column_added_in_mid_run_stops_it_or_is_told_and_a_retyped_one_always_stops_it() {
+    let world = filled("");
+    // GIVEN a run that warns WHEN a column is added THEN it is told, and every row is there
+    world.plan(&reads("on_drift = \"warn\"\n"));
+    let ran = changed_in_mid_run(&world, "alter table items add extra text default 'e'");
+    let summary = ran.expect(0).says(&["column extra was added (text)"]).summary();
+    assert_eq!(drift_of(&summary), ["extra added"], "{summary}");
+    assert_rows(&world);
+    // GIVEN one that does not WHEN another is added THEN it stops, and goes on where it stood once it may
+    world.redis(&["FLUSHALL"]);
+    world.plan(&reads(""));
+    changed_in_mid_run(&world, "alter table items add other text").expect(2).says(&[
+        "the schema of the source changed during the run",
+        "route items, public.items: column other was added (text)",
+        "on_drift = \"warn\"",
+    ]);
+    world.plan(&reads("on_drift = \"warn\"\n"));
+    let summary = world.rebuild(&[]).expect(0).summary();
+    assert_eq!((&summary["resumed"], drift_of(&summary)), (&1.into(), vec!["other added".into()]));
+    assert_rows(&world);
+    // WHEN a column that it reads gets a wider type THEN it stops: rows arrive otherwise than it began to read them
+    world.redis(&["FLUSHALL"]);
+    changed_in_mid_run(&world, "alter table items alter b type bigint").expect(2).says(&[
+        "the schema of the source changed during the run",
+        "column b has another type: integer -> bigint",
+    ]);
+    let summary = world.rebuild(&[]).expect(0).summary();
+    assert_eq!((&summary["resumed"], drift_of(&summary)), (&1.into(), vec!["b retyped".into()]));
+    assert_rows(&world);
+}
+
+#[test]
+fn a_table_rewritten_in_mid_run_is_read_from_its_start() {
+    // GIVEN a table that a rewrite would make smaller
+    let world = filled("delete from items where id % 3 = 0");
+    // WHEN every row moves while a run reads them THEN the run starts the route over, and misses none
+    let ran = changed_in_mid_run(&world, "vacuum full items").expect(0);
+    let summary = ran.summary();
+    let warning = summary["warnings"][0].as_str().unwrap_or_default();
+    assert!(warning.contains("was rewritten or made anew while it was read"), "{summary}");
+    assert_rows(&world);
+    // AND so it is when all rows are others, which look like none to the snapshot that it reads in
+    world.redis(&["FLUSHALL"]);
+    let ran = changed_in_mid_run(
+        &world,
+        "truncate items; insert into items select i, 'new', i, null from generate_series(1, 90000) i",
+    );
+    ran.expect(0);
+    assert_rows(&world);
+    assert_eq!(world.redis(&["HGET", "item:3", "a"]), "new");
 }
