@@ -307,7 +307,7 @@ fn a_table_rewritten_in_mid_run_is_read_from_its_start() {
     world.redis(&["FLUSHALL"]);
     let ran = changed_in_mid_run(
         &world,
-        "truncate items; insert into items select i, 'new', i, null from generate_series(1, 90000) i",
+        "begin; truncate items; insert into items select i, 'new', i, null from generate_series(1, 90000) i; commit",
     );
     ran.expect(0);
     assert_rows(&world);
