@@ -10,6 +10,7 @@ pub mod coverage;
 pub mod cpu;
 pub mod cut_over;
 pub(crate) mod documents;
+pub mod drift;
 pub mod engine;
 pub mod guard;
 pub mod init;

@@ -13,7 +13,7 @@ use crate::live::Lag;
 use crate::outcome::Exit;
 use crate::progress::Counters;
 use crate::readback::ReadBack;
-use crate::summary::{CutOverSummary, Summary};
+use crate::summary::{CutOverSummary, DriftSummary, Summary};
 pub use assemble::engine as assemble;
 use run::Run;
 use schemas::{Plan, Route};
@@ -92,6 +92,8 @@ pub trait Watcher: Send + Sync {
 pub struct Findings {
     /// Failures.
     pub errors: Vec<Error>,
+    /// How tables differ from what they were.
+    pub drift: Vec<DriftSummary>,
     /// What a person should know.
     pub warnings: Vec<String>,
     /// What the read-back covered; `None` when there was none.
@@ -117,6 +119,7 @@ pub async fn rebuild_redis(plan: &Plan, options: Options, watcher: Arc<dyn Watch
     };
     watcher.begin(Arc::clone(&run.engine.shared.counters), Some(run.engine.shared.commits.clone()));
     let mut findings = run.work(&options, &*watcher).await;
+    run.note_drift(&mut findings);
     run.cut_over(&options, &mut findings).await;
     let ended = run.end(findings, &options, clock).await;
     watcher.end();

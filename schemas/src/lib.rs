@@ -5,6 +5,7 @@
 pub mod bind;
 pub mod block;
 pub mod digest;
+pub mod drift;
 pub mod duration;
 pub mod json_path;
 pub mod key;

@@ -54,6 +54,19 @@ impl Journal {
         self.one(found, row::run)
     }
 
+    /// Returns a route as the newest run of a command that ended as asked has carried it.
+    pub async fn last_done_route(&self, command: &str, route: &str) -> Result<Option<RouteRecord>> {
+        let found = sqlx::query(
+            "SELECT route.* FROM route JOIN run ON run.id = route.run_id \
+             WHERE run.command = ? AND run.status = 'done' AND route.name = ? ORDER BY run.rowid DESC LIMIT 1",
+        )
+        .bind(command)
+        .bind(route)
+        .fetch_optional(self.pool())
+        .await;
+        self.one(found, row::route)
+    }
+
     /// Returns the newest run of a command.
     pub async fn latest_run(&self, command: &str) -> Result<Option<RunRecord>> {
         let found = sqlx::query("SELECT * FROM run WHERE command = ? ORDER BY rowid DESC LIMIT 1")
@@ -259,7 +272,7 @@ async fn insert_run(connection: &mut SqliteConnection, run: &RunRecord) -> Resul
 async fn insert_route(connection: &mut SqliteConnection, route: &RouteRecord) -> Result<(), Error> {
     sqlx::query(
         "INSERT INTO route (run_id, name, definition, schema_lines, relations, reconcile, caught_up, dropped_keys, \
-         completed_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+         completed_ms, shape) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(&route.run_id)
     .bind(&route.name)
@@ -270,6 +283,7 @@ async fn insert_route(connection: &mut SqliteConnection, route: &RouteRecord) ->
     .bind(route.caught_up)
     .bind(signed(route.dropped_keys)?)
     .bind(route.completed_ms)
+    .bind(route.shape.as_ref().map(to_json).transpose()?)
     .execute(connection)
     .await
     .map(drop)
@@ -281,7 +295,7 @@ async fn replace_route(
 ) -> Result<SqliteQueryResult, Error> {
     sqlx::query(
         "UPDATE route SET definition = ?, schema_lines = ?, relations = ?, reconcile = ?, caught_up = ?, \
-         dropped_keys = ?, completed_ms = ? WHERE run_id = ? AND name = ?",
+         dropped_keys = ?, completed_ms = ?, shape = ? WHERE run_id = ? AND name = ?",
     )
     .bind(&route.definition)
     .bind(to_json(&route.schema_lines)?)
@@ -290,6 +304,7 @@ async fn replace_route(
     .bind(route.caught_up)
     .bind(signed(route.dropped_keys)?)
     .bind(route.completed_ms)
+    .bind(route.shape.as_ref().map(to_json).transpose()?)
     .bind(&route.run_id)
     .bind(&route.name)
     .execute(connection)

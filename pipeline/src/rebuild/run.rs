@@ -15,12 +15,14 @@ use crate::journal::{Journal, RunRecord};
 use crate::live;
 use crate::ordered::emptied;
 use crate::outcome::from_journal;
-use crate::prepare::{self, Target};
+use crate::prepare::{self, Opened, Target};
 use crate::progress::Phase;
 use crate::readback::{ReadBack, Tier, is_count_proven, read_back};
-use crate::{streams, wiring};
+use crate::summary::DriftSummary;
+use crate::{drift, streams, wiring};
 use schemas::Plan;
 use stages::failpoint::{Point, pass};
+use schemas::drift::Drift;
 use stages::load::{Sentinel, Sink};
 use stages::{Error, Kind};
 use std::sync::Arc;
@@ -36,6 +38,8 @@ pub(super) struct Run {
     pub(super) target: Target,
     pub(super) sources: wiring::Sources,
     pub(super) cut_over: Option<CutOverRun>,
+    /// How tables differ from what they were when this run, or the one before it, read them.
+    pub(super) drift: Vec<Drift>,
 }
 
 impl Run {
@@ -51,7 +55,12 @@ impl Run {
         sources.sort_in(emptied(options.state.join("sorted")).map_err(one)?);
         let sink = wiring::make_sink_in(plan, options.way, options.cut_over).map_err(one)?;
         patiently(retry_for, cancel, || sink.state()).await.map_err(one)?;
-        let described = wiring::describe_routes(&sources, &chosen).await?;
+        let described = match wiring::describe_routes(&sources, &chosen).await {
+            Ok(described) => described,
+            Err(errors) => {
+                return Err(drift::explained(&journal, &sources, &chosen, errors).await);
+            }
+        };
         let routes = wiring::run_routes(&sources, &sink, described).map_err(one)?;
         let gauge = sources.gauge().filter(|_| options.limits.watches_source());
         if let Some(gauge) = &gauge {
@@ -60,7 +69,8 @@ impl Run {
         if let Some(run_id) = &options.take_over {
             sink.release(run_id).await.map_err(one)?;
         }
-        let (run, is_resumed) = prepare::open_run(&journal, plan, options, &routes, &*sink).await?;
+        let opened = prepare::open_run(&journal, plan, options, &routes, &*sink).await?;
+        let Opened { record: run, is_resumed, drift } = opened;
         crate::rejects::forget_old(&options.state, plan, &run.id).map_err(one)?;
         if let Some(cut_over) = &cut_over {
             cut_over.begin(&journal, &run.id).await.map_err(one)?;
@@ -75,12 +85,17 @@ impl Run {
         } else {
             prepare::inspect_target(&engine, is_resumed).await.map_err(one)?
         };
-        Ok(Self { engine, plan: plan.clone(), record: run, target, sources, cut_over })
+        Ok(Self { engine, plan: plan.clone(), record: run, target, sources, cut_over, drift })
     }
 
     /// Loads, catches up and reads back; everything found is in the findings.
     pub(super) async fn work(&mut self, options: &Options, watcher: &dyn Watcher) -> Findings {
         let mut findings = Findings::default();
+        for drift in &self.drift {
+            tracing::warn!("{drift}");
+            findings.warnings.push(drift.to_string());
+            findings.drift.push(DriftSummary::of(drift));
+        }
         if let Some(proof) = self.cut_over.as_ref().and_then(CutOverRun::proven) {
             findings.read_back = Some(proof);
             return findings;
@@ -115,6 +130,15 @@ impl Run {
             format!("gave up after starting over {RESTARTS_MAX} times in one run"),
         ));
         findings
+    }
+
+    /// Adds what changed in the tables while they were read.
+    pub(super) fn note_drift(&self, findings: &mut Findings) {
+        let noticed = self.engine.routes.iter().flat_map(|route| route.source.drift());
+        for drift in noticed.filter(|drift| !self.drift.contains(drift)) {
+            findings.warnings.push(drift.to_string());
+            findings.drift.push(DriftSummary::of(&drift));
+        }
     }
 
     async fn start_over(&mut self, errors: &[Error], options: &Options) -> stages::Result<()> {

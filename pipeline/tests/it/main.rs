@@ -26,6 +26,7 @@ mod cut_over;
 mod demo_data;
 mod documents;
 mod documents_verified;
+mod drift;
 mod first_plan;
 mod gentle;
 mod items;

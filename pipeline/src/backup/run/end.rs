@@ -131,6 +131,7 @@ impl Run {
             guard: crate::guard::GuardSummary::default(),
             cut_over: None,
             not_brought_back: None,
+            drift: Vec::new(),
             warnings: self.warnings.clone(),
         };
         let is_complete = |table: &Table| findings.complete.contains(&table.route.name);

@@ -58,6 +58,7 @@ pub(super) async fn open_run(
             name: route.name.clone(),
             definition: route.definition(),
             schema_lines: Vec::new(),
+            shape: None,
             relations: "null".to_owned(),
         })
         .collect();

@@ -3,20 +3,25 @@
 //! Invariant: a batch holds whole rows only. PostgreSQL sends one `CopyData` message per row (protocol
 //! documentation, "COPY Operations"), so messages are appended whole and never parsed here.
 
-use super::snapshot::Transaction;
+use super::snapshot::{PostgresServer, Transaction};
+use super::watch::Expected;
 use crate::batch::RawBatch;
 use crate::connect::postgres::from_sqlx;
 use crate::error::{Error, Kind, Result};
 use crate::extract::{BATCH_BYTES, BatchStream, READAHEAD};
 use bytes::BytesMut;
 use futures::StreamExt;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+/// The server of a read, and what it expects of the table.
+pub(super) type Held = (Arc<PostgresServer>, Expected);
+
 /// Starts the producer task of one partition.
 pub(super) fn stream(
-    transaction: Transaction,
+    (transaction, held): (Transaction, Option<Held>),
     sql: String,
     deadline: Duration,
     partition: String,
@@ -24,7 +29,13 @@ pub(super) fn stream(
     let (sender, receiver) = mpsc::channel(READAHEAD);
     let task = tokio::spawn(async move {
         let mut transaction = transaction;
-        let outcome = copy(&mut transaction, &sql, deadline, &sender, &partition).await;
+        let outcome = async {
+            if let Some((server, expected)) = &held {
+                server.hold(&mut transaction, expected).await?;
+            }
+            copy(&mut transaction, &sql, deadline, &sender, &partition).await
+        };
+        let outcome = outcome.await;
         if let Err(error) = outcome {
             // A receiver that is gone has stopped asking; nobody is left to tell.
             if sender.send(Err(error)).await.is_err() {

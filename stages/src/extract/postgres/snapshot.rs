@@ -3,6 +3,7 @@
 //! Invariant: a reader's transaction sees exactly the `Snapshot` it reports. An exported snapshot that
 //! died or grew too old is replaced, never reused.
 
+use super::watch::Tables;
 use crate::connect::postgres::{Postgres, from_sqlx};
 use crate::error::{Error, Kind, Result};
 use crate::extract::Snapshot;
@@ -31,6 +32,8 @@ pub struct PostgresServer {
     postgres: Postgres,
     snapshot_max: Duration,
     exported: Mutex<Option<Exported>>,
+    /// What its routes read.
+    pub(super) tables: Tables,
 }
 
 /// A snapshot held open by a transaction of its own.
@@ -73,7 +76,7 @@ impl Drop for Transaction {
 impl PostgresServer {
     /// Wraps a connected pool.
     pub fn new(postgres: Postgres, snapshot_max: Duration) -> Self {
-        Self { postgres, snapshot_max, exported: Mutex::new(None) }
+        Self { postgres, snapshot_max, exported: Mutex::new(None), tables: Tables::default() }
     }
 
     /// Returns `host:port/database`.
