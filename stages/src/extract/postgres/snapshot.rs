@@ -133,7 +133,7 @@ impl PostgresServer {
     }
 
     async fn current(&self) -> Result<(String, Snapshot)> {
-        if let Some(current) = self.held(&mut self.exported.lock().await).await {
+        if let Some(current) = self.held(&mut *self.exported.lock().await).await {
             return Ok(current);
         }
         // Before the lock: lanes that lost one server wait for it beside each other, not one after the other.
