@@ -191,20 +191,7 @@ impl Bench<'_> {
     fn a_write_that_is_dropped_harms_nobody(&self, expected: &Expected) {
         for attempt in 0..4 {
             let batches = self.encoded(10 + attempt);
-            self.block_on(async {
-                let mut writing = self.sink().write(0, &batches[0]);
-                // As far as it gets within this many turns.
-                for _ in 0..=attempt {
-                    tokio::select! {
-                        biased;
-                        written = &mut writing => {
-                            written.unwrap();
-                            break;
-                        }
-                        () = tokio::task::yield_now() => {}
-                    }
-                }
-            });
+            self.block_on(some_turns(self.sink().write(0, &batches[0]), attempt + 1));
             let other = self.encoded(20 + attempt);
             self.write(&other);
         }
@@ -276,4 +263,15 @@ impl Bench<'_> {
 
 fn text(key: &Bytes) -> &str {
     str::from_utf8(key).unwrap()
+}
+
+/// Polls work so many times and drops it, wherever it has come to.
+async fn some_turns(mut work: impl Future + Unpin, turns: usize) {
+    for _ in 0..turns {
+        tokio::select! {
+            biased;
+            _ = &mut work => return,
+            () = tokio::task::yield_now() => {}
+        }
+    }
 }
