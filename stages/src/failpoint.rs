@@ -97,7 +97,7 @@ points! {
 
 /// Marks a boundary: where it is armed, the process ends or stops here.
 #[cfg(not(feature = "failpoints"))]
-#[inline(always)]
+#[inline]
 pub fn pass(_: Point) {}
 
 /// Refuses a wish that this program cannot fulfil.
