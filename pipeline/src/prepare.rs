@@ -3,6 +3,7 @@
 //! Invariant: what was committed is believed only where source and target are provably the ones it was
 //! committed against; everything else starts over, and its written keys are reconciled at the end.
 
+mod failed_over;
 mod unchanged;
 
 use crate::catch_up::{next_ordinal, partitions_of};
@@ -20,6 +21,7 @@ use stages::load::{Sentinel, Sink};
 use stages::{Error, Kind, Result};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use failed_over::distrust_removals;
 use unchanged::keep_unchanged;
 
 /// Partitions per lane that a table is cut into at least, so that lanes end together.
@@ -157,6 +159,7 @@ pub async fn inspect_target(engine: &Engine, is_resumed: bool) -> Result<Target>
             let is_same = known.is_some_and(|s| s.identity == identity_of(&state));
             if !is_same {
                 target = Target::ServerChanged;
+                distrust_removals(engine).await?;
             }
         }
         Sentinel::Missing => {

@@ -56,6 +56,7 @@ impl Run {
         if let Sentinel::Foreign(note) = duplicate.claim(&record.id, &note).await.map_err(one)? {
             return Err(one(foreign(duplicate.address(), &note)));
         }
+        let claimed = duplicate.state().await.map_err(one)?;
         let cleaning = left_behind::clean(&journal, plan, &duplicate, options.fresh);
         warnings.extend(cleaning.await.map_err(one)?);
         for route in &routes {
@@ -74,6 +75,7 @@ impl Run {
             previous,
             bigquery,
             duplicate,
+            claimed,
             tables: Vec::new(),
             row_tables: Vec::new(),
             of_rows,
