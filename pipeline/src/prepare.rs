@@ -15,13 +15,13 @@ use crate::outcome::from_journal;
 use crate::rebuild::{COMMAND, Options, patiently};
 use crate::route::RouteRun;
 use crate::snapshots::Snapshots;
+use failed_over::distrust_removals;
 use schemas::Plan;
 use schemas::plan::Layout;
 use stages::load::{Sentinel, Sink};
 use stages::{Error, Kind, Result};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use failed_over::distrust_removals;
 use unchanged::keep_unchanged;
 
 /// Partitions per lane that a table is cut into at least, so that lanes end together.

@@ -274,7 +274,8 @@ impl Run {
         if total.differences() > 0 {
             if is_full && !std::mem::replace(&mut self.has_rewritten, true) {
                 let keys = total.differences();
-                let message = format!("redis lost {keys} keys that another server had acknowledged");
+                let message =
+                    format!("redis lost {keys} keys that another server had acknowledged");
                 return Err(one(Error::new(Kind::TargetChanged, message)));
             }
             let message = format!(

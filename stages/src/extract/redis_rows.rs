@@ -11,8 +11,8 @@ pub use scan::{EntryId, RedisRows, ScanPage, StreamState};
 
 use crate::connect::redis::{Endpoint, Stream, from_reply};
 use crate::error::{Error, Kind, Result};
-use crate::policy;
 use crate::load::redis::reply::{Reply as Counted, Scanner};
+use crate::policy;
 use crate::transform::redis_command::resp::{write_array, write_bulk};
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -3,7 +3,6 @@
 //! Invariant: every row that the filter lets through is delivered once: a stream that breaks is read on from the row
 //! after the last one delivered, at the same snapshot. Dropping what is returned ends the calls.
 
-use crate::connect::bigquery::{BigQuery, awaited};
 use crate::connect::bigquery::storage::read_rows_response::Rows;
 use crate::connect::bigquery::storage::read_session::table_read_options::{
     OutputFormatSerializationOptions, ResponseCompressionCodec,
@@ -13,6 +12,7 @@ use crate::connect::bigquery::storage::{
     ArrowSerializationOptions, CreateReadSessionRequest, DataFormat, ReadRowsRequest,
     ReadRowsResponse, ReadSession, arrow_serialization_options::CompressionCodec,
 };
+use crate::connect::bigquery::{BigQuery, awaited};
 use crate::error::{Error, Kind, Result};
 use crate::policy::Retry;
 use bytes::Bytes;
@@ -172,8 +172,9 @@ impl State {
                 none.insert(answer.into_inner())
             }
         };
-        let message =
-            awaited(open.message()).await.map_err(|status| self.bigquery.failed(&status, &self.what))?;
+        let message = awaited(open.message())
+            .await
+            .map_err(|status| self.bigquery.failed(&status, &self.what))?;
         let Some(message) = message else { return Ok(None) };
         let rows = message.row_count.max(0);
         self.delivered += rows;

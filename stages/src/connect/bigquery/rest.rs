@@ -105,9 +105,8 @@ impl BigQuery {
         if let Some(body) = call.body {
             request = request.json(body);
         }
-        let failed = |error| {
-            from_http(error, &format!("{} (bigquery at {})", call.what, shared.rest_url))
-        };
+        let failed =
+            |error| from_http(error, &format!("{} (bigquery at {})", call.what, shared.rest_url));
         let response = request.send().await.map_err(failed)?;
         let code = response.status();
         let body = response.bytes().await.map_err(failed)?;

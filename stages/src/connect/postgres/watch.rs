@@ -48,11 +48,7 @@ impl SessionId {
     /// Asks a connection who it is.
     pub async fn of(connection: &mut PgConnection) -> std::result::Result<Self, sqlx::Error> {
         let row = sqlx::query(IDENTIFY).fetch_one(connection).await?;
-        Ok(Self {
-            node: row.try_get(0)?,
-            started: row.try_get(1)?,
-            process: Some(row.try_get(2)?),
-        })
+        Ok(Self { node: row.try_get(0)?, started: row.try_get(1)?, process: Some(row.try_get(2)?) })
     }
 
     /// Any session of the same server.
@@ -107,16 +103,17 @@ impl Postgres {
             let mut connection = self.options.connect().await?;
             let asked = sqlx::query(ASK).bind(session.and_then(|session| session.process));
             let row = asked.fetch_one(&mut connection).await?;
-            let found: (String, String, bool) =
-                (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+            let found: (String, String, bool) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
             connection.close().await?;
             Ok(found)
         };
         let limit = policy::answer_max();
         match tokio::time::timeout(limit, asking).await {
             Err(_) => Err(policy::silent(&what(), limit)),
-            Ok(Ok((node, started, is_there))) => Ok(session
-                .map_or(Told::Unknown, |session| session.judge(&node, &started, is_there))),
+            Ok(Ok((node, started, is_there))) => {
+                Ok(session
+                    .map_or(Told::Unknown, |session| session.judge(&node, &started, is_there)))
+            }
             // It has no connection to spare, or does not tell: but it is there.
             Ok(Err(sqlx::Error::Database(_))) => Ok(Told::Unknown),
             Ok(Err(error)) => Err(from_sqlx(error, &format!("{} fell silent", what()))),

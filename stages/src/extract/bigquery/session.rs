@@ -2,13 +2,13 @@
 //!
 //! Invariant: columns, filter and snapshot time are the service's business; what arrives is what is carried.
 
-use crate::connect::bigquery::{BigQuery, awaited};
 use crate::connect::bigquery::storage::arrow_serialization_options::CompressionCodec;
 use crate::connect::bigquery::storage::read_session::table_read_options::OutputFormatSerializationOptions;
 use crate::connect::bigquery::storage::read_session::{Schema, TableModifiers, TableReadOptions};
 use crate::connect::bigquery::storage::{
     ArrowSerializationOptions, CreateReadSessionRequest, DataFormat, ReadSession,
 };
+use crate::connect::bigquery::{BigQuery, awaited};
 use crate::error::{Error, Kind, Result};
 use crate::extract::Columns;
 use bytes::Bytes;

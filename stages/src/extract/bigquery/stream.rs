@@ -5,9 +5,9 @@
 
 use super::session::{self, Wanted, without_end};
 use crate::batch::RawBatch;
-use crate::connect::bigquery::{BigQuery, awaited};
 use crate::connect::bigquery::storage::read_rows_response::Rows;
 use crate::connect::bigquery::storage::{ReadRowsRequest, ReadRowsResponse};
+use crate::connect::bigquery::{BigQuery, awaited};
 use crate::error::{Error, Kind, Result};
 use crate::extract::{BatchStream, READAHEAD};
 use crate::policy::Retry;

@@ -139,7 +139,8 @@ impl Reading {
             let message =
                 storage::ReadRowsRequest { read_stream: self.stream.clone(), offset: self.offset };
             let request = self.bigquery.request(message, &[("read_stream", &self.stream)]).await?;
-            let answer = awaited(self.bigquery.read_client().read_rows(request)).await.map_err(failed)?;
+            let answer =
+                awaited(self.bigquery.read_client().read_rows(request)).await.map_err(failed)?;
             self.rows = Some(answer.into_inner());
         }
         match &mut self.rows {

@@ -72,8 +72,7 @@ impl Duplicate {
         self.control.retain(|_, _| false);
         let address = &self.endpoint.address;
         let mut connection = self.connection().await?;
-        let mark =
-            control::sentinel(&mut connection, BACKUP_SENTINEL_KEY, address, run_id).await?;
+        let mark = control::sentinel(&mut connection, BACKUP_SENTINEL_KEY, address, run_id).await?;
         let now = control::state(&mut connection, address).await?;
         let is_same = now.process_id == before.process_id && now.history_id == before.history_id;
         if is_same && mark == Sentinel::Ours {

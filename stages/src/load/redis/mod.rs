@@ -131,8 +131,9 @@ impl RedisSink {
     /// Returns the lane's live connection, making it again when it was lost.
     async fn pipe(&self, lane: usize) -> Result<Pipe> {
         let mut slot = self.pipes[lane % self.pipes.len()].lock().await;
-        let is_usable =
-            |(age, pipe): &&(u64, Pipe)| !pipe.is_closed() && *age == self.age.load(Ordering::Acquire);
+        let is_usable = |(age, pipe): &&(u64, Pipe)| {
+            !pipe.is_closed() && *age == self.age.load(Ordering::Acquire)
+        };
         if let Some((_, pipe)) = slot.as_ref().filter(is_usable) {
             return Ok(pipe.clone());
         }

@@ -68,11 +68,8 @@ impl Pipe {
             tokio::spawn(write_requests(writing, incoming, pending)),
             tokio::spawn(read_replies(reading, awaited, endpoint.address.clone())),
         ]);
-        let pipe = Self {
-            requests,
-            address: endpoint.address.as_str().into(),
-            _tasks: Arc::new(tasks),
-        };
+        let pipe =
+            Self { requests, address: endpoint.address.as_str().into(), _tasks: Arc::new(tasks) };
         for command in prepare {
             let payload = Bytes::copy_from_slice(command);
             pipe.send(payload, Vec::new(), 1, false).await?;
