@@ -202,6 +202,10 @@ impl Run {
             self.counters.enter(index, Phase::Done);
         }
         findings.is_cancelled |= failures.iter().any(|error| error.kind() == Kind::Cancelled);
+        if failures.iter().any(|error| error.kind() == Kind::TargetChanged) {
+            // Blocks that are not as they were written may be on another server: that is the cause, then.
+            findings.errors.extend(self.meet(options).await.err());
+        }
         findings.errors.extend(failures);
         Ok(())
     }

@@ -55,6 +55,7 @@ mod streams;
 mod streams_faults;
 mod twice;
 mod type_matrix;
+mod unwell_servers;
 mod verified;
 mod verify;
 mod verify_bigquery;

@@ -58,6 +58,16 @@ fn drawn(seed: &mut u64) -> (Toxic, Direction) {
     (toxic, direction)
 }
 
+/// Sets a toxic at random, or none.
+fn gust(proxy: &Proxy, seed: &mut u64) {
+    if random(seed, 2) == 0 {
+        let (toxic, direction) = drawn(seed);
+        proxy.set(toxic, direction);
+    } else {
+        proxy.clear();
+    }
+}
+
 /// A storm: toxics come and go at random on all of these proxies, until its time is over or the run has ended.
 pub(crate) struct Storm {
     blowing: JoinHandle<()>,
@@ -72,16 +82,13 @@ impl Storm {
             let started = Instant::now();
             while started.elapsed() < storm_time() {
                 for proxy in &proxies {
-                    if random(&mut seed, 2) == 0 {
-                        let (toxic, direction) = drawn(&mut seed);
-                        proxy.set(toxic, direction);
-                    } else {
-                        proxy.clear();
-                    }
+                    gust(proxy, &mut seed);
                 }
                 std::thread::sleep(Duration::from_millis(30 + random(&mut seed, 250)));
             }
-            proxies.iter().for_each(|proxy| proxy.clear());
+            for proxy in &proxies {
+                proxy.clear();
+            }
         });
         Self { blowing }
     }

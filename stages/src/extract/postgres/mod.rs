@@ -79,12 +79,12 @@ impl Source for PostgresSource {
             return Ok(None);
         };
         let planned = gauge::planned_rows(&self.server, &self.bound.route, filter);
-        self.server.watched(planned).await.map(Some)
+        Box::pin(self.server.watched(planned)).await.map(Some)
     }
 
     async fn partitions(&self, wanted: usize, first: usize) -> Result<Vec<Partition>> {
         let cut = cut::partitions(&self.server, &self.bound, &self.shape, wanted, first);
-        self.server.watched(cut).await
+        Box::pin(self.server.watched(cut)).await
     }
 
     async fn contradictions(&self) -> Result<u64> {
@@ -110,7 +110,8 @@ impl Source for PostgresSource {
         if !self.tells_unchanged() {
             return Ok(None);
         }
-        self.server.watched(unchanged::unchanged(&self.server, &self.bound, parts)).await
+        let unchanged = unchanged::unchanged(&self.server, &self.bound, parts);
+        Box::pin(self.server.watched(unchanged)).await
     }
 
     fn catch_up(&self, since_xid: u64, first: usize) -> Vec<Partition> {
