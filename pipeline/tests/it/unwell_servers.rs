@@ -44,7 +44,9 @@ fn a_postgres_that_ends_every_session_again_and_again_loses_nothing() {
 fn a_redis_that_loads_its_data_is_waited_for_or_named_with_3() {
     // GIVEN a Redis that takes some seconds to load what it has saved
     let redis = RedisOptions {
-        args: ["--key-load-delay", "1000"].map(String::from).to_vec(),
+        args: ["--key-load-delay", "1000", "--loading-process-events-interval-bytes", "1024"]
+            .map(String::from)
+            .to_vec(),
         ..RedisOptions::default()
     };
     let mut world = World::with(PostgresOptions::default(), redis);
