@@ -3,6 +3,7 @@
 //! Invariant: what was committed is believed only where source and target are provably the ones it was
 //! committed against; everything else starts over, and its written keys are reconciled at the end.
 
+mod failed_over;
 mod unchanged;
 
 use crate::catch_up::{next_ordinal, partitions_of};
@@ -15,6 +16,7 @@ use crate::outcome::from_journal;
 use crate::rebuild::{COMMAND, Options, patiently};
 use crate::route::RouteRun;
 use crate::snapshots::Snapshots;
+use failed_over::distrust_removals;
 use schemas::Plan;
 use schemas::drift::Drift;
 use schemas::plan::Layout;
@@ -155,6 +157,7 @@ pub async fn inspect_target(engine: &Engine, is_resumed: bool) -> Result<Target>
             let is_same = known.is_some_and(|s| s.identity == identity_of(&state));
             if !is_same {
                 target = Target::ServerChanged;
+                distrust_removals(engine).await?;
             }
         }
         Sentinel::Missing => {

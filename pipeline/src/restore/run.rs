@@ -40,6 +40,7 @@ pub(super) struct Proof {
 
 pub(super) async fn restore(plan: &Plan, options: &Options, watcher: &dyn Watcher) -> Ended {
     let clock = Instant::now();
+    stages::policy::begin(options.retry_for);
     let (shared, run, mut tables) = match Box::pin(set_up(plan, options)).await {
         Ok(ready) => ready,
         Err(errors) => {

@@ -137,7 +137,7 @@ pub async fn describe_postgres(
     server: &PostgresServer,
     route: &Route,
 ) -> std::result::Result<On<postgres::Shape>, Vec<Error>> {
-    let shape = in_route(route, postgres::describe(server, route).await)?;
+    let shape = in_route(route, Box::pin(server.watched(postgres::describe(server, route))).await)?;
     let newest = column_type(route, |name| {
         let column = shape.columns.iter().find(|column| column.name == name)?;
         let is_ordered = NEWEST_TYPES.contains(&column.pg_type.name.as_str());

@@ -16,6 +16,7 @@ mod tables;
 
 pub use datasets::DatasetFacts;
 pub use failure::{from_status, kind_of_status};
+pub use grpc::awaited;
 pub use jobs::{JobStatement, QueryRows};
 
 use crate::error::{Error, Kind, Result};

@@ -58,6 +58,7 @@ impl Run {
             return Err(one(foreign(duplicate.address(), &note)));
         }
         pass(Point::TargetClaimed);
+        let claimed = duplicate.state().await.map_err(one)?;
         let cleaning = left_behind::clean(&journal, plan, &duplicate, options.fresh);
         warnings.extend(cleaning.await.map_err(one)?);
         for route in &routes {
@@ -76,6 +77,7 @@ impl Run {
             previous,
             bigquery,
             duplicate,
+            claimed,
             tables: Vec::new(),
             row_tables: Vec::new(),
             of_rows,

@@ -87,11 +87,14 @@ impl Source for PostgresSource {
         else {
             return Ok(None);
         };
-        gauge::planned_rows(&self.server, &self.bound.route, filter).await.map(Some)
+        let planned = gauge::planned_rows(&self.server, &self.bound.route, filter);
+        Box::pin(self.server.watched(planned)).await.map(Some)
     }
 
     async fn partitions(&self, wanted: usize, first: usize) -> Result<Vec<Partition>> {
-        cut::partitions(&self.server, &self.bound, &self.shape(), wanted, first).await
+        let shape = self.shape();
+        let cut = cut::partitions(&self.server, &self.bound, &shape, wanted, first);
+        Box::pin(self.server.watched(cut)).await
     }
 
     async fn contradictions(&self) -> Result<u64> {
@@ -99,10 +102,12 @@ impl Source for PostgresSource {
         let mut transaction = self.server.begin().await?;
         let name = &self.bound.route.name;
         let failed = |error| from_sqlx(error, &format!("cannot check the members of route {name}"));
-        let found: i64 = sqlx::query_scalar(sqlx::AssertSqlSafe(sql))
-            .fetch_one(&mut *transaction.connection)
-            .await
-            .map_err(failed)?;
+        let (postgres, session) = transaction.watch();
+        let count = async {
+            let count = sqlx::query_scalar(sqlx::AssertSqlSafe(sql));
+            count.fetch_one(&mut *transaction.connection).await.map_err(failed)
+        };
+        let found: i64 = postgres.watched(session.as_ref(), count).await?;
         transaction.commit().await.map_err(failed)?;
         Ok(u64::try_from(found).unwrap_or(0))
     }
@@ -115,7 +120,8 @@ impl Source for PostgresSource {
         if !self.tells_unchanged() {
             return Ok(None);
         }
-        unchanged::unchanged(&self.server, &self.bound, parts).await
+        let unchanged = unchanged::unchanged(&self.server, &self.bound, parts);
+        Box::pin(self.server.watched(unchanged)).await
     }
 
     fn catch_up(&self, since_xid: u64, first: usize) -> Vec<Partition> {

@@ -10,7 +10,7 @@ use crate::connect::postgres::from_sqlx;
 use crate::error::{Error, Kind, Result};
 use crate::extract::{BATCH_BYTES, BatchStream, READAHEAD};
 use bytes::BytesMut;
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -55,11 +55,20 @@ async fn copy(
 ) -> Result<()> {
     let failed = |error| from_sqlx(error, &format!("cannot read partition {partition}"));
     let end_at = Instant::now() + deadline;
+    let (postgres, session) = transaction.watch();
+    let session = session.as_ref();
     {
-        let mut messages = transaction.connection.copy_out_raw(sql).await.map_err(failed)?;
+        let begin = async { transaction.connection.copy_out_raw(sql).await.map_err(failed) };
+        let mut messages = postgres.watched(session, begin).await?;
         let mut filling = BytesMut::with_capacity(BATCH_BYTES + 4096);
         let mut rows = 0;
-        while let Some(message) = messages.next().await {
+        loop {
+            // Most messages are there already; a timer for each would cost more than they do.
+            let next = match messages.next().now_or_never() {
+                Some(next) => next,
+                None => postgres.watched(session, async { Ok(messages.next().await) }).await?,
+            };
+            let Some(message) = next else { break };
             let message = message.map_err(failed)?;
             filling.extend_from_slice(&message);
             rows += usize::from(!is_trailer(&message));

@@ -7,6 +7,7 @@ use super::answer::{AppendFailure, append_answer, failure};
 use crate::connect::bigquery::{BigQuery, storage};
 use crate::error::{Error, Kind};
 use crate::failpoint::{Point, pass};
+use crate::policy;
 use bytes::Bytes;
 use std::collections::VecDeque;
 use storage::append_rows_request::{ArrowData, Rows};
@@ -132,7 +133,11 @@ impl Appender {
     }
 
     async fn answer(&mut self) -> Result<(), AppendFailure> {
-        match self.answers.recv().await {
+        let limit = policy::work_max();
+        let Ok(answer) = tokio::time::timeout(limit, self.answers.recv()).await else {
+            return Err(AppendFailure::Failed(policy::silent("bigquery", limit)));
+        };
+        match answer {
             Some(answer) => self.take(answer),
             None => Err(AppendFailure::Failed(Error::new(
                 Kind::Unavailable,

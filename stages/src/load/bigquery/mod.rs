@@ -11,7 +11,7 @@ pub use answer::{AppendFailure, CommitAnswer};
 pub use append::{Appender, IN_FLIGHT_BYTES_MAX, Piece, REQUEST_BYTES_MAX};
 pub use read_back::{ReadBack, ReadOptions};
 
-use crate::connect::bigquery::{BigQuery, storage};
+use crate::connect::bigquery::{BigQuery, awaited, storage};
 use crate::error::{Error, Kind, Result};
 use crate::failpoint::{Point, pass};
 use answer::commit_answer;
@@ -58,7 +58,7 @@ impl WriteTable {
             }),
         };
         let request = self.bigquery.request(message, &[("parent", &self.path)]).await?;
-        let made = self.bigquery.write_client().create_write_stream(request).await;
+        let made = awaited(self.bigquery.write_client().create_write_stream(request)).await;
         let made = made.map_err(|status| self.bigquery.failed(&status, what))?;
         pass(Point::StreamMade);
         Ok(made.into_inner().name)
@@ -73,7 +73,7 @@ impl WriteTable {
     pub async fn finalize(&self, stream: &str) -> Result<Option<u64>> {
         let message = storage::FinalizeWriteStreamRequest { name: stream.to_owned() };
         let request = self.bigquery.request(message, &[("name", stream)]).await?;
-        match self.bigquery.write_client().finalize_write_stream(request).await {
+        match awaited(self.bigquery.write_client().finalize_write_stream(request)).await {
             Ok(answer) => {
                 pass(Point::StreamFinalized);
                 let rows = answer.into_inner().row_count;
@@ -99,7 +99,7 @@ impl WriteTable {
             write_streams: streams.to_vec(),
         };
         let request = self.bigquery.request(message, &[("parent", parent)]).await?;
-        match self.bigquery.write_client().batch_commit_write_streams(request).await {
+        match awaited(self.bigquery.write_client().batch_commit_write_streams(request)).await {
             Ok(answer) => {
                 pass(Point::StreamsCommitted);
                 Ok(commit_answer(&answer.into_inner()))
@@ -119,7 +119,7 @@ impl WriteTable {
             ..storage::GetWriteStreamRequest::default()
         };
         let request = self.bigquery.request(message, &[("name", stream)]).await?;
-        match self.bigquery.write_client().get_write_stream(request).await {
+        match awaited(self.bigquery.write_client().get_write_stream(request)).await {
             Ok(found) if found.get_ref().commit_time.is_some() => Ok(StreamState::Committed),
             Ok(_) => Ok(StreamState::Pending),
             Err(status) if status.code() == tonic::Code::NotFound => Ok(StreamState::Gone),
