@@ -11,6 +11,8 @@ pub mod cpu;
 pub mod cut_over;
 pub(crate) mod documents;
 pub mod engine;
+#[cfg(test)]
+mod fuzzed;
 pub mod guard;
 pub mod init;
 pub mod journal;

@@ -8,6 +8,8 @@ pub mod batch;
 pub mod connect;
 pub mod error;
 pub mod extract;
+#[cfg(test)]
+mod fuzzed;
 pub mod load;
 pub mod policy;
 pub mod transform;
