@@ -257,7 +257,7 @@ fn a_recorded_table_of_anybody() {
         |input, _| {
             let parsed = TableRecord::parse(input, &format!("{:032x}", xxh3_128(input)));
             if let Ok(record) = &parsed {
-                assert_eq!(record.to_json().0.is_empty(), false);
+                assert!(!record.to_json().0.is_empty());
             }
             Told::from(&parsed)
         },
