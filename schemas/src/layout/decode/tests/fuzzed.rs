@@ -42,7 +42,7 @@ fn pairs_of<'a>(parts: &[&'a [u8]]) -> Vec<(&'a [u8], &'a [u8])> {
 
 #[test]
 fn pairs_of_anybody() {
-    let valid = "log:web:7\0meta\0{\"a\": 1.50}\0ok\0true\0cost\01.10\0during\0[2026-01-01,UNBOUNDED)\0links\0\
+    let valid = "log:web:7\0meta\0{\"a\": 1.50}\0ok\0true\0cost\x001.10\0during\0[2026-01-01,UNBOUNDED)\0links\0\
                  [{\"at\":\"2026-01-01 00:00:00+00:00\",\"url\":\"h\\u00e9\"}, {\"tags\":[\"a\"]}]";
     let corpus = [
         valid,
@@ -53,11 +53,11 @@ fn pairs_of_anybody() {
     let valid_pairs: Vec<&[u8]> = valid.as_bytes().split(|byte| *byte == 0).collect();
     fuzz("pairs of an entry", &corpus).words(&WORDS).run(|input, _| {
         let parts: Vec<&[u8]> = input.split(|byte| *byte == 0).collect();
-        let decoded = decoder.pairs(parts[0], pairs_of(&parts[1..]));
-        if let Err(fault) = &decoded {
+        let outcome = decoder.pairs(parts[0], pairs_of(&parts[1..]));
+        if let Err(fault) = &outcome {
             assert!(!fault.to_string().is_empty());
         }
-        check(&mut decoder, decoded.is_ok(), |decoder| {
+        check(&mut decoder, outcome.is_ok(), |decoder| {
             decoder.pairs(valid_pairs[0], pairs_of(&valid_pairs[1..])).unwrap();
         })
     });
@@ -73,8 +73,8 @@ fn json_of_anybody() {
     fuzz_bytes("JSON of an entry", corpus).words(&WORDS).run(|input, _| {
         let at = input.iter().position(|byte| *byte == 0).unwrap_or(input.len());
         let value = input.get(at + 1..).unwrap_or_default();
-        let decoded = decoder.json(&input[..at], value);
-        check(&mut decoder, decoded.is_ok(), |decoder| {
+        let outcome = decoder.json(&input[..at], value);
+        check(&mut decoder, outcome.is_ok(), |decoder| {
             decoder.json(valid_key.as_bytes(), valid_value.as_bytes()).unwrap();
         })
     });
