@@ -12,6 +12,8 @@ pub mod cut_over;
 pub(crate) mod documents;
 pub mod drift;
 pub mod engine;
+#[cfg(test)]
+mod fuzzed;
 pub mod guard;
 pub mod init;
 pub mod journal;

@@ -5,6 +5,8 @@
 
 mod file;
 mod folder;
+#[cfg(test)]
+mod fuzzed;
 mod identity;
 pub mod list;
 pub mod replay;

@@ -9,6 +9,7 @@ mod tests;
 
 pub use header::{CODEC_ZSTD_ARROW, Header, MAGIC, VERSION};
 
+use crate::arrow_stream;
 use crate::digest::{BatchHasher, Digest, UnknownType};
 use arrow::array::Array;
 use arrow::buffer::Buffer;
@@ -18,6 +19,7 @@ use arrow::ipc::MetadataVersion;
 use arrow::ipc::reader::StreamDecoder;
 use arrow::ipc::writer::{IpcWriteOptions, StreamWriter};
 use arrow::record_batch::RecordBatch;
+use std::io::Read;
 use thiserror::Error;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -159,13 +161,11 @@ pub fn decode(header: &Header, body: &[u8]) -> Result<RecordBatch, BlockError> {
         return Err(BlockError::Unreadable(format!("{} bytes are too many", header.raw_bytes)));
     }
     let raw_bytes = usize::try_from(header.raw_bytes).map_err(unreadable)?;
-    let raw = zstd::bulk::decompress(body, raw_bytes).map_err(unreadable)?;
+    let raw = decompress(body, raw_bytes).map_err(unreadable)?;
     if raw.len() != raw_bytes {
-        return Err(BlockError::Unreadable("it is shorter than the header says".to_owned()));
+        return Err(BlockError::Unreadable("it is not as long as the header says".to_owned()));
     }
-    // The arrow reader asserts some lengths instead of reporting them.
-    let rows = std::panic::catch_unwind(|| one_batch(raw))
-        .unwrap_or_else(|_| Err(unreadable("its lengths contradict each other")))?;
+    let rows = one_batch(raw)?;
     if rows.num_rows() != header.rows as usize {
         return Err(BlockError::Unreadable(format!(
             "{} rows where the header says {}",
@@ -176,14 +176,29 @@ pub fn decode(header: &Header, body: &[u8]) -> Result<RecordBatch, BlockError> {
     Ok(rows)
 }
 
+/// Room that is made at once for a body; one that is larger has to show by its bytes that it is.
+const ROOM_PER_BYTE: usize = 256;
+
+/// Decompresses a zstd frame that is said to hold `raw_bytes`; what it holds may be less, or one byte more.
+pub fn decompress(body: &[u8], raw_bytes: usize) -> std::io::Result<Vec<u8>> {
+    if raw_bytes <= body.len().saturating_mul(ROOM_PER_BYTE) {
+        return zstd::bulk::decompress(body, raw_bytes);
+    }
+    let mut raw = Vec::new();
+    // One byte more than the header says tells that there are more.
+    zstd::Decoder::new(body)?.take(raw_bytes as u64 + 1).read_to_end(&mut raw)?;
+    Ok(raw)
+}
+
 /// Reads an arrow IPC stream of exactly one batch.
 fn one_batch(raw: Vec<u8>) -> Result<RecordBatch, BlockError> {
     let mut stream = Buffer::from_vec(raw);
     let mut decoder = StreamDecoder::new();
-    let rows = decoder.decode(&mut stream).map_err(unreadable)?;
+    let rows = arrow_stream::next(&mut decoder, &mut stream).map_err(unreadable)?;
     let schema = decoder.schema().ok_or_else(|| unreadable("it has no schema"))?;
     let rows = rows.unwrap_or_else(|| RecordBatch::new_empty(schema));
-    if decoder.decode(&mut stream).map_err(unreadable)?.is_some() || !stream.is_empty() {
+    let more = arrow_stream::next(&mut decoder, &mut stream).map_err(unreadable)?;
+    if more.is_some() || !stream.is_empty() {
         return Err(BlockError::Unreadable("more than one batch".to_owned()));
     }
     Ok(rows)

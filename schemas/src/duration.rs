@@ -12,6 +12,8 @@ const DAY: u64 = 24 * HOUR;
 /// The longest duration that is accepted: ten years.
 pub const LONGEST: Duration = Duration::from_secs(3650 * DAY);
 
+const TOO_LONG: &str = "must be at most 3650d";
+
 /// Parses `<int>(s|m|h|d)`, more than zero and at most [`LONGEST`].
 ///
 /// The error is one lowercase sentence without final stop that does not repeat the text.
@@ -29,9 +31,14 @@ pub fn parse(text: &str) -> Result<Duration, String> {
     let seconds = digits.parse::<u64>().ok().and_then(|count| count.checked_mul(seconds_per_unit));
     match seconds.map(Duration::from_secs) {
         Some(Duration::ZERO) => Err("must be more than zero".to_owned()),
-        Some(duration) if duration <= LONGEST => Ok(duration),
-        _ => Err("must be at most 3650d".to_owned()),
+        Some(duration) => bounded(duration),
+        None => Err(TOO_LONG.to_owned()),
     }
+}
+
+/// Refuses what is longer than [`LONGEST`]: added to the time of day, it would be no time of day any more.
+pub fn bounded(duration: Duration) -> Result<Duration, String> {
+    if duration <= LONGEST { Ok(duration) } else { Err(TOO_LONG.to_owned()) }
 }
 
 /// Renders a duration in the largest unit that divides it; parts of a second are shown as a decimal.

@@ -2,11 +2,14 @@
 //!
 //! Invariant: nothing here does I/O, is async, or knows a client library; every function is pure.
 
+pub mod arrow_stream;
 pub mod bind;
 pub mod block;
 pub mod digest;
 pub mod drift;
 pub mod duration;
+#[cfg(test)]
+mod fuzzed;
 pub mod json_path;
 pub mod key;
 pub mod layout;

@@ -9,6 +9,8 @@ pub mod connect;
 pub mod error;
 pub mod extract;
 pub mod failpoint;
+#[cfg(test)]
+mod fuzzed;
 pub mod load;
 pub mod policy;
 pub mod transform;

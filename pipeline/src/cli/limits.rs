@@ -69,7 +69,7 @@ impl LimitFlags {
     }
 }
 
-fn parse_share(text: &str) -> Result<u64, String> {
+pub(super) fn parse_share(text: &str) -> Result<u64, String> {
     let share = text.strip_suffix('%').and_then(|digits| digits.parse().ok());
     share
         .filter(|share| (1..=crate::guard::CEILING_PERCENT).contains(share))
@@ -77,7 +77,7 @@ fn parse_share(text: &str) -> Result<u64, String> {
 }
 
 /// A size as Redis writes it: `kb`, `mb` and `gb` are powers of 1024.
-fn parse_size(text: &str) -> Result<u64, String> {
+pub(super) fn parse_size(text: &str) -> Result<u64, String> {
     let units = [("kb", 1 << 10), ("mb", 1 << 20), ("gb", 1 << 30), ("", 1)];
     let lower = text.to_ascii_lowercase();
     let found = units.iter().find_map(|(unit, size)| Some((lower.strip_suffix(unit)?, *size)));
@@ -90,12 +90,12 @@ fn parse_size(text: &str) -> Result<u64, String> {
 }
 
 /// A duration, or milliseconds.
-fn parse_time(text: &str) -> Result<Duration, String> {
+pub(super) fn parse_time(text: &str) -> Result<Duration, String> {
     if let Some(digits) = text.strip_suffix("ms") {
         let ms = digits.parse::<u64>().ok().filter(|ms| *ms > 0);
-        return ms
-            .map(Duration::from_millis)
-            .ok_or_else(|| "must be a whole number of ms, more than zero".to_owned());
+        let time = ms.map(Duration::from_millis);
+        let time = time.ok_or_else(|| "must be a whole number of ms, more than zero".to_owned());
+        return schemas::duration::bounded(time?);
     }
     schemas::duration::parse(text)
 }

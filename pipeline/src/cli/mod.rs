@@ -7,6 +7,8 @@ mod backup;
 mod check;
 mod failure;
 pub(crate) mod figures;
+#[cfg(test)]
+mod fuzzed;
 mod guard_text;
 mod help;
 mod init;

@@ -128,7 +128,7 @@ pub struct VerifyBigquery {
 /// Parses a duration that may be given in milliseconds: applications write faster than plans are made.
 pub(super) fn parse_settle(text: &str) -> Result<Duration, String> {
     match text.strip_suffix("ms").map(str::parse) {
-        Some(Ok(milliseconds)) => Ok(Duration::from_millis(milliseconds)),
+        Some(Ok(milliseconds)) => schemas::duration::bounded(Duration::from_millis(milliseconds)),
         Some(Err(_)) => Err("must be a whole number and a unit, for example \"500ms\"".to_owned()),
         None => schemas::duration::parse(text),
     }

@@ -3,6 +3,7 @@
 //! Invariant: nothing sleeps; what has to happen first is waited for.
 
 mod commits;
+mod fuzzed;
 mod opening;
 mod records;
 mod restores;

@@ -7,6 +7,7 @@
 //! Invariant: a frame is read whole with a matching checksum, or not at all.
 
 use super::{damaged, io_error, refused};
+use schemas::block::decompress;
 use schemas::key::key_hash;
 use stages::{Encoded, Error, Kind, Result};
 use std::collections::HashSet;
@@ -186,7 +187,7 @@ impl FrameReader {
     /// Returns the next frame; `None` at the end or at a torn last frame.
     pub fn next_frame(&mut self) -> Result<Option<Frame>> {
         let Some((header, body)) = self.next_body()? else { return Ok(None) };
-        let raw = zstd::bulk::decompress(&body, header.raw_length).map_err(|error| {
+        let raw = decompress(&body, header.raw_length).map_err(|error| {
             damaged(&self.path, &format!("a frame does not decompress: {error}"))
         })?;
         let frame = decode(&raw, &header)
@@ -208,9 +209,11 @@ impl FrameReader {
         let Some(header) = Header::parse(&bytes) else {
             return self.damage("a frame has no valid header");
         };
-        let mut body = vec![0; header.body_length];
-        let got = self.fill(&mut body)?;
-        if got < body.len() {
+        // A length is believed no further than the file reaches.
+        let mut body = Vec::with_capacity(header.body_length.min(1 << 20));
+        let taken = (&mut self.file).take(header.body_length as u64).read_to_end(&mut body);
+        taken.map_err(|error| io_error("read", &self.path, error))?;
+        if body.len() < header.body_length {
             return Ok(None);
         }
         if xxh3_64(&body) != header.checksum {

@@ -8,6 +8,8 @@
 //! cut off; any other damage is an error.
 
 mod frame;
+#[cfg(test)]
+mod fuzzed;
 mod refused;
 
 pub use frame::{Frame, FrameReader, encode_frame};

@@ -46,11 +46,14 @@ impl Keys {
         let rest = key.strip_prefix(&self.prefix)?.strip_prefix(":b:")?;
         let (rest, ordinal) = rest.rsplit_once(':')?;
         let (table_partition, generation) = rest.rsplit_once(':')?;
-        Some(BlockKey {
+        let found = BlockKey {
             table_partition: table_partition.to_owned(),
             generation: generation.parse().ok()?,
             ordinal: ordinal.parse().ok()?,
-        })
+        };
+        // `+1` and `01` are numbers too, and no keys of blocks.
+        let again = self.block(&found.table_partition, found.generation, found.ordinal);
+        (again == key).then_some(found)
     }
 
     /// The key of the manifest of a table partition.

@@ -145,7 +145,7 @@ fn time(replies: &mut Replies<'_>) -> Result<i64> {
         let number = str::from_utf8(text).ok().and_then(|text| text.parse().ok());
         number.ok_or_else(|| unexpected("TIME"))
     };
-    Ok(number()? * 1_000 + number()? / 1_000)
+    Ok(number()?.saturating_mul(1_000).saturating_add(number()? / 1_000))
 }
 
 /// Reads the hash and the version of one value; `None` where it is absent or of another type.

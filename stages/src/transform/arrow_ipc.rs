@@ -11,6 +11,7 @@ use arrow::ipc::reader::StreamDecoder;
 use arrow::record_batch::RecordBatchOptions;
 use bytes::Bytes;
 use schemas::TableSchema;
+use schemas::arrow_stream;
 use schemas::text::TextColumn;
 use std::sync::Arc;
 
@@ -24,7 +25,7 @@ pub fn decode(bytes: &Bytes, schema: &TableSchema) -> Result<RecordBatch> {
     };
     let mut buffer = Buffer::from(bytes.clone());
     let mut decoder = StreamDecoder::new();
-    let Some(rows) = decoder.decode(&mut buffer).map_err(broken)? else {
+    let Some(rows) = arrow_stream::next(&mut decoder, &mut buffer).map_err(broken)? else {
         let message = "bigquery sent rows that end too early";
         return Err(Error::new(Kind::Unavailable, message));
     };

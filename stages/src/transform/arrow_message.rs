@@ -4,35 +4,28 @@
 
 use crate::error::{Error, Kind, Result};
 use arrow::buffer::Buffer;
-use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use arrow::ipc::reader::StreamDecoder;
 use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
+use schemas::arrow_stream;
 
 /// End of an IPC stream, which some servers append to a schema.
 const END: [u8; 8] = [0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0];
-
-/// Decodes the schema of a session.
-pub fn schema(serialized: &Bytes) -> Result<SchemaRef> {
-    let mut decoder = StreamDecoder::new();
-    let mut message = Buffer::from(without_end(serialized));
-    decoder.decode(&mut message).map_err(broken)?;
-    decoder
-        .schema()
-        .ok_or_else(|| Error::new(Kind::Internal, "bigquery sent a read session without a schema"))
-}
 
 /// Decodes one message of rows under the schema of its session.
 pub fn rows(schema: &Bytes, message: &Bytes, expected: u64) -> Result<RecordBatch> {
     let mut decoder = StreamDecoder::new();
     let mut first = Buffer::from(without_end(schema));
-    decoder.decode(&mut first).map_err(broken)?;
+    arrow_stream::next(&mut decoder, &mut first).map_err(broken)?;
     let mut second = Buffer::from(message.clone());
-    let rows = decoder
-        .decode(&mut second)
+    let rows = arrow_stream::next(&mut decoder, &mut second)
         .map_err(broken)?
         .ok_or_else(|| Error::new(Kind::Unavailable, "bigquery sent rows that end too early"))?;
+    if !second.is_empty() {
+        let message = "bigquery sent rows that something follows";
+        return Err(Error::new(Kind::Unavailable, message));
+    }
     if rows.num_rows() as u64 == expected {
         return Ok(rows);
     }

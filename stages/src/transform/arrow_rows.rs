@@ -9,17 +9,18 @@ use arrow::buffer::Buffer;
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::ipc::MetadataVersion;
-use arrow::ipc::reader::{StreamDecoder, StreamReader};
+use arrow::ipc::reader::StreamDecoder;
 use arrow::ipc::writer::{IpcWriteOptions, StreamEncoder};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use bytes::Bytes;
+use schemas::arrow_stream;
 use schemas::block::raw_bytes;
 use std::sync::Arc;
 
 /// Counts changes of the way blocks are cut into requests; a stream begun with another one is not continued.
 pub const CUT_VERSION: u32 = 1;
 /// Marks the end of an IPC stream, which a message for BigQuery must not have.
-const END_BYTES: usize = 8;
+const END: [u8; 8] = [0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0];
 
 /// Rows of one request.
 #[derive(Debug, Clone)]
@@ -52,14 +53,29 @@ pub fn schema_message(schema: &Schema) -> Result<Bytes> {
     let failed = failed("cannot write an arrow schema");
     let encoder = StreamEncoder::try_new_with_options(schema, options()?).map_err(&failed)?;
     let mut bytes = joined(&encoder.finish().map_err(failed)?);
-    bytes.truncate(bytes.len().saturating_sub(END_BYTES));
+    bytes.truncate(bytes.len().saturating_sub(END.len()));
     Ok(bytes.into())
 }
 
 /// Reads an IPC schema message, with or without an end mark.
 pub fn read_schema(message: &[u8]) -> Result<SchemaRef> {
-    let reader = StreamReader::try_new(message, None);
-    Ok(reader.map_err(failed("cannot read the arrow schema of a table"))?.schema())
+    let wrong = failed("cannot read the arrow schema of a table");
+    // The decoder takes a message for whole only when something follows it.
+    let head = [message.strip_suffix(&END).unwrap_or(message), &END].concat();
+    let (mut decoder, mut head) = (StreamDecoder::new(), Buffer::from(head));
+    read_head(&mut decoder, &mut head).map_err(&wrong)?;
+    decoder.schema().ok_or_else(|| wrong(ArrowError::IpcError("it ends too early".to_owned())))
+}
+
+/// Reads up to the schema and not further.
+fn read_head(
+    decoder: &mut StreamDecoder,
+    head: &mut Buffer,
+) -> std::result::Result<(), ArrowError> {
+    while !head.is_empty() && decoder.schema().is_none() {
+        arrow_stream::next(decoder, head)?;
+    }
+    Ok(())
 }
 
 /// Reads record batch messages of one schema.
@@ -67,13 +83,11 @@ pub fn read_rows(schema: &[u8], message: &Bytes) -> Result<Vec<RecordBatch>> {
     let wrong = failed("cannot read arrow rows");
     let mut decoder = StreamDecoder::new();
     let mut head = Buffer::from(schema);
-    while !head.is_empty() && decoder.schema().is_none() {
-        decoder.decode(&mut head).map_err(&wrong)?;
-    }
+    read_head(&mut decoder, &mut head).map_err(&wrong)?;
     let mut batches = Vec::new();
     let mut rows = Buffer::from(message.clone());
     while !rows.is_empty() {
-        batches.extend(decoder.decode(&mut rows).map_err(&wrong)?);
+        batches.extend(arrow_stream::next(&mut decoder, &mut rows).map_err(&wrong)?);
     }
     Ok(batches)
 }

@@ -1,6 +1,7 @@
 //! Decoding by example: what is read, what is refused and with which words.
 
 mod cells;
+mod fuzzed;
 mod inverse;
 
 use crate::bind::ReverseRoute;

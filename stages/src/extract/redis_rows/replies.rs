@@ -19,6 +19,9 @@ pub enum Reply<'a> {
     Array(usize),
 }
 
+/// The shortest reply is a kind and the end of its line.
+const REPLY_BYTES_MIN: usize = 3;
+
 /// A cursor over the replies of a page.
 #[derive(Debug, Clone)]
 pub struct Replies<'a> {
@@ -52,7 +55,12 @@ impl<'a> Replies<'a> {
         match (kind, number) {
             (b':', number) => Ok(Reply::Integer(number)),
             (b'$' | b'*', -1) => Ok(Reply::Null),
-            (b'*', count) => usize::try_from(count).map(Reply::Array).map_err(|_| torn()),
+            (b'*', count) => {
+                // What reads them makes room for so many.
+                let most = self.rest.len() / REPLY_BYTES_MIN;
+                let count = usize::try_from(count).ok().filter(|count| *count <= most);
+                count.map(Reply::Array).ok_or_else(torn)
+            }
             (b'$', length) => {
                 let length = usize::try_from(length).map_err(|_| torn())?;
                 let text = self.rest.get(..length).ok_or_else(torn)?;

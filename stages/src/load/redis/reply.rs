@@ -23,6 +23,9 @@ pub(crate) enum Reply {
 /// Nothing this product sends is answered by a longer line; more means that the bytes are not RESP.
 const LINE_BYTES_MAX: usize = 64 * 1024;
 
+/// Nothing this product sends is answered by arrays that nest deeper; without an end they would fill the memory.
+const DEPTH_MAX: usize = 32;
+
 /// Incremental scanner over a growing buffer.
 #[derive(Debug, Default)]
 pub(crate) struct Scanner {
@@ -30,12 +33,15 @@ pub(crate) struct Scanner {
     open: Vec<i64>,
     /// Bytes of a bulk body (with its CRLF) still to skip.
     skip: usize,
+    /// Bytes of an unfinished line that are known to hold no end of it, so that no byte is looked at twice.
+    searched: usize,
     /// First error inside the open top-level array.
     nested_error: Option<String>,
 }
 
 impl Scanner {
-    /// Scans `bytes`, calling `found` per complete top-level reply; returns how many bytes were consumed.
+    /// Scans `bytes`, calling `found` per complete top-level reply; returns how many bytes were consumed. What was
+    /// not consumed has to stand at the beginning of the next call's bytes.
     pub(crate) fn scan(&mut self, bytes: &[u8], found: &mut dyn FnMut(Reply)) -> Result<usize> {
         let mut at = 0;
         loop {
@@ -50,12 +56,19 @@ impl Scanner {
                 continue;
             }
             let rest = &bytes[at..];
-            let Some(end) = find_crlf(rest) else {
-                if rest.len() > LINE_BYTES_MAX {
+            let searched = std::mem::take(&mut self.searched);
+            let end = rest.get(searched..).and_then(find_crlf).map(|end| searched + end);
+            let Some(end) = end else {
+                // One byte more may be the first of the line's end.
+                if rest.len() > LINE_BYTES_MAX + 1 {
                     return Err(not_resp("a line has no end"));
                 }
+                self.searched = rest.len().saturating_sub(1);
                 return Ok(at);
             };
+            if end > LINE_BYTES_MAX {
+                return Err(not_resp("a line has no end"));
+            }
             let line = &rest[..end];
             at += end + 2;
             self.line(line, found)?;
@@ -80,6 +93,7 @@ impl Scanner {
             b'*' => match integer(body)? {
                 -1 => self.complete(Reply::Null, found),
                 0 => self.complete(Reply::Array(None), found),
+                _ if self.open.len() == DEPTH_MAX => return Err(not_resp("arrays nest too deep")),
                 length @ 1.. => self.open.push(length),
                 _ => return Err(not_resp("a negative count")),
             },
