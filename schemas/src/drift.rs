@@ -274,10 +274,10 @@ fn used<'a>(route: &Route, old: &'a TableShape, new: &'a TableShape) -> HashSet<
     let owned: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
     // What a plan names and nobody has is refused elsewhere; until then every column may be meant.
     let read = columns_needed(route, &owned).unwrap_or(owned);
-    let named = [route.split_by.as_deref(), route.newest_by.as_deref(), route.order_column()];
+    let by_plan = [route.split_by.as_deref(), route.newest_by.as_deref(), route.order_column()];
     let is_used = |name: &&str| {
         read.iter().any(|other| other == name)
-            || named.contains(&Some(*name))
+            || by_plan.contains(&Some(*name))
             || route.filter.as_deref().is_some_and(|filter| may_name(filter, name))
     };
     names.into_iter().filter(is_used).collect()

@@ -157,7 +157,7 @@ fn a_new_run_tells_what_changed_since_the_last_one_and_refuses_what_changes_valu
         world.sql(back);
         // AND whoever starts over takes the table as it is
         let ran = world.run(&["rebuild", "redis", "--json", "--progress", "none", "--fresh"]);
-        assert_eq!(drift_of(&ran.expect(0).summary()), [String::new(); 0], "{sql}");
+        assert!(drift_of(&ran.expect(0).summary()).is_empty(), "{sql}");
     }
 }
 

@@ -78,10 +78,8 @@ impl Run {
         let seconds = clock.elapsed().as_secs_f64();
         let since_start = (ended_ms - self.record.started_ms).max(0) as f64 / 1000.0;
         let rto = options.deadline.unwrap_or(self.plan.bigquery_objective.rto);
-        let total = findings
-            .counts
-            .values()
-            .fold(Counts::default(), |sum, counts| sum.checked_add(*counts).unwrap_or(sum));
+        let add = |sum: Counts, counts: &Counts| sum.checked_add(*counts).unwrap_or(sum);
+        let total = findings.counts.values().fold(Counts::default(), add);
         let rows = self.row_tables.iter().map(|table| table.run.as_ref());
         let runs = self.tables.iter().map(|table| table.standing.run.as_ref()).chain(rows);
         let as_of_us: Option<i64> =

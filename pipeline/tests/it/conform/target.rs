@@ -59,7 +59,7 @@ async fn figures_are_those_of_the_server(systems: &Systems, sink: &dyn Sink) {
     assert_eq!((state.eviction.as_str(), state.refusal), ("noeviction", None));
     assert!(state.used_bytes > 0 && state.version.starts_with("redis "), "{}", state.version);
     let again = sink.state().await.unwrap();
-    assert!(again.is_same_server(&state.process_id, &state.history_id));
+    assert_eq!((&again.process_id, &again.history_id), (&state.process_id, &state.history_id));
     redis.cli(&["config", "set", "maxmemory", "300mb"]).unwrap();
     let pressure = sink.pressure().await.unwrap();
     assert_eq!((pressure.limit, pressure.entries), (Some(Limit::Own(300 << 20)), 1));

@@ -92,8 +92,8 @@ impl Bench {
         let cancel = CancellationToken::new();
         let options = options(state, lanes, way, cancel.clone());
         let journal = Journal::open(state).await.unwrap();
-        let (run, is_resumed) =
-            prepare::open_run(&journal, &plan, &options, &routes, &*sink).await.unwrap();
+        let opened = prepare::open_run(&journal, &plan, &options, &routes, &*sink).await.unwrap();
+        let (run, is_resumed) = (opened.record, opened.is_resumed);
         let engine = assemble(&plan, &options, &run, journal, (sink, None), routes).await.unwrap();
         prepare::inspect_target(&engine, is_resumed).await.unwrap();
         prepare::cut_routes(&engine).await.unwrap();

@@ -54,6 +54,9 @@ impl Sink for ScriptedSink {
     async fn sentinel(&self, run_id: &str) -> Result<Sentinel> {
         self.inner.sentinel(run_id).await
     }
+    async fn meet(&self, run_id: &str) -> Result<TargetState> {
+        self.inner.meet(run_id).await
+    }
     async fn claim(&self, run_id: &str, note: &str) -> Result<Sentinel> {
         self.inner.claim(run_id, note).await
     }
