@@ -10,6 +10,7 @@ pub mod buffer;
 pub mod copy;
 pub mod cut;
 pub mod decide;
+pub mod drift;
 pub mod forecast;
 pub mod publish;
 pub mod report;

@@ -6,11 +6,13 @@ use super::buffer;
 use super::copy::{Copied, TableCopy, Unit};
 use super::cut::{Partitioning, UNPARTITIONED};
 use super::decide::{Asked, Fate, Loss, decide, gained};
+use super::drift;
 use super::publish::publish;
 use super::source::{self, SourceTable};
 use super::standing::Standing;
 use super::windows;
 use schemas::digest::DIGEST_VERSION;
+use schemas::drift::Drift;
 use schemas::manifest::{FORMAT, Held, Keys, Manifest, Run, RunPartition, Version};
 use schemas::plan::Origin;
 use schemas::{Digest, Route};
@@ -49,6 +51,8 @@ pub struct Table {
     pub standing: Standing,
     /// What becomes of each table partition.
     pub fates: BTreeMap<String, Fate>,
+    /// How it differs from what the duplicate recorded.
+    pub drift: Vec<Drift>,
     filters: BTreeMap<String, String>,
     /// Whether its loss of rows was accepted.
     pub accept_loss: bool,
@@ -86,6 +90,9 @@ impl Table {
             let problem = format!("a verification found table partition {name} damaged");
             standing.damage.entry(name.clone()).or_insert(problem);
         }
+        let drift =
+            drift::since_the_last(common.duplicate, &keys, route, &standing, source.as_ref());
+        let drift = drift.await?;
         let mut filters = BTreeMap::new();
         let snapshot_us = common.snapshot_us;
         if let (Some(found), Some(watermark)) = (&mut source, &route.backup.watermark)
@@ -105,12 +112,16 @@ impl Table {
             source,
             standing,
             fates: BTreeMap::new(),
+            drift,
             filters,
             accept_loss,
             damaged: damaged.clone(),
             is_open: true,
         };
         table.decide(common)?;
+        for drift in table.drift.iter().filter(|_| table.is_open) {
+            tracing::warn!("{drift}");
+        }
         Ok(table)
     }
 
@@ -144,6 +155,12 @@ impl Table {
         if let (Some(problem), false) = (problem, accept_loss) {
             let message = format!("table {name} {problem}; its duplicate stays as it is");
             self.findings.push(Error::new(Kind::Difference, message).with_hint(hint));
+            self.is_open = false;
+            return Ok(());
+        }
+        let refusal = drift::refusal(&self.route, &name, &self.drift);
+        if let (Some(refusal), false) = (refusal, accept_loss) {
+            self.findings.push(refusal);
             self.is_open = false;
             return Ok(());
         }

@@ -41,7 +41,12 @@ fn six_backups_follow_every_kind_of_change_and_read_only_what_changed() {
     cloud.add_column();
     cloud.sql("INSERT INTO d.t (id, name, ts, extra) VALUES (1, 'x', TIMESTAMP '2025-11-06 00:00:00+00:00', 'more')");
     kill_midway(&cloud, 1);
-    cloud.backup(&[]).expect(0);
+    let told =
+        cloud.backup(&[]).expect(0).says(&["d.t: column extra was added (STRING)"]).summary();
+    assert_eq!(
+        (&told["drift"][0]["change"], &told["drift"][0]["changes_values"]),
+        (&json!("added"), &json!(false))
+    );
     cloud.assert_same("id, name, ts, extra");
     assert_eq!(cloud.strays(), Vec::<String>::new());
     cloud.rows_read();

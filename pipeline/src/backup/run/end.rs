@@ -12,7 +12,7 @@ use crate::journal::RunStatus;
 use crate::lane::now_ms;
 use crate::outcome::{Exit, from_journal};
 use crate::summarize::{peak_rss_bytes, rfc3339};
-use crate::summary::{RouteSummary, RunEnd, Summary, Verified};
+use crate::summary::{DriftSummary, RouteSummary, RunEnd, Summary, Verified};
 use schemas::Digest;
 use schemas::manifest::{self, Manifest, Version};
 use stages::failpoint::{Point, pass};
@@ -85,6 +85,8 @@ impl Run {
         let as_of_us: Option<i64> =
             runs.map(|run| run.and_then(manifest::Run::complete_us)).min().flatten();
         let age = as_of_us.map(|us| (ended_ms as f64 - us as f64 / 1000.0).max(0.0) / 1000.0);
+        let drifts =
+            self.tables.iter().filter(|table| table.is_open).flat_map(|table| &table.drift);
         let run = Summary {
             command: COMMAND.to_owned(),
             run_id: self.record.id.clone(),
@@ -129,8 +131,8 @@ impl Run {
             guard: crate::guard::GuardSummary::default(),
             cut_over: None,
             not_brought_back: None,
-            drift: Vec::new(),
-            warnings: self.warnings.clone(),
+            drift: drifts.clone().map(DriftSummary::of).collect(),
+            warnings: self.warnings.iter().cloned().chain(drifts.map(|d| d.to_string())).collect(),
         };
         let is_complete = |table: &Table| findings.complete.contains(&table.route.name);
         let tables = self.tables.iter().map(|table| TableSummary::of(table, is_complete(table)));

@@ -198,18 +198,8 @@ impl Shape {
 
     /// Returns the whole table, by which later changes of it are noticed.
     pub fn table_shape(&self) -> TableShape {
-        let column = |field: &Value| ShapeColumn {
-            name: field["name"].as_str().unwrap_or_default().to_owned(),
-            source_type: source_type(field),
-            place: None,
-            is_required: field["mode"].as_str() == Some("REQUIRED"),
-        };
-        TableShape {
-            table: self.name.clone(),
-            identity: matches!(self.origin, Read::Table { .. }).then(|| self.identity.clone()),
-            columns: self.fields.iter().map(column).collect(),
-            unique_keys: Vec::new(),
-        }
+        let identity = matches!(self.origin, Read::Table { .. }).then(|| self.identity.clone());
+        TableShape { identity, ..shape_of(&self.name, &self.fields) }
     }
 
     /// Returns the schema of the columns a route needs, every refusal at once.
@@ -241,6 +231,27 @@ impl Shape {
         } else {
             Err(mistakes)
         }
+    }
+}
+
+/// Returns the whole table that a resource of the REST interface describes, by which changes of it are noticed.
+pub fn resource_shape(name: &str, resource: &Value) -> TableShape {
+    shape_of(name, &fields_of(resource))
+}
+
+/// BigQuery numbers no columns, so a renamed one is told by its type and its place in the order.
+fn shape_of(name: &str, fields: &[Value]) -> TableShape {
+    let column = |field: &Value| ShapeColumn {
+        name: field["name"].as_str().unwrap_or_default().to_owned(),
+        source_type: source_type(field),
+        place: None,
+        is_required: field["mode"].as_str() == Some("REQUIRED"),
+    };
+    TableShape {
+        table: name.to_owned(),
+        identity: None,
+        columns: fields.iter().map(column).collect(),
+        unique_keys: Vec::new(),
     }
 }
 
