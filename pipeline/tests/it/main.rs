@@ -27,6 +27,7 @@ mod demo_data;
 mod documents;
 mod documents_verified;
 mod drift;
+mod drift_cloud;
 mod failover;
 mod first_plan;
 mod gentle;
