@@ -67,7 +67,7 @@ mod tests {
     use schemas::Plan;
     use serde_json::json;
 
-    fn drifts(fields: serde_json::Value, more: &str) -> (Vec<String>, bool) {
+    fn drifts(fields: &serde_json::Value, more: &str) -> (Vec<String>, bool) {
         let plan = format!(
             "[bigquery]\nproject = \"p\"\n[redis]\nurl = \"redis://h\"\n[[route]]\nname = \"t\"\n\
              table = \"bigquery:d.t\"\ntype = \"blocks\"\nkey = \"log:t\"\n{more}"
@@ -91,16 +91,16 @@ mod tests {
         let told = |words: &[&str], is_refused| {
             (words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>(), is_refused)
         };
-        assert_eq!(drifts(json!([id, a]), ""), told(&[], false));
+        assert_eq!(drifts(&json!([id, a]), ""), told(&[], false));
         let b = json!({"name": "b", "type": "DATE"});
-        assert_eq!(drifts(json!([id, a, b]), ""), told(&["b added"], false));
+        assert_eq!(drifts(&json!([id, a, b]), ""), told(&["b added"], false));
         let relaxed = json!({"name": "id", "type": "INTEGER", "mode": "NULLABLE"});
-        assert_eq!(drifts(json!([relaxed, a]), ""), told(&["id relaxed"], false));
-        assert_eq!(drifts(json!([id]), ""), told(&["a dropped"], true));
+        assert_eq!(drifts(&json!([relaxed, a]), ""), told(&["id relaxed"], false));
+        assert_eq!(drifts(&json!([id]), ""), told(&["a dropped"], true));
         let renamed = json!({"name": "c", "type": "STRING"});
-        assert_eq!(drifts(json!([id, renamed]), ""), told(&["a renamed"], true));
+        assert_eq!(drifts(&json!([id, renamed]), ""), told(&["a renamed"], true));
         let retyped = json!({"name": "a", "type": "BYTES"});
-        assert_eq!(drifts(json!([id, retyped]), ""), told(&["a retyped"], true));
-        assert_eq!(drifts(json!([id]), "on_drift = \"warn\"\n"), told(&["a dropped"], false));
+        assert_eq!(drifts(&json!([id, retyped]), ""), told(&["a retyped"], true));
+        assert_eq!(drifts(&json!([id]), "on_drift = \"warn\"\n"), told(&["a dropped"], false));
     }
 }

@@ -14,6 +14,7 @@ use crate::outcome::{Exit, from_journal};
 use crate::summarize::{peak_rss_bytes, rfc3339};
 use crate::summary::{DriftSummary, RouteSummary, RunEnd, Summary, Verified};
 use schemas::Digest;
+use schemas::drift::Drift;
 use schemas::manifest::{self, Manifest, Version};
 use stages::failpoint::{Point, pass};
 use std::time::Instant;
@@ -67,6 +68,12 @@ impl Run {
         Ended { summary: Some(summary), exits, errors: findings.errors }
     }
 
+    /// How the tables that were copied differ from what the duplicate recorded.
+    fn drifts(&self) -> Vec<&Drift> {
+        let open = self.tables.iter().filter(|table| table.is_open);
+        open.flat_map(|table| &table.drift).collect()
+    }
+
     fn summary(
         &self,
         findings: &Findings,
@@ -85,8 +92,7 @@ impl Run {
         let as_of_us: Option<i64> =
             runs.map(|run| run.and_then(manifest::Run::complete_us)).min().flatten();
         let age = as_of_us.map(|us| (ended_ms as f64 - us as f64 / 1000.0).max(0.0) / 1000.0);
-        let drifts =
-            self.tables.iter().filter(|table| table.is_open).flat_map(|table| &table.drift);
+        let drifts = self.drifts();
         let run = Summary {
             command: COMMAND.to_owned(),
             run_id: self.record.id.clone(),
@@ -112,14 +118,7 @@ impl Run {
             rows_per_second: if seconds > 0.0 { total.rows as f64 / seconds } else { 0.0 },
             peak_rss_bytes: peak_rss_bytes(),
             resumed: self.record.attempts.saturating_sub(1),
-            verified: Verified {
-                tier: "full".to_owned(),
-                keys_counted: findings.blocks,
-                keys_compared: findings.blocks,
-                differences: 0,
-                newer: 0,
-                detects: "every new block was read back before it was published".to_owned(),
-            },
+            verified: verified(findings),
             priorities: Vec::new(),
             routes: self
                 .tables
@@ -131,8 +130,13 @@ impl Run {
             guard: crate::guard::GuardSummary::default(),
             cut_over: None,
             not_brought_back: None,
-            drift: drifts.clone().map(DriftSummary::of).collect(),
-            warnings: self.warnings.iter().cloned().chain(drifts.map(|d| d.to_string())).collect(),
+            drift: drifts.iter().map(|drift| DriftSummary::of(drift)).collect(),
+            warnings: self
+                .warnings
+                .iter()
+                .cloned()
+                .chain(drifts.iter().map(ToString::to_string))
+                .collect(),
         };
         let is_complete = |table: &Table| findings.complete.contains(&table.route.name);
         let tables = self.tables.iter().map(|table| TableSummary::of(table, is_complete(table)));
@@ -195,5 +199,17 @@ fn route_summary(table: &Table, findings: &Findings) -> RouteSummary {
         bottleneck: bottleneck.to_owned(),
         freshness: None,
         digest: digest.map(|digest| digest.hex()),
+    }
+}
+
+/// Every block was read back, or it is not published.
+fn verified(findings: &Findings) -> Verified {
+    Verified {
+        tier: "full".to_owned(),
+        keys_counted: findings.blocks,
+        keys_compared: findings.blocks,
+        differences: 0,
+        newer: 0,
+        detects: "every new block was read back before it was published".to_owned(),
     }
 }
