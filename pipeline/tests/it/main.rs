@@ -23,6 +23,7 @@ mod cut_over;
 mod demo_data;
 mod documents;
 mod documents_verified;
+mod fail_loud;
 mod first_plan;
 mod gentle;
 mod items;
