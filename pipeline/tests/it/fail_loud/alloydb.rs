@@ -215,7 +215,7 @@ fn more_rejects_than_the_plan_allows() {
     world.run(&[REBUILD, &["--fresh"]].concat()).expect(7).shows(&["reject"]);
     world.run(CHECK).expect(0).shows(&["0 FAILED"]);
     world.run(PLAN).expect(0).shows(&["users"]);
-    world.run(VERIFY).expect(0).shows(&["pass"]);
+    world.run(VERIFY).expect(7).says(&["more than rejects_max allows"]);
     world.run(REPLAY).expect(7).shows(&["reject"]);
     world.run(STATUS).expect(0).shows(&["rebuild redis"]);
 }

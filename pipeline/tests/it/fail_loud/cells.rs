@@ -93,7 +93,7 @@ pub(super) const MATRIX: &[(&str, [Cell; FLOWS.len()])] = &[
             is(7, A_ROW_WITHOUT_A_KEY, "rejected"),
             is(3, ROWS_THAT_CANNOT_BE_DECODED_ARE, "bigquery sent rows that cannot be decoded"),
             is(7, ROWS_THAT_CANNOT_BE_DECODED_ARE_APP_ROWS, "3 of 201 rows"),
-            is(0, MORE_REJECTS_THAN_THE_PLAN_ALLOWS, "pass"),
+            is(7, MORE_REJECTS_THAN_THE_PLAN_ALLOWS, "more than rejects_max allows"),
             Cell::Never(
                 "compares rows and their hashes; a row that cannot be decoded is an altered block",
             ),
@@ -319,7 +319,7 @@ pub(super) const MATRIX: &[(&str, [Cell; FLOWS.len()])] = &[
             is(7, A_ROW_WITHOUT_A_KEY, "rejected"),
             Cell::Never("copies rows as they are and rejects none"),
             is(7, ROWS_THAT_CANNOT_BE_DECODED_ARE_APP_ROWS, "rejects_max"),
-            is(0, MORE_REJECTS_THAN_THE_PLAN_ALLOWS, "pass"),
+            is(7, MORE_REJECTS_THAN_THE_PLAN_ALLOWS, "more than rejects_max allows"),
             Cell::Never("compares and rejects none"),
             is(7, MORE_REJECTS_THAN_THE_PLAN_ALLOWS, "reject"),
             is(0, MORE_REJECTS_THAN_THE_PLAN_ALLOWS, "rebuild redis"),
