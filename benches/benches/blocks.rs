@@ -214,6 +214,7 @@ fn log_route(layout: Layout) -> Route {
         priority: 100,
         newest_by: None,
         rejects_max: RejectsMax::Rows(0),
+        on_drift: schemas::drift::OnDrift::Fail,
         rejects_keep: None,
         uses: Uses { rebuild: true, backup: true },
         backup: Backup::default(),

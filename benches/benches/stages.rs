@@ -70,6 +70,7 @@ fn bound(layout: Layout, has_expiry: bool) -> Arc<BoundRoute> {
         priority: 100,
         newest_by: None,
         rejects_max: RejectsMax::Rows(0),
+        on_drift: schemas::drift::OnDrift::Fail,
         rejects_keep: None,
         uses: Uses { rebuild: true, backup: false },
         backup: Backup::default(),

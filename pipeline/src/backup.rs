@@ -80,6 +80,7 @@ pub struct Ended {
 /// Backs up BigQuery. Never panics on bad input; every failure is in `Ended`.
 pub async fn backup_bigquery(plan: &Plan, options: Options, watcher: Arc<dyn Watcher>) -> Ended {
     let clock = Instant::now();
+    stages::policy::begin(options.retry_for);
     let mut run = match run::Run::new(plan, &options).await {
         Ok(run) => run,
         Err(errors) => return failed(errors),

@@ -11,6 +11,7 @@ use crate::rebuild::patiently;
 use crate::reconcile::{Reconciled, reconcile};
 use crate::route::RouteRun;
 use schemas::{Bounds, Partition};
+use stages::failpoint::{Point, pass};
 use stages::{Error, Kind, Result};
 use std::sync::Arc;
 
@@ -46,6 +47,7 @@ pub async fn catch_up(
             engine.shared.counters.enter(route.index, Phase::CatchingUp);
             record.reconcile = true;
             record.caught_up = Some(read_changes(engine, route, &partitions, shown).await?);
+            pass(Point::ChangesRead);
             store(engine, record).await.map_err(one)?;
             continue;
         }

@@ -11,6 +11,7 @@ use crate::summary::CutOverSummary;
 use crate::wiring;
 use schemas::Plan;
 use serde::{Deserialize, Serialize};
+use stages::failpoint::{Point, pass};
 use stages::load::redis::cut_over::{CutOver, Marked};
 use stages::{Error, Kind, Result};
 
@@ -92,6 +93,7 @@ impl CutOverRun {
         self.store(journal, run_id).await?;
         let swap = || self.databases.swap(run_id);
         patiently(options.retry_for, &options.cancel, swap).await?;
+        pass(Point::DatabasesSwapped);
         self.record.is_swapped = true;
         self.store(journal, run_id).await
     }

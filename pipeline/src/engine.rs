@@ -141,7 +141,10 @@ impl Engine {
                 } else if verdict == Verdict::Reject {
                     tracing::warn!(partition = %record.partition.id, %error, "they become rejects");
                     at_once.push(record);
-                } else if attempted.is_read_broken && error.kind() != Kind::Cancelled {
+                } else if attempted.is_read_broken
+                    && verdict != Verdict::StartOver
+                    && error.kind() != Kind::Cancelled
+                {
                     tracing::warn!(partition = %record.partition.id, %error, "reading it alone");
                     open.push(vec![record]);
                 } else {

@@ -10,6 +10,7 @@ pub mod coverage;
 pub mod cpu;
 pub mod cut_over;
 pub(crate) mod documents;
+pub mod drift;
 pub mod engine;
 #[cfg(test)]
 mod fuzzed;

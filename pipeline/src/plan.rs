@@ -4,11 +4,13 @@
 //! measured, derived or unknown.
 
 mod memory;
+mod notes;
 mod readable;
 pub mod sample;
 mod text;
 
 pub use memory::MemoryReport;
+use notes::{cut_over_notes, target_notes};
 pub(crate) use readable::commands;
 pub(crate) use text::mib;
 
@@ -26,9 +28,8 @@ use schemas::{Bounds, Plan, Route, duration};
 use serde::Serialize;
 use stages::Error;
 use stages::extract::{BATCH_BYTES, Estimate};
+use stages::load::Sink;
 use stages::load::redis::RedisSink;
-use stages::load::redis::cut_over::CutOver;
-use stages::load::{Sink, TargetState};
 use std::sync::Arc;
 
 /// Resident memory that a run adds to what `plan` itself uses: journal, TLS, allocator slack. Measured on
@@ -214,37 +215,6 @@ pub async fn plan_rebuild(plan: &Plan, options: &Options) -> Result<PlanReport, 
         rows_estimate,
         notes,
     })
-}
-
-/// What is to be known of the target before a run.
-fn target_notes(state: &TargetState) -> Vec<String> {
-    let mut notes = Vec::new();
-    if let Some(refusal) = &state.refusal {
-        notes.push(format!("the target cannot be used as it is: {refusal}"));
-    }
-    if state.limit_bytes.is_some() && state.eviction != "noeviction" {
-        notes.push(format!(
-            "the target evicts when it is full ({}); a run stops with exit 5 as soon as it does",
-            state.eviction
-        ));
-    }
-    notes
-}
-
-/// What a cut-over does, and what it does not bring.
-fn cut_over_notes(databases: &CutOver, entries: u64) -> Vec<String> {
-    let (serving, build) = (databases.serving, databases.build);
-    let mut notes = vec![format!(
-        "it is built in database {build}, read back there, and then swapped with {serving} by SWAPDB; both are in memory until \
-         one is emptied. Keys written to {serving} meanwhile, and those of no route, are then in {build} only. The way back: {}",
-        databases.way_back()
-    )];
-    if entries > 0 {
-        notes.push(format!(
-            "database {build} holds {entries} keys: a run refuses it unless they are its own"
-        ));
-    }
-    notes
 }
 
 /// What is told of the routes of a plan, and the memory that they take together, in bytes.

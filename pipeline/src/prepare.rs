@@ -3,10 +3,12 @@
 //! Invariant: what was committed is believed only where source and target are provably the ones it was
 //! committed against; everything else starts over, and its written keys are reconciled at the end.
 
+mod failed_over;
 mod unchanged;
 
 use crate::catch_up::{next_ordinal, partitions_of};
 use crate::checkpoint::Status;
+use crate::drift::{self, changed_lines};
 use crate::engine::Engine;
 use crate::journal::{Journal, NewRoute, NewRun, RouteRecord, RunRecord, RunStatus, ServerRecord};
 use crate::lane::{Shared, now_ms};
@@ -14,8 +16,11 @@ use crate::outcome::from_journal;
 use crate::rebuild::{COMMAND, Options, patiently};
 use crate::route::RouteRun;
 use crate::snapshots::Snapshots;
+use failed_over::distrust_removals;
 use schemas::Plan;
+use schemas::drift::Drift;
 use schemas::plan::Layout;
+use stages::failpoint::{Point, pass};
 use stages::load::{Sentinel, Sink};
 use stages::{Error, Kind, Result};
 use std::sync::Arc;
@@ -27,14 +32,24 @@ const PARTITIONS_PER_LANE: usize = 8;
 /// Role of the target in the journal's list of servers.
 const TARGET: &str = "redis";
 
-/// Finds the unfinished run of this plan or creates a new one. Returns it and whether it is resumed.
+/// A run that is found or created.
+pub struct Opened {
+    /// The run.
+    pub record: RunRecord,
+    /// Whether it was there already.
+    pub is_resumed: bool,
+    /// How tables differ from what they were when it began; of a new run, when the last one was done.
+    pub drift: Vec<Drift>,
+}
+
+/// Finds the unfinished run of this plan or creates a new one.
 pub async fn open_run(
     journal: &Journal,
     plan: &Plan,
     options: &Options,
     routes: &[RouteRun],
     sink: &dyn Sink,
-) -> std::result::Result<(RunRecord, bool), Vec<Error>> {
+) -> std::result::Result<Opened, Vec<Error>> {
     let one = |error| vec![from_journal(error)];
     let unfinished = journal.unfinished_run(COMMAND).await.map_err(one)?;
     match unfinished {
@@ -44,15 +59,16 @@ pub async fn open_run(
             journal.set_run_status(&run.id, status, Some(now_ms()), None).await.map_err(one)?;
         }
         Some(mut run) => {
-            refuse_changes(journal, &run, routes).await?;
+            let drift = refuse_changes(journal, &run, routes).await?;
             journal.note_attempt(&run.id).await.map_err(one)?;
             run.attempts += 1;
             let status = RunStatus::Running;
             journal.set_run_status(&run.id, status, None, None).await.map_err(one)?;
-            return Ok((run, true));
+            return Ok(Opened { record: run, is_resumed: true, drift });
         }
         None => {}
     }
+    let drift = if options.fresh { Vec::new() } else { drift::check_new(journal, routes).await? };
     let started_ms = now_ms();
     let run = NewRun {
         command: COMMAND.to_owned(),
@@ -63,8 +79,9 @@ pub async fn open_run(
         started_ms,
         target_was_empty: false,
     };
-    let run = journal.create_run(run, routes.iter().map(new_route).collect()).await.map_err(one)?;
-    Ok((run, false))
+    let record =
+        journal.create_run(run, routes.iter().map(new_route).collect()).await.map_err(one)?;
+    Ok(Opened { record, is_resumed: false, drift })
 }
 
 fn new_route(route: &RouteRun) -> NewRoute {
@@ -72,58 +89,41 @@ fn new_route(route: &RouteRun) -> NewRoute {
         name: route.name().to_owned(),
         definition: route.bound.route.definition(),
         schema_lines: route.bound.schema.identity_lines(),
+        shape: route.shape.clone(),
         relations: route.source.relations(),
     }
 }
 
-/// A resumed run must mean the same: same routes, same columns. Every difference is shown.
+/// A resumed run must mean the same: same routes, same columns. Every difference is shown; returns what changed in the
+/// tables all the same.
 async fn refuse_changes(
     journal: &Journal,
     run: &RunRecord,
     routes: &[RouteRun],
-) -> std::result::Result<(), Vec<Error>> {
+) -> std::result::Result<Vec<Drift>, Vec<Error>> {
     let recorded = journal.routes(&run.id).await.map_err(|error| vec![from_journal(error)])?;
-    let mut plan_changes = Vec::new();
-    let mut schema_changes = Vec::new();
+    let lines = |text: &str| text.lines().map(str::to_owned).collect::<Vec<_>>();
+    let mut changes = Vec::new();
     for record in &recorded {
         match routes.iter().find(|route| route.name() == record.name) {
-            None => plan_changes.push(format!("- route {}", record.name)),
-            Some(route) => {
-                let definition = route.bound.route.definition();
-                let old: Vec<&str> = record.definition.lines().collect();
-                let new: Vec<&str> = definition.lines().collect();
-                plan_changes.extend(changed_lines(&record.name, &old, &new));
-                let lines = route.bound.schema.identity_lines();
-                let old: Vec<&str> = record.schema_lines.iter().map(String::as_str).collect();
-                let new: Vec<&str> = lines.iter().map(String::as_str).collect();
-                schema_changes.extend(changed_lines(&record.name, &old, &new));
-            }
+            None => changes.push(format!("- route {}", record.name)),
+            Some(route) => changes.extend(changed_lines(
+                &record.name,
+                &lines(&record.definition),
+                &lines(&route.bound.route.definition()),
+            )),
         }
     }
     let added = routes.iter().filter(|route| recorded.iter().all(|r| r.name != route.name()));
-    plan_changes.extend(added.map(|route| format!("+ route {}", route.name())));
-    let refuse = |kind, what: &str, changes: &[String]| {
-        Error::new(
-            kind,
-            format!("{what} changed since run {} began:\n  {}", run.id, changes.join("\n  ")),
-        )
-        .with_hint("undo the change to resume, or start over with: rekindle rebuild redis --fresh")
-    };
-    if !plan_changes.is_empty() {
-        return Err(vec![refuse(Kind::Config, "the plan's routes", &plan_changes)]);
+    changes.extend(added.map(|route| format!("+ route {}", route.name())));
+    if !changes.is_empty() {
+        let changes = changes.join("\n  ");
+        let message = format!("the plan's routes changed since run {} began:\n  {changes}", run.id);
+        return Err(vec![Error::new(Kind::Config, message).with_hint(
+            "undo the change to resume, or start over with: rekindle rebuild redis --fresh",
+        )]);
     }
-    if !schema_changes.is_empty() {
-        return Err(vec![refuse(Kind::Schema, "the schema of the source", &schema_changes)]);
-    }
-    Ok(())
-}
-
-fn changed_lines(route: &str, old: &[&str], new: &[&str]) -> Vec<String> {
-    let gone =
-        old.iter().filter(|line| !new.contains(line)).map(|line| format!("- {route}: {line}"));
-    let added =
-        new.iter().filter(|line| !old.contains(line)).map(|line| format!("+ {route}: {line}"));
-    gone.chain(added).collect()
+    drift::check_resumed(journal, run, recorded, routes).await
 }
 
 /// What the target turned out to be.
@@ -157,6 +157,7 @@ pub async fn inspect_target(engine: &Engine, is_resumed: bool) -> Result<Target>
             let is_same = known.is_some_and(|s| s.identity == identity_of(&state));
             if !is_same {
                 target = Target::ServerChanged;
+                distrust_removals(engine).await?;
             }
         }
         Sentinel::Missing => {
@@ -183,6 +184,7 @@ pub async fn claim_target(engine: &Engine) -> Result<()> {
     if let Sentinel::Foreign(note) = shared.sink.claim(&shared.run_id, &note).await? {
         return Err(stages::load::redis::foreign(shared.sink.address(), &note));
     }
+    pass(Point::TargetClaimed);
     // An earlier attempt may have left that nobody is at work.
     shared.sink.annotate(&shared.run_id, &note).await?;
     let state = shared.sink.state().await?;

@@ -9,15 +9,17 @@ mod run;
 
 use crate::guard::{Limits, Omitted};
 use crate::journal::CommitHandle;
+use crate::lane::now_ms;
 use crate::live::Lag;
 use crate::outcome::Exit;
 use crate::progress::Counters;
 use crate::readback::ReadBack;
-use crate::summary::{CutOverSummary, Summary};
+use crate::summary::{CutOverSummary, DriftSummary, Summary};
+pub use assemble::engine as assemble;
 use run::Run;
 use schemas::{Plan, Route};
 use stages::load::redis::WayChoice;
-use stages::policy::Retry;
+use stages::policy::{self, Retry};
 use stages::{Error, Kind};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -91,6 +93,8 @@ pub trait Watcher: Send + Sync {
 pub struct Findings {
     /// Failures.
     pub errors: Vec<Error>,
+    /// How tables differ from what they were.
+    pub drift: Vec<DriftSummary>,
     /// What a person should know.
     pub warnings: Vec<String>,
     /// What the read-back covered; `None` when there was none.
@@ -110,12 +114,18 @@ pub struct Findings {
 /// Rebuilds Redis. Never panics on bad input; every failure is in `Ended`.
 pub async fn rebuild_redis(plan: &Plan, options: Options, watcher: Arc<dyn Watcher>) -> Ended {
     let clock = Instant::now();
+    let rto = options.deadline.unwrap_or(plan.redis_objective.rto);
+    let lost_for = options.lost_at_ms.map_or(0, |lost_at| now_ms().saturating_sub(lost_at));
+    let rto_left =
+        rto.saturating_sub(Duration::from_millis(u64::try_from(lost_for).unwrap_or_default()));
+    policy::begin(policy::outage_max(options.outage, rto_left));
     let mut run = match Run::new(plan, &options).await {
         Ok(run) => run,
         Err(errors) => return failed(errors),
     };
     watcher.begin(Arc::clone(&run.engine.shared.counters), Some(run.engine.shared.commits.clone()));
     let mut findings = run.work(&options, &*watcher).await;
+    run.note_drift(&mut findings);
     run.cut_over(&options, &mut findings).await;
     let ended = run.end(findings, &options, clock).await;
     watcher.end();

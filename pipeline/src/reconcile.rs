@@ -14,6 +14,7 @@ use schemas::key::key_hash;
 use schemas::plan::OnConflict;
 use schemas::version::OLDEST;
 use stages::extract::Snapshot;
+use stages::failpoint::{Point, pass};
 use stages::load::Versioned;
 use stages::{Error, Kind, Result};
 use std::collections::HashMap;
@@ -90,6 +91,7 @@ pub async fn reconcile(
         if may_remove && !gone.is_empty() {
             let keys: Vec<Bytes> = gone.into_iter().map(|entry| entry.key).collect();
             shared.sink.remove(&keys).await?;
+            pass(Point::DroppedRemoved);
         }
     }
     let dropped = output.finish()?;
@@ -209,6 +211,7 @@ impl<'a> Output<'a> {
         self.compacted.sync_all().map_err(failed)?;
         std::fs::rename(&self.temporary, self.shared.ledger.compacted(self.route))
             .map_err(failed)?;
+        pass(Point::LedgerCompacted);
         Ok(self.dropped)
     }
 }

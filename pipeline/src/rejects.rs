@@ -20,6 +20,7 @@ use crate::ledger::make_folder;
 use arrow::array::{ArrayRef, BinaryArray, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema};
 use schemas::PartitionId;
+use stages::failpoint::{Point, pass};
 use stages::{Error, Kind, Rejected, Result};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -66,7 +67,9 @@ impl RejectWriter {
         let rows = self.with_origin(route, partition, rejected).map_err(|error| {
             Error::new(Kind::Internal, "cannot shape the rejected rows").with_source(error)
         })?;
-        file::write(&path, &rows)
+        file::write(&path, &rows)?;
+        pass(Point::RejectsWritten);
+        Ok(())
     }
 
     fn with_origin(

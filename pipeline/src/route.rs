@@ -4,6 +4,7 @@
 
 use crate::one_pass::Membership;
 use schemas::bind::KeyOnly;
+use schemas::drift::TableShape;
 use schemas::plan::OnConflict;
 use schemas::{BoundRoute, Bounds, PartitionId};
 use stages::extract::Source;
@@ -31,6 +32,8 @@ pub struct RouteRun {
     pub key_only: Arc<KeyOnly>,
     /// How batches that hold the key columns only are decoded.
     pub key_decoder: Decoder,
+    /// Its whole table, where it was described.
+    pub shape: Option<TableShape>,
     /// The pass over its table that it shares with other routes, if any.
     pub membership: Option<Membership>,
     /// Whether no other route of the plan can render the same key.
@@ -64,6 +67,7 @@ impl RouteRun {
             decoder_of,
             key_only,
             key_decoder,
+            shape: None,
             membership: None,
             has_own_keys: true,
             has_row_estimate: false,

@@ -11,6 +11,7 @@ use crate::ledger::FrameReader;
 use crate::readback::ReadBack;
 use crate::route::RouteRun;
 use bytes::Bytes;
+use stages::failpoint::{Point, pass};
 use stages::load::Numbered;
 use stages::{Error, Kind, Result};
 use std::collections::HashSet;
@@ -63,6 +64,7 @@ impl Stale {
     /// Removes them; returns what is to be told.
     pub async fn remove(&self, shared: &Shared) -> Result<String> {
         let removed = shared.sink.unlink(&self.streams).await?;
+        pass(Point::StaleRemoved);
         let name = |key: &Bytes| String::from_utf8_lossy(key).into_owned();
         let examples: Vec<String> = self.streams.iter().take(EXAMPLES_MAX).map(name).collect();
         let more = if self.streams.len() > EXAMPLES_MAX { ", …" } else { "" };

@@ -4,6 +4,7 @@
 
 use crate::coverage::left_out::NotBroughtBack;
 use crate::guard::GuardSummary;
+use schemas::drift::Drift;
 use serde::{Deserialize, Serialize};
 
 /// How a run ended.
@@ -91,6 +92,9 @@ pub struct Summary {
     /// What a rebuild leaves out and what is known of it; absent where nothing is rebuilt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_brought_back: Option<NotBroughtBack>,
+    /// How tables differ from what they were when they were last read, where the run went on all the same.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub drift: Vec<DriftSummary>,
     /// What a person should know although the run ended well.
     pub warnings: Vec<String>,
 }
@@ -124,6 +128,41 @@ pub struct CutOverSummary {
     pub is_swapped: bool,
     /// The command that swaps them (again).
     pub way_back: String,
+}
+
+/// One change of a table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DriftSummary {
+    /// The route that reads it.
+    pub route: String,
+    /// The table.
+    pub table: String,
+    /// The column, by its old name.
+    pub column: String,
+    /// `added`, `dropped`, `renamed`, `retyped`, `replaced`, `relaxed`, `tightened` or `key lost`.
+    pub change: String,
+    /// The type or name before, where there is one.
+    pub from: Option<String>,
+    /// The type or name now, where there is one.
+    pub to: Option<String>,
+    /// Whether the route writes other values than before.
+    pub changes_values: bool,
+}
+
+impl DriftSummary {
+    /// Makes the entry of a change.
+    pub fn of(drift: &Drift) -> Self {
+        let (from, to) = drift.ends();
+        Self {
+            route: drift.route.clone(),
+            table: drift.table.clone(),
+            column: drift.column.clone(),
+            change: drift.word().to_owned(),
+            from: from.map(str::to_owned),
+            to: to.map(str::to_owned),
+            changes_values: drift.harm.is_some(),
+        }
+    }
 }
 
 /// When a priority was complete.

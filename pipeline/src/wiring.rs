@@ -9,7 +9,7 @@ mod passes;
 mod sample;
 mod sources;
 
-pub use described::{Described, Facts, On, describe_postgres, describe_routes};
+pub use described::{Described, Facts, On, describe_postgres, describe_routes, table_shape};
 pub use duplicate::{connect_backup_source, make_duplicate};
 pub use listing::{ARRIVAL_TIME, ListedBigQuery, ListedColumn, PostgresListing, list_bigquery};
 pub use sample::{Sampler, sampler};
@@ -75,6 +75,7 @@ pub fn run_routes(
     for (index, described) in described.into_iter().enumerate() {
         let bound = Arc::clone(described.bound());
         let facts = described.facts();
+        let shape = described.table_shape();
         let (source, decoder_of, key_decoder) = source_of(sources, described)?;
         if let (Some(_), Some(reason)) = (bound.route.catch_up, source.no_catch_up()) {
             let name = &bound.route.name;
@@ -95,6 +96,7 @@ pub fn run_routes(
             Arc::new(commands)
         });
         let mut route = RouteRun::new(index, bound, source, transform, decoder_of, key_decoder);
+        route.shape = Some(shape);
         route.membership = memberships.iter().find(|(of, _)| *of == index).map(|(_, m)| m.clone());
         route.has_row_estimate = facts.rows.is_some() || facts.is_counted_by_cut;
         routes.push(route);

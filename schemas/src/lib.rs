@@ -6,6 +6,7 @@ pub mod arrow_stream;
 pub mod bind;
 pub mod block;
 pub mod digest;
+pub mod drift;
 pub mod duration;
 #[cfg(test)]
 mod fuzzed;

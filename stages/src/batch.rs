@@ -104,6 +104,8 @@ pub struct Encoded {
     pub is_settled: bool,
     /// Temporary keys that the commands begin.
     pub temporary: Vec<Bytes>,
+    /// Whether the commands put a key in its place that was built under a temporary name.
+    pub puts_in_place: bool,
     /// Present where the batch is still to be stitched to those beside it; everything else is empty then.
     pub open: Option<Open>,
 }
@@ -128,6 +130,7 @@ impl Encoded {
             digest: Digest::default(),
             is_settled: true,
             temporary: Vec::new(),
+            puts_in_place: false,
             open: None,
         }
     }

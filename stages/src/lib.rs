@@ -8,6 +8,7 @@ pub mod batch;
 pub mod connect;
 pub mod error;
 pub mod extract;
+pub mod failpoint;
 #[cfg(test)]
 mod fuzzed;
 pub mod load;

@@ -5,6 +5,7 @@
 
 use crate::error::{Error, Kind, Result};
 use std::hash::{BuildHasher, RandomState};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 /// What is done about an error of a partition.
@@ -118,11 +119,16 @@ impl Retry {
     }
 
     /// Returns how long to wait before another try, or the error where it is for good or that was the last try.
+    ///
+    /// Counted tries end as well where the peer stayed silent twice: whoever asked has the patience for more.
     pub fn pause_after(&mut self, error: Error) -> Result<Duration> {
         self.failures += 1;
         let is_over = match self.limit {
             Limit::Time(limit) => self.since.elapsed() >= limit,
-            Limit::Tries(tries) => self.failures >= tries,
+            Limit::Tries(tries) => {
+                let is_silent = error.kind() == Kind::Timeout;
+                self.failures >= tries || (is_silent && self.since.elapsed() >= answer_max() * 2)
+            }
         };
         if is_over || error.kind().verdict() != Verdict::Retry {
             return Err(error);
@@ -153,6 +159,60 @@ const OUTAGE_MAX: Duration = Duration::from_hours(1);
 /// between two minutes and an hour.
 pub fn outage_max(asked: Option<Duration>, rto_left: Duration) -> Duration {
     asked.unwrap_or_else(|| (rto_left / OUTAGE_PART).clamp(OUTAGE_MIN, OUTAGE_MAX))
+}
+
+/// A silent peer is given up after this part of what it may stay away, so that there is time for other tries.
+const ANSWER_PART: u32 = 4;
+const ANSWER_MIN: Duration = Duration::from_secs(5);
+const ANSWER_MAX: Duration = Duration::from_mins(1);
+/// Where a server has to work before it answers, it may be silent for so many times as long.
+const WORK_FACTOR: u32 = 5;
+
+/// What this process was told; it talks to all systems with one patience.
+static ANSWER: OnceLock<Duration> = OnceLock::new();
+
+/// Derives from how long a system may stay away how long one answer may. Only the first call of a process counts.
+pub fn begin(outage: Duration) {
+    let answer = ANSWER.get_or_init(|| answer_within(outage));
+    tracing::debug!(seconds = answer.as_secs_f64(), "an answer may stay away so long");
+}
+
+/// How long a connection may be silent while an answer is due that costs its server no work.
+pub fn answer_max() -> Duration {
+    ANSWER.get().copied().unwrap_or(ANSWER_MAX)
+}
+
+/// How long it may where its server works on the answer and cannot be asked whether it still does.
+pub fn work_max() -> Duration {
+    answer_max() * WORK_FACTOR
+}
+
+fn answer_within(outage: Duration) -> Duration {
+    (outage / ANSWER_PART).clamp(ANSWER_MIN, ANSWER_MAX)
+}
+
+/// Waits for an answer as long as [`answer_max`]; `what` names the system and its address.
+pub async fn answered<T>(
+    what: impl FnOnce() -> String,
+    answer: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    within(answer_max(), what, answer).await
+}
+
+/// The same with a limit of its own.
+pub async fn within<T>(
+    limit: Duration,
+    what: impl FnOnce() -> String,
+    answer: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| Err(silent(&what(), limit)))
+}
+
+/// The error of a peer that said nothing for so long.
+pub fn silent(what: &str, limit: Duration) -> Error {
+    let seconds = limit.as_secs();
+    Error::new(Kind::Timeout, format!("{what} did not answer for {seconds} s"))
+        .with_hint("see that the server is up and reachable, then run the same command again")
 }
 
 #[cfg(test)]
@@ -220,6 +280,14 @@ mod tests {
         assert!(!fail(&mut none));
         let mut some = Retry::within(Duration::from_mins(1));
         assert!((0..50).all(|_| fail(&mut some)));
+    }
+
+    #[test]
+    fn an_answer_may_stay_away_for_a_part_of_an_outage() {
+        let seconds = Duration::from_secs;
+        for (outage, answer) in [(0, 5), (2, 5), (60, 15), (120, 30), (3_600, 60)] {
+            assert_eq!(answer_within(seconds(outage)), seconds(answer), "{outage}");
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ use schemas::digest::DIGEST_VERSION;
 use schemas::manifest::{BlockEntry, FORMAT, Keys, Manifest, Version};
 use stages::connect::bigquery::BigQuery;
 use stages::extract::table_rows::{self, RawRows, Reading, TableRows};
+use stages::failpoint::{Point, pass};
 use stages::load::redis::duplicate::{BlockWriter, Duplicate, set_command};
 use stages::transform::arrow_message;
 use stages::{Error, Kind, Result};
@@ -125,6 +126,7 @@ impl TableCopy {
         let (entries, digest) = blocks.finish().await?;
         self.refuse_loss(unit, digest.count)?;
         Waits::count(&self.waits.target, self.read_back(unit, &entries)).await?;
+        pass(Point::BlocksProven);
         let manifest = self.publish(unit, entries, digest).await?;
         Ok(Copied { manifest, wire_bytes, digest })
     }
@@ -350,7 +352,12 @@ impl Blocks<'_> {
         let key = table.keys.block(&unit.source.id, unit.generation, ordinal);
         let payload = set_command(&key, &header, &body.bytes);
         // Polled once here, so that it is on its way before the next rows are waited for.
-        let mut write: Write = Box::pin(self.writer.clone().write(payload));
+        let writing = self.writer.clone().write(payload);
+        let mut write: Write = Box::pin(async move {
+            writing.await?;
+            pass(Point::BlockWritten);
+            Ok(())
+        });
         let polled = futures::poll!(write.as_mut());
         match polled {
             std::task::Poll::Ready(done) => done,

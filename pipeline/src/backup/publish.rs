@@ -4,6 +4,7 @@
 
 use schemas::manifest::{Keys, Manifest};
 use stages::Result;
+use stages::failpoint::{Point, pass};
 use stages::load::redis::duplicate::Duplicate;
 
 /// Makes a manifest the published one, then removes the generations it retires.
@@ -14,14 +15,17 @@ pub async fn publish(
 ) -> Result<Manifest> {
     let key = keys.manifest(&manifest.table_partition);
     duplicate.set(&key, &manifest.to_json()).await?;
+    pass(Point::ManifestPublished);
     if manifest.retired.is_empty() {
         return Ok(manifest);
     }
     for (generation, _) in &manifest.retired {
         remove_generation(duplicate, keys, &manifest.table_partition, *generation).await?;
     }
+    pass(Point::RetiredRemoved);
     manifest.retired.clear();
     duplicate.set(&key, &manifest.to_json()).await?;
+    pass(Point::ManifestTrimmed);
     Ok(manifest)
 }
 

@@ -18,6 +18,7 @@ use schemas::{Plan, Route};
 use stages::connect::bigquery::BigQuery;
 use stages::connect::redis::Endpoint;
 use stages::extract::redis_rows::{Held, RedisRows};
+use stages::failpoint::{Point, pass};
 use stages::load::TargetState;
 use stages::load::redis::duplicate::Duplicate;
 use stages::{Error, Kind, Result};
@@ -204,6 +205,7 @@ impl RowTable {
         self.judge(&census);
         let Some(source) = &self.source else { return Ok(()) };
         duplicate.set(&self.keys.schema(&schema_hash), &text).await?;
+        pass(Point::TableRecorded);
         let complete_us = if is_whole { Some(snapshot_us) } else { before };
         let run = Run {
             format: FORMAT,
@@ -221,6 +223,7 @@ impl RowTable {
             check: String::new(),
         };
         duplicate.set(&self.keys.run(), &run.to_json()).await?;
+        pass(Point::BackupRecorded);
         self.run = Some(run);
         Ok(())
     }

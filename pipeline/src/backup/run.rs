@@ -20,13 +20,14 @@ use crate::lane::now_ms;
 use crate::ledger::io_error;
 use crate::outcome::from_journal;
 use crate::progress::{Counters, Phase};
-use crate::rebuild::Watcher;
+use crate::rebuild::{Watcher, patiently};
 use crate::spool;
 use futures::stream::{self, StreamExt};
 use schemas::plan::Origin;
 use schemas::{Bounds, Partition, PartitionId, Plan, Position, Route};
 use stages::connect::bigquery::BigQuery;
 use stages::extract::redis_rows::RedisRows;
+use stages::load::TargetState;
 use stages::load::redis::duplicate::Duplicate;
 use stages::policy::Retry;
 use stages::{Error, Kind, Result};
@@ -42,6 +43,8 @@ pub(super) struct Run {
     previous: Option<RunRecord>,
     bigquery: BigQuery,
     duplicate: Arc<Duplicate>,
+    /// Who the duplicate's server was when it was claimed.
+    claimed: TargetState,
     cpu: Arc<CpuPool>,
     commits: CommitHandle,
     counters: Arc<Counters>,
@@ -139,6 +142,7 @@ impl Run {
         };
         let at = (self.record.id.as_str(), self.snapshot_us, now_ms() * 1_000);
         table.complete(&self.duplicate, census, at).await?;
+        self.meet(options).await?;
         std::fs::remove_dir_all(&folder).map_err(|error| io_error("remove", &folder, error))
     }
 
@@ -191,13 +195,25 @@ impl Run {
         findings.busy.insert(table.route.name.clone(), busy);
         if failures.is_empty() {
             table.let_go(&copy).await?;
+            self.meet(options).await?;
             table.complete(&copy, &self.record.id, now_ms() * 1_000).await?;
+            self.meet(options).await?;
             findings.complete.push(table.route.name.clone());
             self.counters.enter(index, Phase::Done);
         }
         findings.is_cancelled |= failures.iter().any(|error| error.kind() == Kind::Cancelled);
+        if failures.iter().any(|error| error.kind() == Kind::TargetChanged) {
+            // Blocks that are not as they were written may be on another server: that is the cause, then.
+            findings.errors.extend(self.meet(options).await.err());
+        }
         findings.errors.extend(failures);
         Ok(())
+    }
+
+    /// Everything that was acknowledged has to be there still: asked before and after the record that says so.
+    async fn meet(&self, options: &Options) -> Result<()> {
+        let meet = || self.duplicate.meet(&self.record.id, &self.claimed);
+        patiently(options.retry_for, &options.cancel, meet).await
     }
 
     async fn table_copy(&self, table: &Table) -> Result<TableCopy> {

@@ -15,6 +15,7 @@ use schemas::manifest::{FORMAT, Held, Keys, Manifest, Run, RunPartition, Version
 use schemas::plan::Origin;
 use schemas::{Digest, Route};
 use stages::connect::bigquery::BigQuery;
+use stages::failpoint::{Point, pass};
 use stages::load::redis::duplicate::Duplicate;
 use stages::{Error, Kind, Result};
 use std::collections::BTreeMap;
@@ -243,6 +244,7 @@ impl Table {
         let Some(source) = &self.source else { return Ok(self.recorded_schema_hash()) };
         let (text, hash) = source.record.to_json();
         duplicate.set(&self.keys.schema(&format!("{hash:032x}")), &text).await?;
+        pass(Point::TableRecorded);
         Ok(hash)
     }
 
@@ -353,6 +355,7 @@ impl Table {
             check: String::new(),
         };
         copy.duplicate.set(&self.keys.run(), &run.to_json()).await?;
+        pass(Point::BackupRecorded);
         self.standing.run = Some(run);
         Ok(())
     }

@@ -10,11 +10,18 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// What `--version` says: of a program that can be killed at its boundaries, that too.
+const VERSION: &str = if stages::failpoint::IS_COMPILED_IN {
+    concat!(env!("CARGO_PKG_VERSION"), " (with failpoints)")
+} else {
+    env!("CARGO_PKG_VERSION")
+};
+
 /// What was typed.
 #[derive(Debug, Parser)]
 #[command(
     name = "rekindle",
-    version,
+    version = VERSION,
     about = ABOUT,
     after_help = format!("{EXAMPLES}{EXIT_CODES}"),
     subcommand_required = true,

@@ -40,7 +40,7 @@ use indicatif::MultiProgress;
 use schemas::Plan;
 use serde::Serialize;
 use signals::Signals;
-use stages::Kind;
+use stages::{Kind, failpoint};
 use std::io::{IsTerminal, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -90,6 +90,10 @@ fn run(cli: &Cli, bars: MultiProgress) -> Exit {
         let message = format!("`rekindle {name}` is not built yet");
         tell(&[Failure::new(Exit::Usage, message, Some("rekindle --help"))], cli.shared.json);
         return Exit::Usage;
+    }
+    let asked = std::env::var(failpoint::VARIABLE).ok();
+    if let Err(error) = failpoint::arm(asked.as_deref()) {
+        return tell_errors(&[error], None, cli.shared.json);
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

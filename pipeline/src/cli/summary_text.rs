@@ -305,6 +305,7 @@ mod tests {
             cut_over: None,
             not_brought_back: None,
             way: Some("RESTORE: in a trial 1.70 times as fast as HSET".into()),
+            drift: Vec::new(),
             warnings: vec!["the server evicts under pressure".into()],
         }
     }

@@ -7,7 +7,6 @@ use crate::lane::now_ms;
 use crate::plan::commands;
 use crate::route::RouteRun;
 use schemas::{Partition, Position};
-use stages::extract::Columns;
 use stages::load::Sampled;
 use stages::transform::{Attempt, Style};
 use stages::{Encoded, Result};
@@ -16,6 +15,8 @@ use std::time::Duration;
 
 /// Partitions whose beginning is read.
 const PARTITIONS_MAX: usize = 4;
+/// Rows read of each, where the source can be told.
+const ROWS_MAX: usize = 2000;
 /// Keys taken of each.
 const KEYS_MAX: usize = 24;
 /// Bytes of keys taken of each, so that a sample does not fill what it is to protect.
@@ -69,7 +70,7 @@ async fn first_batch(
     position: &Position,
 ) -> Result<Vec<Encoded>> {
     let session = route.source.open().await?;
-    let mut stream = session.read(partition, position, Columns::All);
+    let mut stream = session.sample(partition, position, ROWS_MAX);
     let Some(raw) = stream.next().await else { return Ok(Vec::new()) };
     let mut raw = raw?;
     // Whatever follows is not read: the last key is what it is so far.

@@ -9,6 +9,7 @@ use super::partitions::{Commit, Span, refusal};
 use super::record::Delta;
 use crate::checkpoint::{IllegalTransition, Status};
 use schemas::PartitionId;
+use stages::failpoint::{Point, pass};
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -89,7 +90,9 @@ impl CommitHandle {
             queue.finish(partition, epoch, busy_ms)
         };
         self.shared.wake.notify_one();
-        finished.await.unwrap_or(Err(JournalError::Ended))
+        finished.await.unwrap_or(Err(JournalError::Ended))?;
+        pass(Point::PartitionFinished);
+        Ok(())
     }
 
     /// Waits until everything handed over so far is durable or refused.
@@ -365,5 +368,8 @@ async fn write(
         .await
         .unwrap_or_else(|panic| Err(io::Error::other(panic)))
         .map_err(|source| JournalError::BeforeCommit { source: Arc::new(source) })?;
-    shared.journal.commit_all(&shared.run_id, commits).await
+    pass(Point::LedgerSynced);
+    let committed = shared.journal.commit_all(&shared.run_id, commits).await?;
+    pass(Point::JournalCommitted);
+    Ok(committed)
 }

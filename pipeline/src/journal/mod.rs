@@ -155,7 +155,12 @@ async fn add_columns(connection: &mut SqliteConnection) -> std::result::Result<(
     let found: i64 = sqlx::query_scalar(found).fetch_one(&mut *connection).await?;
     if found == 0 {
         let add = "ALTER TABLE partition ADD COLUMN folded INTEGER NOT NULL DEFAULT 0";
-        sqlx::query(add).execute(connection).await?;
+        sqlx::query(add).execute(&mut *connection).await?;
+    }
+    let found = "SELECT count(*) FROM pragma_table_info('route') WHERE name = 'shape'";
+    let found: i64 = sqlx::query_scalar(found).fetch_one(&mut *connection).await?;
+    if found == 0 {
+        sqlx::query("ALTER TABLE route ADD COLUMN shape TEXT").execute(connection).await?;
     }
     Ok(())
 }

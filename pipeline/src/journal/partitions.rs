@@ -13,6 +13,7 @@ use crate::checkpoint::{Counts, Event, IllegalTransition, State};
 use schemas::{Partition, PartitionId, Position};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Error, Row, SqliteConnection};
+use stages::failpoint::{Point, pass};
 
 /// What one transaction records for one attempt at a partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,7 +78,9 @@ impl Journal {
                 return Err(JournalError::Mismatch { operation, name, reason: "is already there" });
             }
         }
-        self.commit_write(transaction, operation).await
+        self.commit_write(transaction, operation).await?;
+        pass(Point::PartitionsRecorded);
+        Ok(())
     }
 
     /// Returns the partitions of a run in the order of work, without the voided ones.
@@ -112,7 +115,9 @@ impl Journal {
             .execute(&mut *transaction)
             .await
             .map_err(self.failed_to(operation))?;
-        self.commit_write(transaction, operation).await
+        self.commit_write(transaction, operation).await?;
+        pass(Point::RouteRestarted);
+        Ok(())
     }
 
     /// Starts every partition of a route but those kept over with the same cut: counters zero, no snapshots, no
@@ -128,7 +133,9 @@ impl Journal {
         store::reset(&mut transaction, run_id, route, kept)
             .await
             .map_err(self.failed_to(operation))?;
-        self.commit_write(transaction, operation).await
+        self.commit_write(transaction, operation).await?;
+        pass(Point::RouteVoided);
+        Ok(())
     }
 
     /// Begins an attempt that reads in `snapshot`, where its source has such a thing. From now on every earlier
@@ -167,6 +174,7 @@ impl Journal {
         .await
         .map_err(self.failed_to(operation))?;
         self.commit_write(transaction, operation).await?;
+        pass(Point::PartitionBegun);
         Ok(Begun { epoch, position: state.position, ledger_bytes: stored.ledger_bytes })
     }
 

@@ -3,6 +3,7 @@
 //! Invariant: plain data; what a JSON column means is known to its writer, not to the journal.
 
 use crate::checkpoint::{Counts, Status};
+use schemas::drift::TableShape;
 use schemas::{Partition, PartitionId, Position};
 
 /// How a run stands.
@@ -106,6 +107,8 @@ pub struct NewRoute {
     pub definition: String,
     /// The identity lines of its schema.
     pub schema_lines: Vec<String>,
+    /// Its whole table, where drift is looked for.
+    pub shape: Option<TableShape>,
     /// Identity of the relations it reads.
     pub relations: String,
 }
@@ -118,6 +121,7 @@ impl NewRoute {
             name: self.name,
             definition: self.definition,
             schema_lines: self.schema_lines,
+            shape: self.shape,
             relations: self.relations,
             reconcile: false,
             caught_up: None,
@@ -138,6 +142,8 @@ pub struct RouteRecord {
     pub definition: String,
     /// The table schema it was bound to, one column a line.
     pub schema_lines: Vec<String>,
+    /// The whole table as it was then; absent where a run of an older version recorded none.
+    pub shape: Option<TableShape>,
     /// JSON: identity of the relations read.
     pub relations: String,
     /// Whether keys of rows deleted meanwhile must be looked for.

@@ -9,6 +9,7 @@ use super::row::{signed, word};
 use crate::restore::stage::{IllegalStep, JobStage, StreamStage, TableStage};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Error, Row};
+use stages::failpoint::{Point, pass};
 
 /// The restore of one table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -146,7 +147,9 @@ impl Journal {
             .await
             .map_err(&failed)?;
         }
-        self.commit_write(transaction, operation).await
+        self.commit_write(transaction, operation).await?;
+        pass(Point::ChoiceRecorded);
+        Ok(())
     }
 
     /// Returns the restores of a run.
@@ -185,6 +188,7 @@ impl Journal {
         .await;
         self.exactly_one(updated, operation, &record.route)?;
         self.commit_write(transaction, operation).await?;
+        pass(Point::StageRecorded);
         record.stage = stage;
         Ok(())
     }
@@ -237,7 +241,9 @@ impl Journal {
             .await
             .map_err(&failed)?;
         }
-        self.commit_write(transaction, operation).await
+        self.commit_write(transaction, operation).await?;
+        pass(Point::StreamsRecorded);
+        Ok(())
     }
 
     /// Returns the jobs of a table, in the order they were first asked for.
@@ -283,7 +289,9 @@ impl Journal {
         .execute(&mut *transaction)
         .await
         .map_err(self.failed_to(operation))?;
-        self.commit_write(transaction, operation).await
+        self.commit_write(transaction, operation).await?;
+        pass(Point::JobRecorded);
+        Ok(())
     }
 }
 

@@ -6,6 +6,7 @@ use super::record::{
     PartitionRecord, RouteRecord, RunRecord, RunStatus, ServerRecord, SnapshotRecord,
 };
 use crate::checkpoint::{Counts, State, Status};
+use schemas::drift::TableShape;
 use schemas::{Digest, Partition, PartitionId};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -79,12 +80,20 @@ pub(super) fn route(row: &SqliteRow) -> Result<RouteRecord, Error> {
         name: row.try_get("name")?,
         definition: row.try_get("definition")?,
         schema_lines: json(row, "schema_lines")?,
+        shape: shape(row)?,
         relations: row.try_get("relations")?,
         reconcile: row.try_get("reconcile")?,
         caught_up: row.try_get("caught_up")?,
         dropped_keys: unsigned(row, "dropped_keys")?,
         completed_ms: row.try_get("completed_ms")?,
     })
+}
+
+/// A journal of an older version that nobody has written since has no such column.
+fn shape(row: &SqliteRow) -> Result<Option<TableShape>, Error> {
+    let has_column = row.columns().iter().any(|column| column.name() == "shape");
+    let is_there = has_column && row.try_get::<Option<&str>, _>("shape")?.is_some();
+    is_there.then(|| json(row, "shape")).transpose()
 }
 
 /// Reads a row of `server`.

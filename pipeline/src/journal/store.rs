@@ -11,6 +11,7 @@ use super::row::{self, signed, to_json};
 use schemas::{PartitionId, Position};
 use sqlx::sqlite::{SqliteQueryResult, SqliteRow};
 use sqlx::{Error, SqliteConnection};
+use stages::failpoint::{Point, pass};
 use uuid::{NoContext, Timestamp, Uuid};
 
 impl Journal {
@@ -40,6 +41,7 @@ impl Journal {
             insert_route(&mut transaction, &route).await.map_err(self.failed_to(operation))?;
         }
         self.commit_write(transaction, operation).await?;
+        pass(Point::RunRecorded);
         Ok(record)
     }
 
@@ -50,6 +52,19 @@ impl Journal {
             .fetch_optional(self.pool())
             .await;
         self.one(found, row::run)
+    }
+
+    /// Returns a route as the newest run of a command that ended as asked has carried it.
+    pub async fn last_done_route(&self, command: &str, route: &str) -> Result<Option<RouteRecord>> {
+        let found = sqlx::query(
+            "SELECT route.* FROM route JOIN run ON run.id = route.run_id \
+             WHERE run.command = ? AND run.status = 'done' AND route.name = ? ORDER BY run.rowid DESC LIMIT 1",
+        )
+        .bind(command)
+        .bind(route)
+        .fetch_optional(self.pool())
+        .await;
+        self.one(found, row::route)
     }
 
     /// Returns the newest run of a command.
@@ -104,7 +119,9 @@ impl Journal {
                 .execute(&mut *transaction)
                 .await;
         self.exactly_one(updated, operation, run_id)?;
-        self.commit_write(transaction, operation).await
+        self.commit_write(transaction, operation).await?;
+        pass(Point::StatusRecorded);
+        Ok(())
     }
 
     /// Records that a run is resumed: one more attempt, running, without an end.
@@ -117,7 +134,9 @@ impl Journal {
                 .execute(&mut *transaction)
                 .await;
         self.exactly_one(updated, operation, run_id)?;
-        self.commit_write(transaction, operation).await
+        self.commit_write(transaction, operation).await?;
+        pass(Point::AttemptRecorded);
+        Ok(())
     }
 
     /// Replaces the record of one route.
@@ -126,7 +145,9 @@ impl Journal {
         let mut transaction = self.write(operation).await?;
         let updated = replace_route(&mut transaction, route).await;
         self.exactly_one(updated, operation, &route.name)?;
-        self.commit_write(transaction, operation).await
+        self.commit_write(transaction, operation).await?;
+        pass(Point::RouteRecorded);
+        Ok(())
     }
 
     /// Returns the routes of a run in the order they were added.
@@ -152,7 +173,9 @@ impl Journal {
         .execute(&mut *transaction)
         .await
         .map_err(self.failed_to(operation))?;
-        self.commit_write(transaction, operation).await
+        self.commit_write(transaction, operation).await?;
+        pass(Point::ServerRecorded);
+        Ok(())
     }
 
     /// Returns the servers of a run by role.
@@ -171,6 +194,7 @@ impl Journal {
         let id =
             insert_snapshot(&mut transaction, snapshot).await.map_err(self.failed_to(operation))?;
         self.commit_write(transaction, operation).await?;
+        pass(Point::SnapshotRecorded);
         Ok(id)
     }
 
@@ -248,7 +272,7 @@ async fn insert_run(connection: &mut SqliteConnection, run: &RunRecord) -> Resul
 async fn insert_route(connection: &mut SqliteConnection, route: &RouteRecord) -> Result<(), Error> {
     sqlx::query(
         "INSERT INTO route (run_id, name, definition, schema_lines, relations, reconcile, caught_up, dropped_keys, \
-         completed_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+         completed_ms, shape) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(&route.run_id)
     .bind(&route.name)
@@ -259,6 +283,7 @@ async fn insert_route(connection: &mut SqliteConnection, route: &RouteRecord) ->
     .bind(route.caught_up)
     .bind(signed(route.dropped_keys)?)
     .bind(route.completed_ms)
+    .bind(route.shape.as_ref().map(to_json).transpose()?)
     .execute(connection)
     .await
     .map(drop)
@@ -270,7 +295,7 @@ async fn replace_route(
 ) -> Result<SqliteQueryResult, Error> {
     sqlx::query(
         "UPDATE route SET definition = ?, schema_lines = ?, relations = ?, reconcile = ?, caught_up = ?, \
-         dropped_keys = ?, completed_ms = ? WHERE run_id = ? AND name = ?",
+         dropped_keys = ?, completed_ms = ?, shape = ? WHERE run_id = ? AND name = ?",
     )
     .bind(&route.definition)
     .bind(to_json(&route.schema_lines)?)
@@ -279,6 +304,7 @@ async fn replace_route(
     .bind(route.caught_up)
     .bind(signed(route.dropped_keys)?)
     .bind(route.completed_ms)
+    .bind(route.shape.as_ref().map(to_json).transpose()?)
     .bind(&route.run_id)
     .bind(&route.name)
     .execute(connection)

@@ -12,6 +12,7 @@ use super::{
     Delta, Journal, NewRoute, NewRun, NewSnapshot, PartitionRecord, RouteRecord, RunRecord,
 };
 use crate::checkpoint::Counts;
+use schemas::drift::{ShapeColumn, TableShape};
 use schemas::{Bounds, Digest, Partition, PartitionId, Position};
 use tempfile::TempDir;
 
@@ -51,17 +52,33 @@ fn new_route(name: &str) -> NewRoute {
         name: name.to_owned(),
         definition: "key = \"b:{id}\"".to_owned(),
         schema_lines: vec!["id bigint".to_owned(), "who text".to_owned()],
+        shape: None,
         relations: r#"[{"oid":1}]"#.to_owned(),
     }
 }
 
+fn table_shape() -> TableShape {
+    TableShape {
+        table: "public.builds".to_owned(),
+        identity: Some("1".to_owned()),
+        columns: vec![ShapeColumn {
+            name: "id".to_owned(),
+            source_type: "bigint".to_owned(),
+            place: Some(1),
+            is_required: true,
+        }],
+        unique_keys: vec![vec!["id".to_owned()]],
+    }
+}
+
 fn route(run: &RunRecord, name: &str) -> RouteRecord {
-    let NewRoute { name, definition, schema_lines, relations } = new_route(name);
+    let NewRoute { name, definition, schema_lines, shape, relations } = new_route(name);
     RouteRecord {
         run_id: run.id.clone(),
         name,
         definition,
         schema_lines,
+        shape,
         relations,
         reconcile: false,
         caught_up: None,

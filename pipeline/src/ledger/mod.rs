@@ -16,6 +16,7 @@ pub use frame::{Frame, FrameReader, encode_frame};
 
 use bytes::Bytes;
 use schemas::PartitionId;
+use stages::failpoint::{Point, pass};
 use stages::{Error, Kind, Result};
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
@@ -94,7 +95,11 @@ impl Ledger {
         let file = self.lock().get(partition).map(Arc::clone).ok_or_else(|| {
             Error::new(Kind::Internal, format!("the ledger of partition {partition} is not open"))
         })?;
-        (&*file).write_all(frame).map_err(|error| io_error("write", &self.path(partition), error))
+        (&*file)
+            .write_all(frame)
+            .map_err(|error| io_error("write", &self.path(partition), error))?;
+        pass(Point::KeysListed);
+        Ok(())
     }
 
     /// Makes the files of these partitions durable.
@@ -201,7 +206,9 @@ impl Ledger {
             text.extend_from_slice(&length.to_le_bytes());
             text.extend_from_slice(name);
         }
-        file.write_all(&text).map_err(failed)
+        file.write_all(&text).map_err(failed)?;
+        pass(Point::TemporaryNoted);
+        Ok(())
     }
 
     /// The temporary keys noted since they were last forgotten; a torn last one was never sent.

@@ -21,8 +21,9 @@ use stages::extract::Gauge;
 use stages::load::Sink;
 use std::sync::Arc;
 
-/// Makes the engine of a run: ledger, committer, counters, transform threads.
-pub(super) async fn engine(
+/// Makes the engine of a run: ledger, committer, counters, transform threads. Fails where the state folder cannot be
+/// written.
+pub async fn engine(
     plan: &Plan,
     options: &Options,
     run: &RunRecord,

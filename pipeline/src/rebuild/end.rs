@@ -14,6 +14,7 @@ use crate::summarize;
 use crate::summary::{RunEnd, Summary};
 use schemas::Route;
 use schemas::plan::RejectsMax;
+use stages::failpoint::{Point, pass};
 use stages::{Error, Kind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -141,12 +142,15 @@ impl Run {
     /// Removes this run's mark from wherever it is.
     async fn release(&self) -> stages::Result<()> {
         let shared = &self.engine.shared;
-        if let Some(cut_over) = &self.cut_over
-            && cut_over.release(&shared.run_id).await?
-        {
-            return Ok(());
+        let is_released = match &self.cut_over {
+            Some(cut_over) => cut_over.release(&shared.run_id).await?,
+            None => false,
+        };
+        if !is_released {
+            shared.sink.release(&shared.run_id).await?;
         }
-        shared.sink.release(&shared.run_id).await
+        pass(Point::MarkReleased);
+        Ok(())
     }
 
     /// Removes what the sources made for this run alone; says what stays until it expires.
@@ -227,5 +231,6 @@ pub(super) async fn remove_temporary(shared: &Shared) -> stages::Result<()> {
         return Ok(());
     }
     shared.sink.remove(&names).await?;
+    pass(Point::TemporaryRemoved);
     shared.ledger.forget_temporary()
 }

@@ -15,12 +15,15 @@ use crate::journal::{Journal, RunRecord};
 use crate::live;
 use crate::ordered::emptied;
 use crate::outcome::from_journal;
-use crate::prepare::{self, Target};
+use crate::prepare::{self, Opened, Target};
 use crate::progress::Phase;
 use crate::readback::{ReadBack, Tier, is_count_proven, read_back};
-use crate::{streams, wiring};
+use crate::summary::DriftSummary;
+use crate::{drift, streams, wiring};
 use schemas::Plan;
-use stages::load::{Sentinel, Sink};
+use schemas::drift::Drift;
+use stages::failpoint::{Point, pass};
+use stages::load::Sink;
 use stages::{Error, Kind};
 use std::sync::Arc;
 
@@ -35,6 +38,10 @@ pub(super) struct Run {
     pub(super) target: Target,
     pub(super) sources: wiring::Sources,
     pub(super) cut_over: Option<CutOverRun>,
+    /// How tables differ from what they were when this run, or the one before it, read them.
+    pub(super) drift: Vec<Drift>,
+    /// Whether routes were written again because the target had lost what it had acknowledged.
+    pub(super) has_rewritten: bool,
 }
 
 impl Run {
@@ -50,7 +57,12 @@ impl Run {
         sources.sort_in(emptied(options.state.join("sorted")).map_err(one)?);
         let sink = wiring::make_sink_in(plan, options.way, options.cut_over).map_err(one)?;
         patiently(retry_for, cancel, || sink.state()).await.map_err(one)?;
-        let described = wiring::describe_routes(&sources, &chosen).await?;
+        let described = match wiring::describe_routes(&sources, &chosen).await {
+            Ok(described) => described,
+            Err(errors) => {
+                return Err(drift::explained(&journal, &sources, &chosen, errors).await);
+            }
+        };
         let routes = wiring::run_routes(&sources, &sink, described).map_err(one)?;
         let gauge = sources.gauge().filter(|_| options.limits.watches_source());
         if let Some(gauge) = &gauge {
@@ -59,7 +71,8 @@ impl Run {
         if let Some(run_id) = &options.take_over {
             sink.release(run_id).await.map_err(one)?;
         }
-        let (run, is_resumed) = prepare::open_run(&journal, plan, options, &routes, &*sink).await?;
+        let opened = prepare::open_run(&journal, plan, options, &routes, &*sink).await?;
+        let Opened { record: run, is_resumed, drift } = opened;
         crate::rejects::forget_old(&options.state, plan, &run.id).map_err(one)?;
         if let Some(cut_over) = &cut_over {
             cut_over.begin(&journal, &run.id).await.map_err(one)?;
@@ -74,12 +87,19 @@ impl Run {
         } else {
             prepare::inspect_target(&engine, is_resumed).await.map_err(one)?
         };
-        Ok(Self { engine, plan: plan.clone(), record: run, target, sources, cut_over })
+        let (record, plan) = (run, plan.clone());
+        let has_rewritten = false;
+        Ok(Self { engine, plan, record, target, sources, cut_over, drift, has_rewritten })
     }
 
     /// Loads, catches up and reads back; everything found is in the findings.
     pub(super) async fn work(&mut self, options: &Options, watcher: &dyn Watcher) -> Findings {
         let mut findings = Findings::default();
+        for drift in &self.drift {
+            tracing::warn!("{drift}");
+            findings.warnings.push(drift.to_string());
+            findings.drift.push(DriftSummary::of(drift));
+        }
         if let Some(proof) = self.cut_over.as_ref().and_then(CutOverRun::proven) {
             findings.read_back = Some(proof);
             return findings;
@@ -116,14 +136,26 @@ impl Run {
         findings
     }
 
+    /// Adds what changed in the tables while they were read.
+    pub(super) fn note_drift(&self, findings: &mut Findings) {
+        let noticed = self.engine.routes.iter().flat_map(|route| route.source.drift());
+        for drift in noticed.filter(|drift| !self.drift.contains(drift)) {
+            findings.warnings.push(drift.to_string());
+            findings.drift.push(DriftSummary::of(&drift));
+        }
+    }
+
     async fn start_over(&mut self, errors: &[Error], options: &Options) -> stages::Result<()> {
         let shared = &self.engine.shared;
         if errors.iter().any(|error| error.kind() == Kind::TargetChanged) {
             // A target that was replaced may still be on its way up.
             let (engine, cancel) = (&self.engine, &options.cancel);
-            self.target =
-                patiently(options.retry_for, cancel, || prepare::inspect_target(engine, true))
-                    .await?;
+            let inspect = || prepare::inspect_target(engine, true);
+            let found = patiently(options.retry_for, cancel, inspect).await?;
+            // Once it was another server, only a full read-back proves.
+            if self.target == Target::AsLeft {
+                self.target = found;
+            }
         }
         if errors.iter().any(|error| error.kind() == Kind::RouteRestart) {
             let records = shared.journal.routes(&shared.run_id).await.map_err(from_journal)?;
@@ -154,13 +186,13 @@ impl Run {
         prepare::load_counters(&engine, shared).await.map_err(one)?;
         shared.stop.unless_cancelled(prepare::check_keys(&engine)).await.map_err(one)?;
         let (retry_for, cancel) = (options.retry_for, &options.cancel);
+        let stale = patiently(retry_for, cancel, || streams::look(&engine)).await.map_err(one)?;
         let fits = patiently(retry_for, cancel, || guard::fits::check(&engine)).await;
         findings.is_refused = fits.as_ref().is_err_and(|error| error.kind() == Kind::Capacity);
         for unknown in fits.map_err(one)? {
             tracing::warn!("{unknown}");
             findings.warnings.push(unknown);
         }
-        let stale = patiently(retry_for, cancel, || streams::look(&engine)).await.map_err(one)?;
         patiently(retry_for, cancel, || prepare::claim_target(&engine)).await.map_err(one)?;
         for stale in stale {
             let line = patiently(retry_for, cancel, || stale.remove(shared)).await.map_err(one)?;
@@ -223,12 +255,13 @@ impl Run {
         Ok(())
     }
 
-    /// Reads every route back; the target must still be the one that was written to.
-    async fn prove(&self, findings: &mut Findings) -> Result<(), Vec<Error>> {
+    /// Reads every route back; the target must still be the one that was written to, before and after.
+    async fn prove(&mut self, findings: &mut Findings) -> Result<(), Vec<Error>> {
         let one = |error: Error| vec![error];
-        let engine = &self.engine;
+        let engine = Arc::clone(&self.engine);
         let shared = &engine.shared;
-        let is_full = self.target == Target::ServerChanged || shared.sink.has_changed();
+        self.meet_target().await.map_err(one)?;
+        let is_full = self.target == Target::ServerChanged;
         let tier = if is_full {
             Tier::Full
         } else if is_count_proven(shared, &engine.routes).await.map_err(one)? {
@@ -241,7 +274,7 @@ impl Run {
         for route in &engine.routes {
             shared.counters.enter(route.index, Phase::ReadingBack);
             let mut found = if live::compares_versions(route) {
-                live::read_back(engine, &self.sources, route).await?
+                live::read_back(&engine, &self.sources, route).await?
             } else {
                 let reading = read_back(shared, route, tier);
                 shared.stop.unless_cancelled(reading).await.map_err(one)?
@@ -254,26 +287,24 @@ impl Run {
             }
             total.add(&found);
         }
-        match shared.sink.sentinel(&shared.run_id).await.map_err(one)? {
-            Sentinel::Ours => {}
-            Sentinel::Missing => {
-                let message = "redis was emptied or replaced before the run was done";
-                return Err(one(Error::new(Kind::TargetChanged, message)));
-            }
-            Sentinel::Foreign(note) => {
-                return Err(one(stages::load::redis::foreign(shared.sink.address(), &note)));
-            }
-        }
+        self.meet_target().await.map_err(one)?;
+        pass(Point::ReadBack);
         findings.read_back_is_full = is_full;
         findings.read_back = Some(total.clone());
         // What was found wrong is written again by the next run.
         let records = shared.journal.routes(&shared.run_id).await;
         for record in records.map_err(|error| one(from_journal(error)))? {
             if differing.contains(&record.name) {
-                prepare::void_route(engine, record).await.map_err(one)?;
+                prepare::void_route(&engine, record).await.map_err(one)?;
             }
         }
         if total.differences() > 0 {
+            if is_full && !std::mem::replace(&mut self.has_rewritten, true) {
+                let keys = total.differences();
+                let message =
+                    format!("redis lost {keys} keys that another server had acknowledged");
+                return Err(one(Error::new(Kind::TargetChanged, message)));
+            }
             let message = format!(
                 "the read-back found {} keys missing and {} different in {}, for example {}",
                 total.missing,
@@ -283,6 +314,19 @@ impl Run {
             );
             let hint = "if an application writes these keys, that may be all; else run the same command again: it writes these routes again";
             return Err(one(Error::new(Kind::Difference, message).with_hint(hint)));
+        }
+        Ok(())
+    }
+
+    /// The address may lead to another server by now, which lacks what the one before it had acknowledged last: what was
+    /// written as well as what was removed. Then all of it is proven anew.
+    async fn meet_target(&self) -> stages::Result<()> {
+        let shared = &self.engine.shared;
+        let meet = || shared.sink.meet(&shared.run_id);
+        patiently(self.engine.retry_for, &shared.stop.token(), meet).await?;
+        if shared.sink.has_changed() {
+            let message = "redis was restarted or failed over in mid-run";
+            return Err(Error::new(Kind::TargetChanged, message));
         }
         Ok(())
     }

@@ -9,7 +9,8 @@ use super::staging::{differs, make};
 use super::table::{Part, Table, Way};
 use super::{Shared, prove, target, way};
 use crate::lane::now_ms;
-use serde_json::{Map, json};
+use serde_json::{Map, Value, json};
+use stages::failpoint::{Point, pass};
 use stages::{Error, Kind, Result};
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,13 +23,7 @@ pub(super) async fn prepare_destination(shared: &Arc<Shared>, table: &mut Table)
     if let Some(resource) = &existing
         && !table.findings.makes_destination
     {
-        if target::needs_filter(resource) {
-            table.findings.lifts_filter = true;
-            table.note(shared).await?;
-            let change = json!({"requirePartitionFilter": false});
-            shared.patiently(|| bigquery.patch_table(&dataset, &name, &change)).await?;
-        }
-        return Ok(());
+        return lift_filter(shared, table, resource).await;
     }
     table.findings.makes_destination = true;
     table.note(shared).await?;
@@ -37,6 +32,7 @@ pub(super) async fn prepare_destination(shared: &Arc<Shared>, table: &mut Table)
         shared.patiently(|| bigquery.ensure_dataset(&dataset, &location)).await?;
         let resource = target::destination(&table.recorded, now_ms());
         shared.patiently(|| make(shared, &dataset, &name, &resource)).await?;
+        pass(Point::DestinationMade);
     }
     // Before there are rows to be seen.
     if let Some(policy) = table.recorded.iam_policy.as_ref().and_then(target::policy) {
@@ -48,6 +44,30 @@ pub(super) async fn prepare_destination(shared: &Arc<Shared>, table: &mut Table)
             table.findings.warnings.push(line);
         }
     }
+    Ok(())
+}
+
+/// Lets all of the destination be read again, where an attempt that was killed has put its settings back already.
+pub(super) async fn reopen_destination(shared: &Shared, table: &mut Table) -> Result<()> {
+    let (dataset, name) = (table.dataset.clone(), table.table.clone());
+    let existing = shared.patiently(|| shared.bigquery.table(&dataset, &name)).await?;
+    match existing {
+        Some(resource) => lift_filter(shared, table, &resource).await,
+        None => Ok(()),
+    }
+}
+
+/// Lifts the filter that queries need; journaled first, so that it comes back.
+async fn lift_filter(shared: &Shared, table: &mut Table, resource: &Value) -> Result<()> {
+    if !target::needs_filter(resource) {
+        return Ok(());
+    }
+    table.findings.lifts_filter = true;
+    table.note(shared).await?;
+    let change = json!({"requirePartitionFilter": false});
+    let lift = || shared.bigquery.patch_table(&table.dataset, &table.table, &change);
+    shared.patiently(lift).await?;
+    pass(Point::FilterLifted);
     Ok(())
 }
 
@@ -140,5 +160,7 @@ pub(super) async fn put_back(shared: &Shared, table: &Table) -> Result<()> {
         return Ok(());
     }
     let patch = || shared.bigquery.patch_table(&table.dataset, &table.table, &change);
-    shared.patiently(patch).await.map(drop)
+    shared.patiently(patch).await?;
+    pass(Point::SettingsPutBack);
+    Ok(())
 }

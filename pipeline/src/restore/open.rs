@@ -84,6 +84,7 @@ pub(super) async fn open_run(
         name,
         definition,
         schema_lines: Vec::new(),
+        shape: None,
         relations: String::new(),
     };
     let records = definitions.into_iter().map(route).collect();

@@ -12,6 +12,7 @@ use crate::outcome::from_journal;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use serde_json::{Value, json};
 use stages::connect::bigquery::JobStatement;
+use stages::failpoint::{Point, pass};
 use stages::policy::Retry;
 use stages::{Error, Kind, Result};
 
@@ -243,6 +244,7 @@ async fn run_job(
         let error =
             match shared.bigquery.run_job(&record.job_id, configuration, Some(location)).await {
                 Ok(job) => {
+                    pass(Point::JobDone);
                     record.status = JobStage::Done;
                     record.answer = Some(to_json(&job)?);
                     journal.put_job(&record).await.map_err(from_journal)?;

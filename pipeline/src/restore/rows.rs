@@ -19,6 +19,7 @@ use schemas::plan::{Layout, RejectsMax};
 use schemas::{Digest, ReverseRoute, Route};
 use serde::{Deserialize, Serialize};
 use stages::extract::redis_rows::{Held, RedisRows};
+use stages::failpoint::{Point, pass};
 use stages::{Error, Kind, Result};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -106,9 +107,11 @@ impl Table {
     /// Removes the spool, which nothing needs any more.
     pub(super) fn remove_spool(&self) -> Result<()> {
         match &self.rows {
-            Some(source) => remove(&source.path),
-            None => Ok(()),
+            Some(source) => remove(&source.path)?,
+            None => return Ok(()),
         }
+        pass(Point::SpoolRemoved);
+        Ok(())
     }
 }
 

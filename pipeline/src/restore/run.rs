@@ -4,7 +4,7 @@
 //! the destination is; a run that failed stays resumable.
 
 use super::choose::PartitionRange;
-use super::destination::{prepare_destination, prove_destination, put_back};
+use super::destination::{prepare_destination, prove_destination, put_back, reopen_destination};
 use super::rows::{self, held_in};
 use super::stage::TableStage;
 use super::staging::{drop_staging, stage};
@@ -21,6 +21,7 @@ use crate::summary::RunEnd;
 use crate::wiring;
 use schemas::plan::{Layout, Origin, System};
 use schemas::{Plan, Route};
+use stages::failpoint::{Point, pass};
 use stages::{Error, Kind};
 use std::sync::Arc;
 use std::time::Instant;
@@ -39,6 +40,7 @@ pub(super) struct Proof {
 
 pub(super) async fn restore(plan: &Plan, options: &Options, watcher: &dyn Watcher) -> Ended {
     let clock = Instant::now();
+    stages::policy::begin(options.retry_for);
     let (shared, run, mut tables) = match Box::pin(set_up(plan, options)).await {
         Ok(ready) => ready,
         Err(errors) => {
@@ -223,7 +225,9 @@ async fn work(
     if table.record.stage == TableStage::Published {
         shared.counters.enter(table.index, Phase::ReadingBack);
         if options.verify {
+            reopen_destination(shared, table).await.map_err(one)?;
             prove_destination(shared, table, proof).await.map_err(one)?;
+            pass(Point::DestinationProven);
         }
         put_back(shared, table).await.map_err(one)?;
         drop_staging(shared, table).await.map_err(one)?;

@@ -9,6 +9,7 @@ use super::{PAUSE_MAX, PAUSE_MIN, Shared, prove, target};
 use crate::lane::now_ms;
 use schemas::Digest;
 use serde_json::Value;
+use stages::failpoint::{Point, pass};
 use stages::load::bigquery::{ReadBack, ReadOptions, WriteTable};
 use stages::transform::arrow_rows;
 use stages::{Error, Kind, Result};
@@ -44,6 +45,7 @@ pub(super) async fn stage(
             if found != Some(expected) {
                 return Ok(Some(differs("its staging table", found.unwrap_or_default(), expected)));
             }
+            pass(Point::StagingProven);
             table.step(shared, TableStage::Proven).await.map_err(one)?;
         }
     }
@@ -79,6 +81,7 @@ async fn make_staging(shared: &Arc<Shared>, table: &mut Table) -> Result<()> {
     for name in &table.stagings() {
         shared.patiently(|| make(shared, dataset, name, &resource)).await?;
     }
+    pass(Point::StagingMade);
     table.step(shared, TableStage::Staged).await
 }
 
@@ -163,5 +166,6 @@ pub(super) async fn drop_staging(shared: &Shared, table: &Table) -> Result<()> {
         let drop_it = || shared.bigquery.delete_table(&shared.staging_dataset, name);
         shared.patiently(drop_it).await?;
     }
+    pass(Point::StagingDropped);
     Ok(())
 }

@@ -78,6 +78,7 @@ pub(super) fn summary(
         guard: crate::guard::GuardSummary::default(),
         cut_over: None,
         not_brought_back: None,
+        drift: Vec::new(),
         warnings: tables.iter().flat_map(warnings).collect(),
     }
 }

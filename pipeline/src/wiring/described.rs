@@ -3,6 +3,7 @@
 //! Invariant: every mistake of every route is reported at once; a route that is described can be run.
 
 use super::Sources;
+use schemas::drift::TableShape;
 use schemas::plan::System;
 use schemas::{BoundRoute, Route, TableSchema};
 use stages::extract::postgres::{Cut, PostgresServer};
@@ -50,6 +51,14 @@ impl Described {
         match self {
             Self::Postgres(on) => &on.bound,
             Self::BigQuery(on) => &on.bound,
+        }
+    }
+
+    /// Returns the whole table, by which later changes of it are noticed.
+    pub fn table_shape(&self) -> TableShape {
+        match self {
+            Self::Postgres(on) => on.shape.table_shape(),
+            Self::BigQuery(on) => on.shape.table_shape(),
         }
     }
 
@@ -128,7 +137,7 @@ pub async fn describe_postgres(
     server: &PostgresServer,
     route: &Route,
 ) -> std::result::Result<On<postgres::Shape>, Vec<Error>> {
-    let shape = in_route(route, postgres::describe(server, route).await)?;
+    let shape = in_route(route, Box::pin(server.watched(postgres::describe(server, route))).await)?;
     let newest = column_type(route, |name| {
         let column = shape.columns.iter().find(|column| column.name == name)?;
         let is_ordered = NEWEST_TYPES.contains(&column.pg_type.name.as_str());
@@ -136,6 +145,14 @@ pub async fn describe_postgres(
     });
     let bound = Arc::new(bind(route, shape.schema(route), newest)?);
     Ok(On { bound, shape })
+}
+
+/// Returns the table of a route as it is now, whether the route can read it or not.
+pub async fn table_shape(sources: &Sources, route: &Route) -> Result<TableShape> {
+    Ok(match route.origin.system() {
+        System::AlloyDb => postgres::describe(sources.postgres()?, route).await?.table_shape(),
+        System::BigQuery => bigquery::describe(sources.bigquery()?, route).await?.table_shape(),
+    })
 }
 
 async fn describe_bigquery(

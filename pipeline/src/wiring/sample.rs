@@ -5,8 +5,8 @@
 use super::{Described, On, Sources, describe_routes};
 use schemas::plan::{OnCollision, Origin};
 use schemas::{BoundRoute, Bounds, Partition, PartitionId, Position, Route};
+use stages::extract::Source;
 use stages::extract::postgres::Shape;
-use stages::extract::{Columns, Source};
 use stages::transform::copy_binary::{Decoded, Lead};
 use stages::transform::many_rows::ManyRows;
 use stages::transform::redis_command::{RedisCommands, Way};
@@ -148,7 +148,8 @@ impl Sampler {
         let mut found = Vec::new();
         for partition in partitions.iter().take(PARTITIONS_MAX) {
             let session = self.source.open().await?;
-            let mut batches = session.read(partition, &Position::Start, Columns::All);
+            let wanted = rows - found.len();
+            let mut batches = session.sample(partition, &Position::Start, wanted);
             while found.len() < rows
                 && let Some(batch) = batches.next().await
             {

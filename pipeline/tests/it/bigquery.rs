@@ -2,6 +2,7 @@
 //!
 //! Invariant: what must be in Redis is written by hand here, or asked of the stand-in by a query.
 
+mod crash;
 mod every_type;
 mod many;
 mod parts;

@@ -126,6 +126,11 @@ impl Wire {
         }
     }
 
+    /// How many keys have names of this pattern.
+    pub(crate) fn count_named(&mut self, pattern: &str) -> usize {
+        self.ask(&["KEYS", pattern]).list().len()
+    }
+
     /// Every key with its value: the fields of a hash, or the members of a JSON object without nulls.
     pub(crate) fn everything(&mut self) -> HashMap<String, Fields> {
         let mut keys = Vec::new();

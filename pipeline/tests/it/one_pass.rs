@@ -37,12 +37,27 @@ fn logged_and_empty() -> World {
     World::with(PostgresOptions { settings, ..PostgresOptions::default() }, RedisOptions::default())
 }
 
-/// The statements that read a range of the table for the first time, which a catch-up does not.
-fn reads(world: &World) -> Vec<String> {
+/// The statements that read a range of the table, whole or in part, for the first time, which a catch-up does not.
+fn statements(world: &World) -> Vec<String> {
     let log = world.postgres.data_dir().join("log/statements.log");
     let text = fs::read_to_string(log).unwrap();
     let copies = text.split("statement: ").filter(|text| text.starts_with("copy (select ctid"));
     copies.filter(|text| !text.contains("xmin")).map(str::to_owned).collect()
+}
+
+/// Whether a statement reads some rows only, to find out what they will take.
+fn is_sample(statement: &str) -> bool {
+    statement.contains(" limit 2000)")
+}
+
+/// Those statements that read all there is to be read.
+fn reads(world: &World) -> Vec<String> {
+    statements(world).into_iter().filter(|statement| !is_sample(statement)).collect()
+}
+
+/// Rows that the samples have read at most: of one condition in the tests, a fifth of the rows does not hold.
+fn sampled(world: &World) -> u64 {
+    statements(world).iter().filter(|statement| is_sample(statement)).count() as u64 * 2_500
 }
 
 /// Rows that PostgreSQL has read of the table by scanning it, once nobody is connected who has not said so.
@@ -68,7 +83,11 @@ fn routes_over_one_table_read_it_once_and_write_what_each_alone_would() {
 
     // WHEN they are rebuilt together THEN every row was read once, one statement for every partition
     let together = world.rebuild(&[]).expect(0).summary();
-    assert_eq!(scanned(&world) - before, ROWS);
+    let (read, samples) = (scanned(&world) - before, sampled(&world));
+    assert!(
+        samples > 0 && (ROWS..=ROWS + samples).contains(&read),
+        "{read} rows, {samples} sampled"
+    );
     let partitions = of_route(&together, "items")["partitions"].as_u64().unwrap();
     assert!(partitions > 2, "{together:#}");
     assert_eq!(reads(&world).len() as u64, partitions, "{:#?}", reads(&world));
@@ -88,7 +107,8 @@ fn routes_over_one_table_read_it_once_and_write_what_each_alone_would() {
         bytes += alone["bytes"].as_u64().unwrap();
     }
     assert!(together["bytes"].as_u64().unwrap() < bytes);
-    assert_eq!(scanned(&world) - before, 4 * ROWS);
+    let (read, samples) = (scanned(&world) - before, sampled(&world));
+    assert!((4 * ROWS..=4 * ROWS + samples).contains(&read), "{read} rows, {samples} sampled");
     let wanted = Wire::open(&world).everything();
     assert_eq!(found.len(), wanted.len());
     assert!(found == wanted, "a pass of three routes wrote something else");

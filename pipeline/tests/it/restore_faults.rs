@@ -53,7 +53,7 @@ pub(crate) fn lose_each(
     }
 }
 
-fn forget(lost: &Lost) {
+pub(crate) fn forget(lost: &Lost) {
     lost.runtime.block_on(lost.client.delete_table("logs", "builds$20261101")).unwrap();
     if lost.state().exists() {
         std::fs::remove_dir_all(lost.state()).unwrap();

@@ -20,6 +20,8 @@ struct Sends {
     command: &'static str,
     /// Times an attempt runs it for something else.
     besides: u64,
+    /// Whether a key is sampled by that command too.
+    is_sampled_by: bool,
     /// Rows per command; where it is not 1, the last command of a batch may hold fewer.
     rows_max: u64,
 }
@@ -27,7 +29,9 @@ struct Sends {
 impl Sends {
     /// Rows sent so far by so many attempts; an upper bound where commands hold several.
     fn rows(&self, world: &World, attempts: u64) -> u64 {
-        (calls(world, self.command) - attempts * self.besides) * self.rows_max
+        // Each key that is written to find out what it takes is told to expire, and no other is.
+        let sampled = if self.is_sampled_by { calls(world, "pexpire") } else { 0 };
+        (calls(world, self.command) - attempts * self.besides - sampled) * self.rows_max
     }
 }
 
@@ -70,10 +74,10 @@ fn killed_at_random_instants_the_resumed_run_is_complete_and_repeats_little() {
         // The two ways to write hashes take turns; the trial of RESTORE restores three hashes.
         let sends = if round % 2 == 0 {
             world.way = "restore";
-            Sends { command: "restore", besides: 3, rows_max: 1 }
+            Sends { command: "restore", besides: 3, is_sampled_by: false, rows_max: 1 }
         } else {
             world.way = "command";
-            Sends { command: "hset", besides: 0, rows_max: 1 }
+            Sends { command: "hset", besides: 0, is_sampled_by: true, rows_max: 1 }
         };
         // WHEN the run is killed somewhere past its second commit THEN the next one completes it
         kill_and_resume(&world, 5 + random(&mut seed, 80), &sends);
@@ -90,7 +94,7 @@ fn a_killed_run_of_json_values_is_complete_after_the_resume_and_repeats_little()
     let mut seed = RandomState::new().hash_one(());
     println!("seed {seed}");
     // WHEN the run is killed THEN the next one completes it
-    let sends = Sends { command: "mset", besides: 0, rows_max: 64 };
+    let sends = Sends { command: "mset", besides: 0, is_sampled_by: false, rows_max: 64 };
     kill_and_resume(&world, 5 + random(&mut seed, 80), &sends);
 }
 
@@ -192,7 +196,7 @@ fn sigterm_and_sigint_stop_within_ten_seconds_and_the_run_is_resumable() {
         assert_eq!(standing["is_resumable"], true, "{standing}");
         // AND what was written is what was committed: nothing is repeated
         resumed(&world);
-        assert_eq!(calls(&world, "hset"), ROWS);
+        assert_eq!(calls(&world, "hset") - calls(&world, "pexpire"), ROWS);
     }
 }
 
@@ -250,10 +254,7 @@ fn a_changed_plan_or_column_type_is_refused_on_resume_until_it_starts_over() {
     world.plan(HASH);
     world.sql("alter table items alter b type bigint");
     world.rebuild(&[]).expect(2).says(&[
-        "  - items: ",
-        "  + items: ",
-        "b integer",
-        "b bigint",
+        "  route items, public.items: column b has another type: integer -> bigint",
         "--fresh",
     ]);
     assert_eq!(calls(&world, "hset"), before, "a refused run wrote");

@@ -161,7 +161,8 @@ fn a_redis_that_others_make_evict_or_refuse_exits_with_5_and_the_same_command_me
         world.redis(&["CONFIG", "SET", "maxmemory-policy", policy]);
         let run = world.start_rebuild(&["--max-rows-per-second", "10000", "--wait-for-room", "1s"]);
         wait_until("the first keys", || world.redis(&["DBSIZE"]).parse::<u64>().unwrap() > 1_000);
-        world.redis(&["CONFIG", "SET", "maxmemory", "2mb"]);
+        let less = info(&world, "used_memory") - 200_000;
+        world.redis(&["CONFIG", "SET", "maxmemory", &less.to_string()]);
         Ran::of(&run.wait_with_output().unwrap()).expect(5).says(&[said, "maxmemory"]);
 
         world.redis(&["CONFIG", "SET", "maxmemory", "200mb"]);

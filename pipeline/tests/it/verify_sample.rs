@@ -104,4 +104,11 @@ fn the_same_seed_takes_the_same_sample_and_a_missing_key_needs_no_luck() {
         let expected = [("t:5", "missing"), ("t:6", "expiry")];
         assert_eq!(found, expected.map(|(key, what)| (key.to_owned(), what.to_owned())).into());
     }
+    // Met by the first look and by the sample, it is one finding; where value and expiry differ, it is the value.
+    let _: () = connection.set("t:7", "damaged").unwrap();
+    let _: bool = connection.expire("t:7", 1_000).unwrap();
+    let all = verify(&world, &["--sample", "400"]).expect(4).summary();
+    let route = &all["routes"][0];
+    let counts = ["missing", "different_expiry", "different_value"].map(|what| &route[what]);
+    assert_eq!(counts, [1, 1, 1], "{route}");
 }

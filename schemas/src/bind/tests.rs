@@ -32,6 +32,7 @@ pub(crate) fn route(key: &str, layout: Layout) -> Route {
         catch_up: None,
         priority: 100,
         newest_by: None,
+        on_drift: crate::drift::OnDrift::Fail,
         rejects_max: RejectsMax::Rows(0),
         rejects_keep: None,
         uses: Uses { rebuild: true, backup: false },

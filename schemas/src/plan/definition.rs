@@ -27,7 +27,7 @@ impl Plan {
 impl Route {
     /// Returns everything that affects what this route writes, one `field = value` line each, in a fixed order.
     ///
-    /// `priority`, `newest_by`, `catch_up`, `rejects_max` and `rejects_keep` are left out: they may change between attempts.
+    /// `priority`, `newest_by`, `catch_up`, `on_drift`, `rejects_max` and `rejects_keep` are left out: they may change between attempts.
     pub fn definition(&self) -> String {
         let lines = [
             ("name", quoted(&self.name)),

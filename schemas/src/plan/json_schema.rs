@@ -5,7 +5,9 @@
 
 use super::newest::CONFLICTS;
 use super::raw::Fields;
-use super::route::{KEEP_VERSIONS_MAX, LAYOUTS, NAME_LENGTH_MAX, NULLS, PRIORITY_MAX, ROW_FIELDS};
+use super::route::{
+    DRIFTS, KEEP_VERSIONS_MAX, LAYOUTS, NAME_LENGTH_MAX, NULLS, PRIORITY_MAX, ROW_FIELDS,
+};
 use super::stream::REBUILT_FIELDS;
 use super::{columns, origin, route, unrouted, validate};
 use serde_json::{Map, Value, json};
@@ -155,8 +157,11 @@ fn bigquery(name: &str) -> Value {
         "project" => text("Project of every table, and the one that pays."),
         "location" => text("Location of jobs; that of the dataset by default."),
         "staging_dataset" => text("Dataset for results of queries and for tables being restored."),
-        "endpoint" => formed("REST endpoint of a stand-in.", "^https?://"),
-        "grpc_endpoint" => formed("gRPC endpoint of a stand-in.", "^https?://"),
+        "endpoint" => formed(
+            "REST endpoint: https:// of Google (a private one), http:// of a stand-in.",
+            "^https?://",
+        ),
+        "grpc_endpoint" => formed("gRPC endpoint, of the same kind.", "^https?://"),
         "max_bytes_billed" => count("Bytes a query may bill.", (0, i64::MAX.unsigned_abs())),
         _ => formless(),
     }
@@ -267,7 +272,10 @@ fn route_field(name: &str) -> Value {
         ),
         "priority" => count("Lower goes first; 100 by default.", (0, PRIORITY_MAX)),
         "newest_by" => text("Column that puts the newest partitions first."),
-        "on_drift" => words("The table changed its shape during a run.", &["fail"]),
+        "on_drift" => words(
+            "The table is not what it was when the run began; fail by default.",
+            &names(&DRIFTS),
+        ),
         "rejects_max" => json!({
             "description": "Rows, or share of the rows read, that may be rejected; 0 by default.",
             "anyOf": [

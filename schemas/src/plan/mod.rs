@@ -27,6 +27,7 @@ pub use many::{Many, Order, Score, ScoreUnit};
 pub use mistake::{PlanError, PlanErrors};
 pub use unrouted::{OWN_KEYS, Unrouted};
 
+use crate::drift::OnDrift;
 use crate::json_path::JsonPath;
 use crate::key::KeyTemplate;
 use std::fmt;
@@ -144,6 +145,8 @@ pub struct Route {
     pub priority: u32,
     /// Column that orders partitions newest first.
     pub newest_by: Option<String>,
+    /// What a change of the table's shape does; default `Fail`.
+    pub on_drift: OnDrift,
     /// Rows that may be rejected before the run counts as failed; default 0 rows.
     pub rejects_max: RejectsMax,
     /// How long files of rejected rows are kept; for good where it is absent.
@@ -165,9 +168,9 @@ pub struct BigQuery {
     pub staging_dataset: Option<String>,
     /// Bytes a query may bill.
     pub max_bytes_billed: Option<u64>,
-    /// REST endpoint of a stand-in, for example `http://127.0.0.1:9050`.
+    /// REST endpoint: `https://` of Google, or that of a stand-in, for example `http://127.0.0.1:9050`.
     pub endpoint: Option<String>,
-    /// gRPC endpoint of a stand-in.
+    /// gRPC endpoint, of the same kind.
     pub grpc_endpoint: Option<String>,
 }
 

@@ -11,6 +11,7 @@ use super::{
     Backup, Expiry, Layout, NullPolicy, OnCollision, Origin, RejectsMax, Route, System, Uses,
     stream,
 };
+use crate::drift::OnDrift;
 use crate::key::KeyTemplate;
 use std::collections::HashSet;
 
@@ -104,7 +105,7 @@ pub(super) fn route(section: &Section<'_>, names: &mut HashSet<String>) -> Optio
     let filter = section.text("where").and_then(|text| statement(&text));
     let null = choice(section, "null", &NULLS, &[]).unwrap_or(NullPolicy::Omit);
     let (on_conflict, catch_up) = newest(section, layout, origin.as_ref(), is_many);
-    choice(section, "on_drift", &[("fail", ())], &["warn"]);
+    let on_drift = choice(section, "on_drift", &DRIFTS, &[]).unwrap_or_default();
     let backup = backup(section, layout, origin.as_ref(), uses);
     let many = many(section, layout, key.as_ref());
     if is_many {
@@ -134,6 +135,7 @@ pub(super) fn route(section: &Section<'_>, names: &mut HashSet<String>) -> Optio
         version_by: section.string("version_by"),
         catch_up,
         priority: u32::try_from(priority?).ok()?,
+        on_drift,
         rejects_max: rejects_max?,
         rejects_keep: section.entry("rejects_keep").and_then(|entry| entry.duration()),
         uses: uses?,
@@ -143,6 +145,7 @@ pub(super) fn route(section: &Section<'_>, names: &mut HashSet<String>) -> Optio
 
 pub(super) const NULLS: [(&str, NullPolicy); 3] =
     [("omit", NullPolicy::Omit), ("empty", NullPolicy::Empty), ("error", NullPolicy::Error)];
+pub(super) const DRIFTS: [(&str, OnDrift); 2] = [("fail", OnDrift::Fail), ("warn", OnDrift::Warn)];
 pub(super) fn choice<T: Copy>(
     section: &Section<'_>,
     field: &str,

@@ -79,6 +79,7 @@ fn a_minimal_plan_gets_the_defaults() {
             priority: 100,
             newest_by: None,
             rejects_max: RejectsMax::Rows(0),
+            on_drift: crate::drift::OnDrift::Fail,
             rejects_keep: None,
             uses: Uses { rebuild: true, backup: false },
             backup: Backup::default(),
@@ -112,7 +113,7 @@ order_by = "updated_at"
 on_conflict = "keep"
 priority = 1
 newest_by = "finished_at"
-on_drift = "fail"
+on_drift = "warn"
 use = ["rebuild"]
 rejects_max = "0.1%"
 rejects_keep = "30d"
@@ -176,6 +177,7 @@ fn a_full_plan_parses() {
             priority: 1,
             newest_by: Some("finished_at".into()),
             rejects_max: RejectsMax::Percent(0.1),
+            on_drift: crate::drift::OnDrift::Warn,
             rejects_keep: Some(hours(30 * 24)),
             uses: Uses { rebuild: true, backup: false },
             backup: Backup::default(),

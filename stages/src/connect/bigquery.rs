@@ -16,6 +16,7 @@ mod tables;
 
 pub use datasets::DatasetFacts;
 pub use failure::{from_status, kind_of_status};
+pub use grpc::awaited;
 pub use jobs::{JobStatement, QueryRows};
 
 use crate::error::{Error, Kind, Result};
@@ -59,11 +60,14 @@ const CHANNELS: usize = 4;
 /// connection attempt. Fails with `Auth` where no credentials are found.
 pub async fn connect(section: &plan::BigQuery, timeout: Duration) -> Result<BigQuery> {
     super::redis::install_crypto();
-    let is_stand_in = section.endpoint.is_some() || section.grpc_endpoint.is_some();
-    let credentials =
-        if is_stand_in { Credentials::none() } else { Credentials::application_default().await? };
-    let rest_url = url(section.endpoint.as_deref(), REST_URL, is_stand_in, "endpoint")?;
-    let grpc_url = url(section.grpc_endpoint.as_deref(), GRPC_URL, is_stand_in, "grpc_endpoint")?;
+    let are_named = section.endpoint.is_some() || section.grpc_endpoint.is_some();
+    let rest_url = url(section.endpoint.as_deref(), REST_URL, are_named, "endpoint")?;
+    let grpc_url = url(section.grpc_endpoint.as_deref(), GRPC_URL, are_named, "grpc_endpoint")?;
+    let credentials = if shows_credentials(&rest_url, &grpc_url)? {
+        Credentials::application_default().await?
+    } else {
+        Credentials::none()
+    };
     let http = rest::client(timeout)?;
     let client = gcp_bigquery_client::client_builder::ClientBuilder::new()
         .with_v2_base_url(format!("{rest_url}/bigquery/v2"))
@@ -90,13 +94,26 @@ pub async fn connect(section: &plan::BigQuery, timeout: Duration) -> Result<BigQ
     })
 }
 
-/// A stand-in is named whole: half of it would send rows of a test to Google, or the other way round.
-fn url(given: Option<&str>, real: &str, is_stand_in: bool, field: &str) -> Result<String> {
+/// Endpoints over TLS are Google's, private ones included, and are shown credentials; a stand-in without TLS never is,
+/// because a token in clear text is anybody's. Fails with `Config` where one endpoint is of one kind and one of the other.
+fn shows_credentials(rest_url: &str, grpc_url: &str) -> Result<bool> {
+    let [rest, grpc] = [rest_url, grpc_url].map(|url| url.starts_with("https://"));
+    if rest == grpc {
+        return Ok(rest);
+    }
+    let message = "one endpoint of [bigquery] is https:// and the other is not";
+    Err(Error::new(Kind::Config, message).with_hint(
+        "name both with https:// (shown credentials), or both with http:// (a stand-in)",
+    ))
+}
+
+/// Endpoints are named together: one alone would send rows of a test to Google, or the other way round.
+fn url(given: Option<&str>, real: &str, are_named: bool, field: &str) -> Result<String> {
     match given {
         Some(url) => Ok(url.trim_end_matches('/').to_owned()),
-        None if is_stand_in => Err(Error::new(
+        None if are_named => Err(Error::new(
             Kind::Config,
-            format!("[bigquery] names one endpoint of a stand-in and not \"{field}\""),
+            format!("[bigquery] names one endpoint and not \"{field}\""),
         )
         .with_hint("name both endpoints, or none for BigQuery itself")),
         None => Ok(real.to_owned()),

@@ -3,7 +3,12 @@
 //! Invariant: every session is set up so that server-side timeouts and locale settings cannot change
 //! what is read.
 
+mod watch;
+
+pub use watch::SessionId;
+
 use crate::error::{Error, Kind, Result};
+use crate::policy;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, PgPool};
 use std::str::FromStr;
@@ -13,10 +18,13 @@ use std::time::Duration;
 /// server's locale. Sequential scans must not start in the middle of a table, because a position is
 /// "everything before this row". A database without an encoding sends its bytes as they are: asked for UTF8,
 /// it would fail a whole read at the first bytes that are none, where only their row is to be rejected.
+/// A client that vanished without a word must not hold its snapshot for hours, as it would by the defaults of TCP.
 const SESSION: &str = "set statement_timeout = 0; set lock_timeout = '60s'; \
      set idle_in_transaction_session_timeout = 0; set timezone = 'UTC'; \
      set datestyle = 'ISO, YMD'; set intervalstyle = 'iso_8601'; set bytea_output = 'hex'; \
      set extra_float_digits = 1; set synchronize_seqscans = off; set client_encoding = 'UTF8'; \
+     set tcp_keepalives_idle = 30; set tcp_keepalives_interval = 10; set tcp_keepalives_count = 3; \
+     set tcp_user_timeout = 60000; \
      select set_config('client_encoding', 'SQL_ASCII', false) \
      where current_setting('server_encoding') = 'SQL_ASCII'";
 
@@ -27,6 +35,9 @@ pub struct Postgres {
     pub pool: PgPool,
     /// `host:port/database`, for messages and the server identity.
     pub address: String,
+    options: PgConnectOptions,
+    /// Which server answered first; `None` where it does not tell.
+    server: Option<SessionId>,
 }
 
 /// Connects to the server of a `postgres://` URL and opens the first connection.
@@ -46,7 +57,7 @@ pub async fn connect(url: &str, connections: u32, timeout: Duration) -> Result<P
     );
     let pool = PgPoolOptions::new()
         .max_connections(connections)
-        .acquire_timeout(timeout)
+        .acquire_timeout(timeout.min(policy::answer_max()))
         .after_connect(|connection, _| {
             Box::pin(async move {
                 sqlx::raw_sql(SESSION).execute(connection).await?;
@@ -55,25 +66,29 @@ pub async fn connect(url: &str, connections: u32, timeout: Duration) -> Result<P
         })
         .connect_lazy_with(options.clone());
     // One attempt outside the pool: a pool hides why it could not connect behind its own timeout.
-    let first = tokio::time::timeout(timeout, options.connect()).await;
-    match first {
-        Ok(Ok(connection)) => {
-            if let Err(error) = sqlx::Connection::close(connection).await {
-                tracing::debug!(%error, "closing the probe connection failed");
-            }
+    let limit = timeout.min(policy::answer_max());
+    let first = async {
+        let mut connection = options.connect().await?;
+        let server = SessionId::of(&mut connection).await.ok().map(SessionId::of_any);
+        if let Err(error) = sqlx::Connection::close(connection).await {
+            tracing::debug!(%error, "closing the probe connection failed");
         }
+        Ok(server)
+    };
+    let server = match tokio::time::timeout(limit, first).await {
+        Ok(Ok(server)) => server,
         Ok(Err(error)) => {
             return Err(from_sqlx(error, &format!("cannot connect to alloydb at {address}")));
         }
         Err(_) => {
             return Err(Error::new(
                 Kind::Connection,
-                format!("alloydb at {address} did not answer within {} s", timeout.as_secs()),
+                format!("alloydb at {address} did not answer within {} s", limit.as_secs()),
             )
             .with_hint("rekindle check"));
         }
-    }
-    Ok(Postgres { pool, address })
+    };
+    Ok(Postgres { pool, address, options, server })
 }
 
 /// Maps an sqlx error to a kind by its SQLSTATE (PostgreSQL manual, appendix A).

@@ -4,6 +4,7 @@
 //! certificates are always verified.
 
 use crate::error::{Error, Kind, Result};
+use crate::policy;
 use redis::{ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo, RedisError};
 use rustls::pki_types::ServerName;
 use std::sync::Arc;
@@ -67,29 +68,40 @@ impl Endpoint {
     /// Opens the control pool. Connections are made on first use.
     pub fn pool(&self, size: usize) -> Result<deadpool_redis::Pool> {
         install_crypto();
-        let manager = deadpool_redis::Manager::new(self.info.clone()).map_err(|error| {
+        let timeout = self.connect_max();
+        // By default a reply may take half a second, in which a slow line carries no page of blocks.
+        let config = redis::AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(timeout))
+            .set_response_timeout(Some(policy::answer_max()));
+        let manager = deadpool_redis::Manager::new_with_config(self.info.clone(), config);
+        let manager = manager.map_err(|error| {
             Error::new(Kind::Config, "cannot use the url of [redis]").with_source(error)
         })?;
         deadpool_redis::Pool::builder(manager)
             .max_size(size)
             .runtime(deadpool_redis::Runtime::Tokio1)
-            .wait_timeout(Some(self.timeout))
-            .create_timeout(Some(self.timeout))
-            .recycle_timeout(Some(self.timeout))
+            .wait_timeout(Some(policy::answer_max()))
+            .create_timeout(Some(timeout))
+            .recycle_timeout(Some(timeout))
             .build()
             .map_err(|error| {
                 Error::new(Kind::Internal, "cannot build the redis pool").with_source(error)
             })
     }
 
-    /// Opens one connection that waits up to `answer` for each reply, where those of a pool wait half a second.
+    /// How long one attempt to connect may take: as long as was said, and never longer than an answer.
+    fn connect_max(&self) -> Duration {
+        self.timeout.min(policy::answer_max())
+    }
+
+    /// Opens one connection that waits up to `answer` for each reply.
     pub async fn patient(&self, answer: Duration) -> Result<redis::aio::MultiplexedConnection> {
         install_crypto();
         let what = format!("cannot connect to redis at {}", self.address);
         let client =
             redis::Client::open(self.info.clone()).map_err(|error| from_redis(error, &what))?;
         let config = redis::AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(self.timeout))
+            .set_connection_timeout(Some(self.connect_max()))
             .set_response_timeout(Some(answer));
         client
             .get_multiplexed_async_connection_with_config(&config)
@@ -99,17 +111,12 @@ impl Endpoint {
 
     /// Opens a raw stream, authenticated and on the right database.
     pub async fn stream(&self) -> Result<Box<dyn Stream>> {
-        let attempt = tokio::time::timeout(self.timeout, self.open());
+        let limit = self.connect_max();
+        let attempt = tokio::time::timeout(limit, self.open());
         attempt.await.unwrap_or_else(|_| {
-            Err(Error::new(
-                Kind::Connection,
-                format!(
-                    "redis at {} did not answer within {} s",
-                    self.address,
-                    self.timeout.as_secs()
-                ),
-            )
-            .with_hint("rekindle check"))
+            let (address, seconds) = (&self.address, limit.as_secs());
+            let message = format!("redis at {address} did not answer within {seconds} s");
+            Err(Error::new(Kind::Connection, message).with_hint("rekindle check"))
         })
     }
 
@@ -128,6 +135,8 @@ impl Endpoint {
         };
         let socket = TcpStream::connect((host.as_str(), port)).await.map_err(lost)?;
         socket.set_nodelay(true).map_err(lost)?;
+        // What a connection that was given up had not sent yet must not arrive behind what replaced it.
+        socket.set_zero_linger().map_err(lost)?;
         let mut stream: Box<dyn Stream> = if is_tls {
             let name = ServerName::try_from(host.clone()).map_err(|error| {
                 Error::new(Kind::Config, "the host of [redis] is no server name").with_source(error)

@@ -16,6 +16,7 @@ pub use shape::{Partitioning, Shape, describe, table_schema};
 
 use crate::error::Result;
 use crate::extract::{BatchStream, Columns, Estimate, Session, Snapshot, Source};
+use crate::failpoint::{Point, pass};
 use async_trait::async_trait;
 use schemas::{BoundRoute, Partition, Position};
 use std::sync::{Arc, OnceLock};
@@ -85,6 +86,7 @@ impl Source for BigQuerySource {
     async fn discard(&self) -> Result<()> {
         if let Some(staged) = self.staged.get() {
             self.server.bigquery().delete_table(&staged.dataset, &staged.table).await?;
+            pass(Point::QueryDropped);
         }
         Ok(())
     }

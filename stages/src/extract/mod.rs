@@ -14,6 +14,7 @@ use crate::error::Result;
 use crate::load::SourcePressure;
 use crate::transform::TakeApart;
 use async_trait::async_trait;
+use schemas::drift::Drift;
 use schemas::{Bounds, Partition, PartitionId, Position};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -127,6 +128,10 @@ impl Drop for BatchStream {
 pub trait Source: Send + Sync {
     /// Identity of the physical relations read; a position is void when it changes.
     fn relations(&self) -> String;
+    /// What changed in the shape of what is read since this source was made, where reads went on all the same.
+    fn drift(&self) -> Vec<Drift> {
+        Vec::new()
+    }
     /// Why changed rows cannot be told from unchanged ones after a snapshot is lost; `None` when they can.
     fn no_catch_up(&self) -> Option<&'static str>;
     /// Makes what the run of this id reads, before it is cut; asked again, it finds what is there.
@@ -206,6 +211,15 @@ pub trait Session: Send {
         from: &Position,
         columns: Columns,
     ) -> BatchStream;
+    /// Streams some whole rows after `from`: `rows_max` of them, or more where the system is not told where to stop.
+    fn sample(
+        self: Box<Self>,
+        partition: &Partition,
+        from: &Position,
+        _rows_max: usize,
+    ) -> BatchStream {
+        self.read(partition, from, Columns::All)
+    }
 }
 
 /// A table that several routes read, in one pass of all of them.

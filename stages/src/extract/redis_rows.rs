@@ -12,13 +12,11 @@ pub use scan::{EntryId, RedisRows, ScanPage, StreamState};
 use crate::connect::redis::{Endpoint, Stream, from_reply};
 use crate::error::{Error, Kind, Result};
 use crate::load::redis::reply::{Reply as Counted, Scanner};
+use crate::policy;
 use crate::transform::redis_command::resp::{write_array, write_bulk};
 use bytes::{Bytes, BytesMut};
-use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// How long one answer may stay away.
-const ANSWER_MAX: Duration = Duration::from_mins(1);
 /// Room made in the buffer per read.
 const READ_BYTES: usize = 256 << 10;
 
@@ -100,6 +98,16 @@ impl RowReader {
         Self { endpoint: endpoint.clone(), stream: None, buffer: BytesMut::new() }
     }
 
+    /// Takes a stream that was opened before.
+    pub(crate) fn on(endpoint: &Endpoint, stream: Box<dyn Stream>) -> Self {
+        Self { endpoint: endpoint.clone(), stream: Some(stream), buffer: BytesMut::new() }
+    }
+
+    /// Gives the stream back; none after a failure. Nothing that was received is left behind: `ask` takes it whole.
+    pub(crate) fn into_stream(self) -> Option<Box<dyn Stream>> {
+        self.stream
+    }
+
     /// Sends commands and returns their replies as the wire carried them.
     ///
     /// An error reply about a key (`WRONGTYPE`, no such key) is one of the replies; any other fails the page. After a
@@ -123,15 +131,13 @@ impl RowReader {
             Error::new(Kind::Connection, format!("lost redis at {address} while reading rows"))
                 .with_source(error)
         };
-        let late = |_| {
-            let what = format!("redis at {address} did not answer for {} s", ANSWER_MAX.as_secs());
-            Error::new(Kind::Timeout, what).with_hint("rekindle check")
-        };
+        let answer_max = policy::answer_max();
+        let late = |_| policy::silent(&format!("redis at {address}"), answer_max);
         let write = async {
             stream.write_all(&commands.bytes).await?;
             stream.flush().await
         };
-        tokio::time::timeout(ANSWER_MAX, write).await.map_err(late)?.map_err(lost)?;
+        tokio::time::timeout(answer_max, write).await.map_err(late)?.map_err(lost)?;
         let mut scanner = Scanner::default();
         let (mut taken, mut counted) = (0, 0);
         let mut failure = None;
@@ -139,7 +145,7 @@ impl RowReader {
             self.buffer.reserve(READ_BYTES);
             let read = stream.read_buf(&mut self.buffer);
             let bytes =
-                tokio::time::timeout(ANSWER_MAX, read).await.map_err(late)?.map_err(lost)?;
+                tokio::time::timeout(answer_max, read).await.map_err(late)?.map_err(lost)?;
             if bytes == 0 {
                 return Err(lost(std::io::ErrorKind::UnexpectedEof.into()));
             }

@@ -3,7 +3,6 @@
 //! Invariant: every row that the filter lets through is delivered once: a stream that breaks is read on from the row
 //! after the last one delivered, at the same snapshot. Dropping what is returned ends the calls.
 
-use crate::connect::bigquery::BigQuery;
 use crate::connect::bigquery::storage::read_rows_response::Rows;
 use crate::connect::bigquery::storage::read_session::table_read_options::{
     OutputFormatSerializationOptions, ResponseCompressionCodec,
@@ -13,6 +12,7 @@ use crate::connect::bigquery::storage::{
     ArrowSerializationOptions, CreateReadSessionRequest, DataFormat, ReadRowsRequest,
     ReadRowsResponse, ReadSession, arrow_serialization_options::CompressionCodec,
 };
+use crate::connect::bigquery::{BigQuery, awaited};
 use crate::error::{Error, Kind, Result};
 use crate::policy::Retry;
 use bytes::Bytes;
@@ -76,7 +76,7 @@ pub async fn open(bigquery: &BigQuery, reading: &Reading) -> Result<TableRows> {
         ..CreateReadSessionRequest::default()
     };
     let request = bigquery.request(request, &[("read_session.table", &table)]).await?;
-    let session = bigquery.read_client().create_read_session(request).await;
+    let session = awaited(bigquery.read_client().create_read_session(request)).await;
     let session = session.map_err(|status| bigquery.failed(&status, &what))?.into_inner();
     let schema = match session.schema {
         Some(Schema::ArrowSchema(schema)) => schema.serialized_schema,
@@ -167,13 +167,14 @@ impl State {
                     ReadRowsRequest { read_stream: self.name.clone(), offset: self.delivered };
                 let routing = [("read_stream", self.name.as_str())];
                 let request = self.bigquery.request(request, &routing).await?;
-                let answer = self.bigquery.read_client().read_rows(request).await;
+                let answer = awaited(self.bigquery.read_client().read_rows(request)).await;
                 let answer = answer.map_err(|status| self.bigquery.failed(&status, &self.what))?;
                 none.insert(answer.into_inner())
             }
         };
-        let message =
-            open.message().await.map_err(|status| self.bigquery.failed(&status, &self.what))?;
+        let message = awaited(open.message())
+            .await
+            .map_err(|status| self.bigquery.failed(&status, &self.what))?;
         let Some(message) = message else { return Ok(None) };
         let rows = message.row_count.max(0);
         self.delivered += rows;

@@ -58,13 +58,6 @@ pub struct TargetState {
     pub refusal: Option<String>,
 }
 
-impl TargetState {
-    /// Whether both describe the same process with the same history.
-    pub fn is_same_server(&self, process_id: &str, history_id: &str) -> bool {
-        self.process_id == process_id && self.history_id == history_id
-    }
-}
-
 /// An entry of a route that compares versions, as it was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Versioned {
@@ -136,6 +129,9 @@ pub trait Sink: Send + Sync {
     async fn measure(&self, samples: &[Sampled]) -> Result<Vec<Footprint>>;
     /// Reads whose mark it carries.
     async fn sentinel(&self, run_id: &str) -> Result<Sentinel>;
+    /// Looks anew, on a fresh connection, at who the target is, and goes on with fresh connections. Fails with
+    /// `TargetChanged` where the mark of the run is missing, with `Fenced` where it is another run's.
+    async fn meet(&self, run_id: &str) -> Result<TargetState>;
     /// Leaves this run's mark if there is none; returns whose mark is there afterwards.
     async fn claim(&self, run_id: &str, note: &str) -> Result<Sentinel>;
     /// Changes the text of this run's mark, where it is there.
@@ -172,7 +168,7 @@ pub trait Sink: Send + Sync {
     async fn json_module(&self) -> Result<Option<String>>;
     /// Which of its ways of writing was chosen, and why, for people; `None` where there was no choice.
     fn way_note(&self) -> Option<String>;
-    /// Whether a reconnect since `claim` met another server process or history that still carries the mark
+    /// Whether a reconnect or a look since `claim` met another server process or history that still carries the mark
     /// (a restart with persistence, a fail-over): acknowledged writes may be gone, so only a full read-back proves.
     fn has_changed(&self) -> bool;
 }

@@ -15,6 +15,7 @@ use crate::summarize::{peak_rss_bytes, rfc3339};
 use crate::summary::{RouteSummary, RunEnd, Summary, Verified};
 use schemas::Digest;
 use schemas::manifest::{self, Manifest, Version};
+use stages::failpoint::{Point, pass};
 use std::time::Instant;
 
 impl Run {
@@ -31,6 +32,7 @@ impl Run {
         if let Err(error) = self.duplicate.release(&self.record.id).await {
             findings.errors.push(error);
         }
+        pass(Point::MarkReleased);
         let mut exits: Vec<Exit> =
             findings.errors.iter().map(|error| Exit::of_kind(error.kind())).collect();
         if options.cancel.is_cancelled() {
@@ -76,10 +78,8 @@ impl Run {
         let seconds = clock.elapsed().as_secs_f64();
         let since_start = (ended_ms - self.record.started_ms).max(0) as f64 / 1000.0;
         let rto = options.deadline.unwrap_or(self.plan.bigquery_objective.rto);
-        let total = findings
-            .counts
-            .values()
-            .fold(Counts::default(), |sum, counts| sum.checked_add(*counts).unwrap_or(sum));
+        let add = |sum: Counts, counts: &Counts| sum.checked_add(*counts).unwrap_or(sum);
+        let total = findings.counts.values().fold(Counts::default(), add);
         let rows = self.row_tables.iter().map(|table| table.run.as_ref());
         let runs = self.tables.iter().map(|table| table.standing.run.as_ref()).chain(rows);
         let as_of_us: Option<i64> =
@@ -129,6 +129,7 @@ impl Run {
             guard: crate::guard::GuardSummary::default(),
             cut_over: None,
             not_brought_back: None,
+            drift: Vec::new(),
             warnings: self.warnings.clone(),
         };
         let is_complete = |table: &Table| findings.complete.contains(&table.route.name);

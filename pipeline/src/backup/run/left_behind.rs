@@ -14,6 +14,7 @@ use crate::outcome::from_journal;
 use schemas::manifest::{Keys, Manifest};
 use schemas::{Bounds, Plan, Route};
 use stages::Result;
+use stages::failpoint::{Point, pass};
 use stages::load::redis::duplicate::Duplicate;
 
 /// Takes up the unfinished backup of the same routes, or gives it up and begins a new one.
@@ -57,6 +58,7 @@ pub(super) async fn open_run(
             name: route.name.clone(),
             definition: route.definition(),
             schema_lines: Vec::new(),
+            shape: None,
             relations: "null".to_owned(),
         })
         .collect();
@@ -90,6 +92,7 @@ pub(super) async fn clean(
                 for record in left {
                     remove(duplicate, &keys, record).await?;
                 }
+                pass(Point::LeftBehindRemoved);
                 let voided = journal.void_partitions(&run.id, &route.name).await;
                 voided.map_err(from_journal)?;
                 continue;

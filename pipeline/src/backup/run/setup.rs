@@ -14,6 +14,7 @@ use crate::progress::Counters;
 use crate::rebuild::{COMMIT_COST_GUESS, CRASH_EVERY, patiently};
 use crate::wiring;
 use schemas::{Bounds, Plan, Route};
+use stages::failpoint::{Point, pass};
 use stages::load::Sentinel;
 use stages::load::redis::duplicate::Duplicate;
 use stages::{Error, Kind, Result};
@@ -56,6 +57,8 @@ impl Run {
         if let Sentinel::Foreign(note) = duplicate.claim(&record.id, &note).await.map_err(one)? {
             return Err(one(foreign(duplicate.address(), &note)));
         }
+        pass(Point::TargetClaimed);
+        let claimed = duplicate.state().await.map_err(one)?;
         let cleaning = left_behind::clean(&journal, plan, &duplicate, options.fresh);
         warnings.extend(cleaning.await.map_err(one)?);
         for route in &routes {
@@ -74,6 +77,7 @@ impl Run {
             previous,
             bigquery,
             duplicate,
+            claimed,
             tables: Vec::new(),
             row_tables: Vec::new(),
             of_rows,

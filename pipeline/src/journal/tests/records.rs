@@ -17,6 +17,7 @@ async fn every_record_survives_a_reopening() {
     let id = journal.add_snapshot(&snapshot).await.unwrap();
     let mut routes = [route(&run, "z"), route(&run, "a")];
     routes[1] = RouteRecord {
+        shape: Some(table_shape()),
         reconcile: true,
         caught_up: Some(id),
         dropped_keys: 5,

@@ -19,6 +19,7 @@ use schemas::manifest::{Census, TableRecord};
 use schemas::plan::Origin;
 use schemas::{Plan, ReverseRoute, Route};
 use stages::extract::bigquery::table_schema;
+use stages::failpoint::{Point, pass};
 use stages::transform::arrow_rows::CUT_VERSION;
 use stages::{Error, Kind, Result};
 use std::sync::Arc;
@@ -99,6 +100,7 @@ impl Opening<'_> {
         warnings.extend(policies);
         warnings.extend(said_by(recorded.census.as_ref()));
         let (spool, said) = self.spool(&source).await?;
+        pass(Point::SpoolWritten);
         warnings.extend(said);
         let makes_destination = self.makes_destination(existing.as_ref()).await?;
         let findings = Findings { makes_destination, warnings, ..Findings::default() };

@@ -5,6 +5,7 @@
 
 use super::candidate::Pile;
 use super::ends::Ends;
+use super::judge::Expected;
 use super::last::LastRows;
 use super::many::Groups;
 use super::page::{Compared, Page, Tally, asked_of};
@@ -24,7 +25,7 @@ use stages::extract::{BatchStream, Columns, Snapshot};
 use stages::policy::Retry;
 use stages::transform::Style;
 use stages::{Error, Kind, RawBatch, Result};
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -34,6 +35,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Batches of one lane that may be on the transform threads.
 const TRANSFORMS: usize = 2;
+/// Keys of a pile that are looked through at once.
+const PILED_KEYS: usize = 1_000;
 /// The time at which rows are encoded, in ms since 1970: then nothing has expired, so expired rows are among the keys.
 const THEN_MS: i64 = 0;
 
@@ -69,6 +72,22 @@ pub(super) struct Seen {
     pub(super) snapshots: Vec<Snapshot>,
     /// Rows of a route whose last row wins, until all of them are known.
     pub(super) rows: Option<LastRows>,
+}
+
+impl Seen {
+    /// Returns which of these keys are in the piles.
+    pub(super) fn met(&mut self, keys: &[(Vec<u8>, Expected)]) -> Result<HashSet<Vec<u8>>> {
+        let wanted: HashSet<&[u8]> = keys.iter().map(|(key, _)| &key[..]).collect();
+        let mut met = HashSet::new();
+        for pile in &mut self.piles {
+            let mut reader = pile.read()?;
+            while let Some(candidates) = reader.some(PILED_KEYS)? {
+                let keys = candidates.into_iter().map(|candidate| candidate.key);
+                met.extend(keys.filter(|key| wanted.contains(&key[..])));
+            }
+        }
+        Ok(met)
+    }
 }
 
 /// A page on its way to Redis.

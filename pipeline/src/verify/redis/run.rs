@@ -23,7 +23,7 @@ use crate::rebuild::{Watcher, patiently};
 use crate::verify::{Ended, Tier};
 use crate::wiring::needs_collision_check;
 use schemas::{Partition, Plan, Route};
-use stages::extract::redis_entries::{Ask, Stored};
+use stages::extract::redis_entries::Ask;
 use stages::{Error, Kind};
 use std::fs;
 use std::path::PathBuf;
@@ -286,15 +286,15 @@ impl Run {
                 continue;
             }
             let keys = sample.keys();
+            // What the first look met is looked at again with its value: it is not named once more.
+            let met = lock(&pass.seen[route.index]).met(&keys)?;
             for slice in keys.chunks(PAGE_KEYS) {
                 let page = Page::of_keys(slice.iter().map(|(key, expected)| (&key[..], *expected)));
                 let comparing = || compare(&self.ends, route, Ask::Value, &page);
                 let compared = patiently(retry_for, cancel, comparing).await?;
                 let mut pile = pass.new_pile(route)?;
-                // What is missing was met before.
-                let is_there = |look: &Look| look.stored != Some(Stored::Missing);
-                let mut there = compared.differing.iter().filter(|(_, look)| is_there(look));
-                there.try_for_each(|(key, look)| pile.push(key, *look))?;
+                let mut new = compared.differing.iter().filter(|(key, _)| !met.contains(&key[..]));
+                new.try_for_each(|(key, look)| pile.push(key, *look))?;
                 let mut seen = lock(&pass.seen[route.index]);
                 seen.tally.compared += compared.tally.compared;
                 seen.tally.kept += compared.tally.kept;

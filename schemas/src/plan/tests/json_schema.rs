@@ -129,7 +129,7 @@ fn plans_with_mistakes_are_invalid_and_refused_by_the_parser_too() {
         "order_by = \"a\"",
         "on_collision = \"error\"\norder_by = \"a\"",
         "on_conflict = \"newest\"",
-        "on_drift = \"warn\"",
+        "on_drift = \"stop\"",
         "use = []",
         "rejects_max = -1",
         "rejects_max = 1.5",

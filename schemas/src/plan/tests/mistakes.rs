@@ -118,8 +118,8 @@ fn what_is_not_built_is_refused_by_name() {
     let duplicate = mistakes(&format!("{MINIMAL}[redis.duplicate]\nallow_evict = true\n"));
     assert!(duplicate.contains("did you mean \"allow_eviction\"?"), "{duplicate}");
     assert_eq!(
-        route_mistakes("on_drift = \"warn\""),
-        ["route \"builds\": on_drift: \"warn\" is not built yet"]
+        route_mistakes("on_drift = \"warm\""),
+        ["route \"builds\": on_drift: unknown value \"warm\", did you mean \"warn\"?"]
     );
     let cluster = MINIMAL.replace("redis://h", "redis+cluster://h");
     assert_eq!(mistakes(&cluster), "line 5: redis.url: redis+cluster:// is not built yet");

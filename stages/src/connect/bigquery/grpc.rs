@@ -7,6 +7,7 @@ use super::storage::big_query_read_client::BigQueryReadClient;
 use super::storage::big_query_write_client::BigQueryWriteClient;
 use super::{BigQuery, CHANNELS};
 use crate::error::{Error, Kind, Result};
+use crate::policy;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
@@ -27,12 +28,12 @@ pub(super) fn channel(url: &str, timeout: Duration) -> Result<Channel> {
     };
     let endpoint = Endpoint::from_shared(url.to_owned())
         .map_err(unusable)?
-        .connect_timeout(timeout)
+        .connect_timeout(timeout.min(policy::answer_max()))
         .tcp_nodelay(true)
         .initial_stream_window_size(WINDOW_BYTES)
         .initial_connection_window_size(WINDOW_BYTES * 4)
-        .http2_keep_alive_interval(Duration::from_secs(30))
-        .keep_alive_timeout(Duration::from_secs(20));
+        .http2_keep_alive_interval(policy::answer_max() / 2)
+        .keep_alive_timeout(policy::answer_max() / 2);
     let endpoint = if url.starts_with("https://") {
         let roots = ClientTlsConfig::new().with_native_roots();
         endpoint.tls_config(roots).map_err(unusable)?
@@ -40,6 +41,15 @@ pub(super) fn channel(url: &str, timeout: Duration) -> Result<Channel> {
         endpoint
     };
     Ok(endpoint.connect_lazy())
+}
+
+/// Waits for an answer of the Storage API, which may cost the service work; one that stays away is a status, too.
+pub async fn awaited<T>(
+    answer: impl Future<Output = std::result::Result<T, Status>>,
+) -> std::result::Result<T, Status> {
+    let limit = policy::work_max();
+    let late = || Status::deadline_exceeded(format!("no answer for {} s", limit.as_secs()));
+    tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| Err(late()))
 }
 
 impl BigQuery {
@@ -94,7 +104,12 @@ impl BigQuery {
                     status.message()
                 ));
         }
-        from_status(status, what)
+        let text: String = status.message().chars().take(400).collect();
+        from_status(status, what).with_source(format!(
+            "bigquery at {} answered {:?}: {text}",
+            self.shared.grpc_url,
+            status.code()
+        ))
     }
 }
 

@@ -6,14 +6,17 @@ use super::BigQuery;
 use super::failure::Refusal;
 use super::rest::{Answer, Call};
 use crate::error::{Error, Kind, Result};
+use crate::policy;
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::time::Duration;
 
 const POLL_MIN: Duration = Duration::from_millis(100);
 const POLL_MAX: Duration = Duration::from_secs(5);
-/// How long one call may wait for a query.
-const QUERY_WAIT_MS: u32 = 30_000;
+/// How long one call may wait for a query, milliseconds: less than an answer may take.
+fn query_wait_ms() -> u64 {
+    u64::try_from((policy::answer_max() / 2).as_millis()).unwrap_or(u64::MAX)
+}
 
 /// Rows of a small query, cells as REST writes them: strings, `null`, or nested `{"f": [..]}` and `[{"v": ..}]`.
 pub type QueryRows = Vec<Vec<Value>>;
@@ -106,7 +109,7 @@ impl BigQuery {
         let mut body = json!({
             "query": statement.sql,
             "useLegacySql": false,
-            "timeoutMs": QUERY_WAIT_MS,
+            "timeoutMs": query_wait_ms(),
             "formatOptions": {"useInt64Timestamp": true},
         });
         if let Some(location) = statement.location.or(self.location()) {
@@ -145,7 +148,7 @@ impl BigQuery {
                     "a query of bigquery has no job to wait for",
                 ));
             };
-            let wait = QUERY_WAIT_MS.to_string();
+            let wait = query_wait_ms().to_string();
             let mut query =
                 vec![("timeoutMs", wait.as_str()), ("formatOptions.useInt64Timestamp", "true")];
             query.extend(token.map(|token| ("pageToken", token)));

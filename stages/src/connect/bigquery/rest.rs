@@ -5,21 +5,23 @@
 use super::BigQuery;
 use super::failure::{Refusal, from_http};
 use crate::error::{Error, Kind, Result};
-use crate::policy::Retry;
+use crate::policy::{self, Retry};
 use reqwest::Method;
 use serde_json::Value;
 use std::time::Duration;
 
 /// Tries of one call.
 const TRIES: u32 = 5;
-/// How long an answer may take; a query waits for less than this in one call.
-const ANSWER_MAX: Duration = Duration::from_mins(2);
+/// How long an answer may take as a whole, however steadily it comes.
+const ANSWER_MAX: Duration = Duration::from_mins(10);
 
 /// Makes the HTTP client.
 pub(super) fn client(timeout: Duration) -> Result<reqwest::Client> {
     reqwest::Client::builder()
-        .connect_timeout(timeout)
+        .connect_timeout(timeout.min(policy::answer_max()))
+        .read_timeout(policy::answer_max())
         .timeout(ANSWER_MAX)
+        .tcp_keepalive(policy::answer_max())
         .user_agent(concat!("rekindle/", env!("CARGO_PKG_VERSION")))
         .build()
         .map_err(|error| from_http(error, "cannot make an HTTP client"))
@@ -103,7 +105,8 @@ impl BigQuery {
         if let Some(body) = call.body {
             request = request.json(body);
         }
-        let failed = |error| from_http(error, call.what);
+        let failed =
+            |error| from_http(error, &format!("{} (bigquery at {})", call.what, shared.rest_url));
         let response = request.send().await.map_err(failed)?;
         let code = response.status();
         let body = response.bytes().await.map_err(failed)?;

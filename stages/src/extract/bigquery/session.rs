@@ -2,13 +2,13 @@
 //!
 //! Invariant: columns, filter and snapshot time are the service's business; what arrives is what is carried.
 
-use crate::connect::bigquery::BigQuery;
 use crate::connect::bigquery::storage::arrow_serialization_options::CompressionCodec;
 use crate::connect::bigquery::storage::read_session::table_read_options::OutputFormatSerializationOptions;
 use crate::connect::bigquery::storage::read_session::{Schema, TableModifiers, TableReadOptions};
 use crate::connect::bigquery::storage::{
     ArrowSerializationOptions, CreateReadSessionRequest, DataFormat, ReadSession,
 };
+use crate::connect::bigquery::{BigQuery, awaited};
 use crate::error::{Error, Kind, Result};
 use crate::extract::Columns;
 use bytes::Bytes;
@@ -123,9 +123,7 @@ pub(super) async fn create(bigquery: &BigQuery, wanted: &Wanted, partition: &str
     let routing = [("read_session.table", wanted.table.path.as_str())];
     let request = bigquery.request(request, &routing).await?;
     let what = format!("cannot begin to read partition {partition}");
-    let session = bigquery
-        .read_client()
-        .create_read_session(request)
+    let session = awaited(bigquery.read_client().create_read_session(request))
         .await
         .map_err(|status| bigquery.failed(&status, &what))?
         .into_inner();

@@ -6,6 +6,7 @@
 use super::BigQueryServer;
 use crate::connect::bigquery::JobStatement;
 use crate::error::{Error, Kind, Result};
+use schemas::drift::{ShapeColumn, TableShape};
 use schemas::plan::{OnCollision, Origin, Route};
 use schemas::{Column, ColumnType, TableSchema, bind};
 use serde_json::Value;
@@ -193,6 +194,22 @@ impl Shape {
     pub fn type_of(&self, column: &str) -> Option<String> {
         let field = self.fields.iter().find(|field| field["name"].as_str() == Some(column))?;
         Some(source_type(field))
+    }
+
+    /// Returns the whole table, by which later changes of it are noticed.
+    pub fn table_shape(&self) -> TableShape {
+        let column = |field: &Value| ShapeColumn {
+            name: field["name"].as_str().unwrap_or_default().to_owned(),
+            source_type: source_type(field),
+            place: None,
+            is_required: field["mode"].as_str() == Some("REQUIRED"),
+        };
+        TableShape {
+            table: self.name.clone(),
+            identity: matches!(self.origin, Read::Table { .. }).then(|| self.identity.clone()),
+            columns: self.fields.iter().map(column).collect(),
+            unique_keys: Vec::new(),
+        }
     }
 
     /// Returns the schema of the columns a route needs, every refusal at once.

@@ -5,6 +5,7 @@
 
 use super::BigQueryServer;
 use crate::error::{Error, Kind, Result};
+use crate::failpoint::{Point, pass};
 use serde_json::{Value, json};
 
 /// How long a result is kept.
@@ -60,6 +61,7 @@ pub(super) async fn stage(
         let configuration =
             configuration(bigquery.project(), dataset, &table, sql, bigquery.max_bytes_billed());
         bigquery.run_job(&table, &configuration, Some(&location)).await?;
+        pass(Point::QueryStaged);
         return keep(server, dataset, table).await;
     }
     let message = format!("the query of route {route} failed {RESULTS_MAX} times in this run");

@@ -5,9 +5,9 @@
 
 use super::session::{self, Wanted, without_end};
 use crate::batch::RawBatch;
-use crate::connect::bigquery::BigQuery;
 use crate::connect::bigquery::storage::read_rows_response::Rows;
 use crate::connect::bigquery::storage::{ReadRowsRequest, ReadRowsResponse};
+use crate::connect::bigquery::{BigQuery, awaited};
 use crate::error::{Error, Kind, Result};
 use crate::extract::{BatchStream, READAHEAD};
 use crate::policy::Retry;
@@ -82,15 +82,12 @@ impl Reader<'_> {
     async fn read_from(&self, offset: &mut i64) -> Result<()> {
         let request = ReadRowsRequest { read_stream: self.name.to_owned(), offset: *offset };
         let request = self.bigquery.request(request, &[("read_stream", self.name)]).await?;
-        let mut responses = self
-            .bigquery
-            .read_client()
-            .read_rows(request)
+        let mut responses = awaited(self.bigquery.read_client().read_rows(request))
             .await
             .map_err(|status| self.failed(&status))?
             .into_inner();
         while let Some(response) =
-            responses.message().await.map_err(|status| self.failed(&status))?
+            awaited(responses.message()).await.map_err(|status| self.failed(&status))?
         {
             let rows = response.row_count;
             let Some(batch) = self.batch(response)? else { continue };

@@ -30,13 +30,26 @@ pub(super) async fn columns(
         {
             pg_type = *base;
         }
-        columns.push(SourceColumn { name: column, type_name: exact.unwrap_or(type_name), pg_type });
+        let (type_name, place, is_required) = match exact {
+            Some(Exact { type_name, place, is_required }) => (type_name, Some(place), is_required),
+            None => (type_name, None, false),
+        };
+        columns.push(SourceColumn { name: column, type_name, pg_type, place, is_required });
     }
     Ok(columns)
 }
 
-/// Name and type of a column, and the type's name with its modifier where it is known.
-type Found = (String, i64, Option<String>);
+/// Name and type of a column, and what only the catalogue tells.
+type Found = (String, i64, Option<Exact>);
+
+/// What the catalogue tells of the column of a table.
+struct Exact {
+    /// The type's name with its modifier.
+    type_name: String,
+    /// `attnum`.
+    place: i64,
+    is_required: bool,
+}
 
 /// Type names have their modifiers, so that `varchar(20)` to `varchar(40)` counts as drift.
 async fn table_columns(
@@ -45,8 +58,9 @@ async fn table_columns(
     table: &str,
 ) -> Result<Vec<Found>> {
     let failed = |error| from_sqlx(error, &format!("cannot describe {schema}.{table}"));
-    sqlx::query_as(
-        "select a.attname::text, a.atttypid::bigint, format_type(a.atttypid, a.atttypmod) from pg_attribute a \
+    let rows: Vec<(String, i64, String, i64, bool)> = sqlx::query_as(
+        "select a.attname::text, a.atttypid::bigint, format_type(a.atttypid, a.atttypmod), a.attnum::bigint, \
+         a.attnotnull from pg_attribute a \
          join pg_class c on c.oid = a.attrelid join pg_namespace n on n.oid = c.relnamespace \
          where n.nspname = $1 and c.relname = $2 and a.attnum > 0 and not a.attisdropped order by a.attnum",
     )
@@ -54,7 +68,11 @@ async fn table_columns(
     .bind(table)
     .fetch_all(connection)
     .await
-    .map_err(failed)
+    .map_err(failed)?;
+    let found = rows.into_iter().map(|(name, oid, type_name, place, is_required)| {
+        (name, oid, Some(Exact { type_name, place, is_required }))
+    });
+    Ok(found.collect())
 }
 
 async fn query_columns(

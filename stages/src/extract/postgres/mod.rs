@@ -15,6 +15,7 @@ mod shape;
 mod snapshot;
 mod sql;
 mod unchanged;
+mod watch;
 
 pub use gauge::PostgresGauge;
 pub use list::{Listed, ListedKind, list};
@@ -26,6 +27,7 @@ use crate::connect::postgres::from_sqlx;
 use crate::error::Result;
 use crate::extract::{ReadBefore, Session, Snapshot, Source};
 use async_trait::async_trait;
+use schemas::drift::Drift;
 use schemas::{BoundRoute, Partition};
 use std::sync::Arc;
 
@@ -33,30 +35,36 @@ use std::sync::Arc;
 pub struct PostgresSource {
     server: Arc<PostgresServer>,
     bound: Arc<BoundRoute>,
-    shape: Shape,
+    shape: Arc<Shape>,
 }
 
 impl PostgresSource {
     /// Makes the source of a bound route.
     pub fn new(server: Arc<PostgresServer>, bound: Arc<BoundRoute>, shape: Shape) -> Self {
+        let shape = Arc::new(shape);
+        server.tables.note(&bound, &shape);
         Self { server, bound, shape }
     }
 
     /// How the rows are cut, for `plan`.
     pub fn cut(&self) -> Cut {
-        self.shape.cut(&self.bound.route)
+        self.shape().cut(&self.bound.route)
     }
 
-    /// Estimated rows and bytes, and whether the estimate rests on statistics.
-    pub fn shape(&self) -> &Shape {
-        &self.shape
+    /// What is read, as it was last looked at.
+    fn shape(&self) -> Arc<Shape> {
+        self.server.tables.shape(&self.bound.route).unwrap_or_else(|| Arc::clone(&self.shape))
     }
 }
 
 #[async_trait]
 impl Source for PostgresSource {
     fn relations(&self) -> String {
-        self.shape.identity()
+        self.shape().identity()
+    }
+
+    fn drift(&self) -> Vec<Drift> {
+        self.server.tables.noticed(&self.bound.route)
     }
 
     fn no_catch_up(&self) -> Option<&'static str> {
@@ -75,14 +83,18 @@ impl Source for PostgresSource {
 
     /// A condition of the route is one that the planner has to guess the rows of.
     async fn rows_expected(&self) -> Result<Option<u64>> {
-        let (Some(filter), Some(_)) = (&self.bound.route.filter, self.shape.rows_estimate()) else {
+        let (Some(filter), Some(_)) = (&self.bound.route.filter, self.shape().rows_estimate())
+        else {
             return Ok(None);
         };
-        gauge::planned_rows(&self.server, &self.bound.route, filter).await.map(Some)
+        let planned = gauge::planned_rows(&self.server, &self.bound.route, filter);
+        Box::pin(self.server.watched(planned)).await.map(Some)
     }
 
     async fn partitions(&self, wanted: usize, first: usize) -> Result<Vec<Partition>> {
-        cut::partitions(&self.server, &self.bound, &self.shape, wanted, first).await
+        let shape = self.shape();
+        let cut = cut::partitions(&self.server, &self.bound, &shape, wanted, first);
+        Box::pin(self.server.watched(cut)).await
     }
 
     async fn contradictions(&self) -> Result<u64> {
@@ -90,27 +102,30 @@ impl Source for PostgresSource {
         let mut transaction = self.server.begin().await?;
         let name = &self.bound.route.name;
         let failed = |error| from_sqlx(error, &format!("cannot check the members of route {name}"));
-        let found: i64 = sqlx::query_scalar(sqlx::AssertSqlSafe(sql))
-            .fetch_one(&mut *transaction.connection)
-            .await
-            .map_err(failed)?;
+        let (postgres, session) = transaction.watch();
+        let count = async {
+            let count = sqlx::query_scalar(sqlx::AssertSqlSafe(sql));
+            count.fetch_one(&mut *transaction.connection).await.map_err(failed)
+        };
+        let found: i64 = postgres.watched(session.as_ref(), count).await?;
         transaction.commit().await.map_err(failed)?;
         Ok(u64::try_from(found).unwrap_or(0))
     }
 
     fn tells_unchanged(&self) -> bool {
-        unchanged::is_told(&self.bound, &self.shape)
+        unchanged::is_told(&self.bound, &self.shape())
     }
 
     async fn unchanged(&self, parts: &[ReadBefore<'_>]) -> Result<Option<(Snapshot, Vec<bool>)>> {
         if !self.tells_unchanged() {
             return Ok(None);
         }
-        unchanged::unchanged(&self.server, &self.bound, parts).await
+        let unchanged = unchanged::unchanged(&self.server, &self.bound, parts);
+        Box::pin(self.server.watched(unchanged)).await
     }
 
     fn catch_up(&self, since_xid: u64, first: usize) -> Vec<Partition> {
-        cut::catch_up(&self.bound.route.name, &self.shape, since_xid, first)
+        cut::catch_up(&self.bound.route.name, &self.shape(), since_xid, first)
     }
 
     fn rows_of(&self, keys: &[&[u8]]) -> Option<Partition> {
@@ -122,9 +137,12 @@ impl Source for PostgresSource {
     }
 
     async fn open(&self) -> Result<Box<dyn Session>> {
+        // Before the snapshot is taken: what changes from here on is noticed by the read.
+        let expected = self.server.tables.expected(&self.bound.route);
         let transaction = self.server.begin().await?;
         Ok(Box::new(PostgresSession {
             transaction,
+            expected: expected.map(|expected| (Arc::clone(&self.server), expected)),
             bound: Arc::clone(&self.bound),
             deadline: self.server.snapshot_max(),
         }))
@@ -134,6 +152,7 @@ impl Source for PostgresSource {
 /// One transaction and the route it reads for.
 struct PostgresSession {
     transaction: snapshot::Transaction,
+    expected: Option<read::Held>,
     bound: Arc<BoundRoute>,
     deadline: std::time::Duration,
 }
@@ -149,7 +168,20 @@ impl Session for PostgresSession {
         from: &schemas::Position,
         columns: crate::extract::Columns,
     ) -> crate::extract::BatchStream {
-        let sql = sql::copy(&self.bound, partition, from, columns);
-        read::stream(self.transaction, sql, self.deadline, partition.id.to_string())
+        let sql = sql::copy(&self.bound, partition, from, columns, None);
+        let (held, id) = (self.expected, partition.id.to_string());
+        read::stream((self.transaction, held), sql, self.deadline, id)
+    }
+
+    fn sample(
+        self: Box<Self>,
+        partition: &Partition,
+        from: &schemas::Position,
+        rows_max: usize,
+    ) -> crate::extract::BatchStream {
+        let all = crate::extract::Columns::All;
+        let sql = sql::copy(&self.bound, partition, from, all, Some(rows_max));
+        let (held, id) = (self.expected, partition.id.to_string());
+        read::stream((self.transaction, held), sql, self.deadline, id)
     }
 }

@@ -30,14 +30,19 @@ impl PostgresPass {
 #[async_trait]
 impl PassSource for PostgresPass {
     async fn open(&self) -> Result<Box<dyn PassSession>> {
+        // All of them read one table.
+        let expected =
+            self.routes.first().and_then(|bound| self.server.tables.expected(&bound.route));
+        let held = expected.map(|expected| (Arc::clone(&self.server), expected));
         let transaction = self.server.begin().await?;
         let deadline = self.server.snapshot_max();
-        Ok(Box::new(Session { transaction, routes: self.routes.clone(), deadline }))
+        Ok(Box::new(Session { transaction, held, routes: self.routes.clone(), deadline }))
     }
 }
 
 struct Session {
     transaction: Transaction,
+    held: Option<read::Held>,
     routes: Vec<Arc<BoundRoute>>,
     deadline: Duration,
 }
@@ -58,7 +63,8 @@ impl PassSession for Session {
         let (sql, fields, parts) = pass(&routes, bounds, &from);
         let names: Vec<String> =
             readers.iter().map(|reader| reader.partition.to_string()).collect();
-        let stream = read::stream(self.transaction, sql, self.deadline, names.join(", "));
+        let stream =
+            read::stream((self.transaction, self.held), sql, self.deadline, names.join(", "));
         (stream, Box::new(Split::new(fields, parts, BATCH_BYTES)))
     }
 }

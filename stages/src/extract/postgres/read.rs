@@ -3,20 +3,25 @@
 //! Invariant: a batch holds whole rows only. PostgreSQL sends one `CopyData` message per row (protocol
 //! documentation, "COPY Operations"), so messages are appended whole and never parsed here.
 
-use super::snapshot::Transaction;
+use super::snapshot::{PostgresServer, Transaction};
+use super::watch::Expected;
 use crate::batch::RawBatch;
 use crate::connect::postgres::from_sqlx;
 use crate::error::{Error, Kind, Result};
 use crate::extract::{BATCH_BYTES, BatchStream, READAHEAD};
 use bytes::BytesMut;
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+/// The server of a read, and what it expects of the table.
+pub(super) type Held = (Arc<PostgresServer>, Expected);
+
 /// Starts the producer task of one partition.
 pub(super) fn stream(
-    transaction: Transaction,
+    (transaction, held): (Transaction, Option<Held>),
     sql: String,
     deadline: Duration,
     partition: String,
@@ -24,7 +29,13 @@ pub(super) fn stream(
     let (sender, receiver) = mpsc::channel(READAHEAD);
     let task = tokio::spawn(async move {
         let mut transaction = transaction;
-        let outcome = copy(&mut transaction, &sql, deadline, &sender, &partition).await;
+        let outcome = async {
+            if let Some((server, expected)) = &held {
+                server.hold(&mut transaction, expected).await?;
+            }
+            copy(&mut transaction, &sql, deadline, &sender, &partition).await
+        };
+        let outcome = outcome.await;
         if let Err(error) = outcome {
             // A receiver that is gone has stopped asking; nobody is left to tell.
             if sender.send(Err(error)).await.is_err() {
@@ -44,11 +55,20 @@ async fn copy(
 ) -> Result<()> {
     let failed = |error| from_sqlx(error, &format!("cannot read partition {partition}"));
     let end_at = Instant::now() + deadline;
+    let (postgres, session) = transaction.watch();
+    let session = session.as_ref();
     {
-        let mut messages = transaction.connection.copy_out_raw(sql).await.map_err(failed)?;
+        let begin = async { transaction.connection.copy_out_raw(sql).await.map_err(failed) };
+        let mut messages = postgres.watched(session, begin).await?;
         let mut filling = BytesMut::with_capacity(BATCH_BYTES + 4096);
         let mut rows = 0;
-        while let Some(message) = messages.next().await {
+        loop {
+            // Most messages are there already; a timer for each would cost more than they do.
+            let next = match messages.next().now_or_never() {
+                Some(next) => next,
+                None => postgres.watched(session, async { Ok(messages.next().await) }).await?,
+            };
+            let Some(message) = next else { break };
             let message = message.map_err(failed)?;
             filling.extend_from_slice(&message);
             rows += usize::from(!is_trailer(&message));

@@ -6,8 +6,10 @@
 use super::columns::columns;
 use super::snapshot::PostgresServer;
 use super::sql::quote;
+use super::watch::fingerprint;
 use crate::connect::postgres::from_sqlx;
 use crate::error::{Error, Kind, Result};
+use schemas::drift::{ShapeColumn, TableShape};
 use schemas::plan::{OnCollision, Origin, Route};
 use schemas::type_map::PgType;
 use schemas::{Column, ColumnType, TableSchema, bind};
@@ -46,6 +48,8 @@ pub struct Relation {
 pub struct Shape {
     /// Name for messages.
     pub name: String,
+    /// `pg_class.oid` of the table; a query has none.
+    pub oid: Option<i64>,
     /// Physical relations; empty for a query.
     pub relations: Vec<Relation>,
     /// Every column with its type, in table order.
@@ -54,6 +58,8 @@ pub struct Shape {
     pub unique_keys: Vec<Vec<String>>,
     /// Bytes per heap block.
     pub block_size: i64,
+    /// What is compared to see whether any of this changed; a query has none.
+    pub fingerprint: Option<String>,
 }
 
 /// One column as the source describes it.
@@ -65,6 +71,10 @@ pub struct SourceColumn {
     pub type_name: String,
     /// What the type map needs.
     pub pg_type: PgType,
+    /// `pg_attribute.attnum`, which no other column of the table ever has; a query has none.
+    pub place: Option<i64>,
+    /// Whether it is declared NOT NULL.
+    pub is_required: bool,
 }
 
 impl Shape {
@@ -87,6 +97,22 @@ impl Shape {
     /// Whether every relation is stored in the heap access method.
     pub fn is_heap(&self) -> bool {
         !self.relations.is_empty() && self.relations.iter().all(|relation| relation.is_heap)
+    }
+
+    /// Returns the whole table, by which later changes of it are noticed.
+    pub fn table_shape(&self) -> TableShape {
+        let column = |column: &SourceColumn| ShapeColumn {
+            name: column.name.clone(),
+            source_type: column.type_name.clone(),
+            place: column.place,
+            is_required: column.is_required,
+        };
+        TableShape {
+            table: self.name.clone(),
+            identity: self.oid.map(|oid| oid.to_string()),
+            columns: self.columns.iter().map(column).collect(),
+            unique_keys: self.unique_keys.clone(),
+        }
     }
 
     /// Returns the identity of the physical relations: oid and file of each.
@@ -161,7 +187,13 @@ impl Shape {
 /// Describes what a route reads. Fails with `Schema` when the table does not exist.
 pub async fn describe(server: &PostgresServer, route: &Route) -> Result<Shape> {
     let mut connection = server.connection().await?;
-    let connection = &mut *connection;
+    describe_on(&mut connection, route).await
+}
+
+/// Describes what a route reads, over a connection that is in no transaction.
+pub(super) async fn describe_on(connection: &mut PgConnection, route: &Route) -> Result<Shape> {
+    // First of all, so that what changes meanwhile is noticed later.
+    let fingerprint = fingerprint(connection, route).await?;
     let block_size: i64 = sqlx::query_scalar("select current_setting('block_size')::bigint")
         .fetch_one(&mut *connection)
         .await
@@ -170,15 +202,16 @@ pub async fn describe(server: &PostgresServer, route: &Route) -> Result<Shape> {
         Origin::Table { schema, table, .. } => format!("{schema}.{table}"),
         Origin::Query { .. } => format!("query of route {}", route.name),
     };
-    let (relations, unique_keys) = match &route.origin {
+    let (oid, relations, unique_keys) = match &route.origin {
         Origin::Table { schema, table, .. } => {
             let oid = find(connection, schema, table).await?;
-            (relations(connection, oid, &name).await?, unique_keys(connection, oid, &name).await?)
+            let relations = relations(connection, oid, &name).await?;
+            (Some(oid), relations, unique_keys(connection, oid, &name).await?)
         }
-        Origin::Query { .. } => (Vec::new(), Vec::new()),
+        Origin::Query { .. } => (None, Vec::new(), Vec::new()),
     };
     let columns = columns(connection, route, &name).await?;
-    Ok(Shape { name, relations, columns, unique_keys, block_size })
+    Ok(Shape { name, oid, relations, columns, unique_keys, block_size, fingerprint })
 }
 
 async fn find(connection: &mut PgConnection, schema: &str, table: &str) -> Result<i64> {

@@ -3,9 +3,11 @@
 //! Invariant: a reader's transaction sees exactly the `Snapshot` it reports. An exported snapshot that
 //! died or grew too old is replaced, never reused.
 
-use crate::connect::postgres::{Postgres, from_sqlx};
+use super::watch::Tables;
+use crate::connect::postgres::{Postgres, SessionId, from_sqlx};
 use crate::error::{Error, Kind, Result};
 use crate::extract::Snapshot;
+use crate::policy;
 use sqlx::pool::PoolConnection;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 use std::time::{Duration, Instant};
@@ -31,6 +33,8 @@ pub struct PostgresServer {
     postgres: Postgres,
     snapshot_max: Duration,
     exported: Mutex<Option<Exported>>,
+    /// What its routes read.
+    pub(super) tables: Tables,
 }
 
 /// A snapshot held open by a transaction of its own.
@@ -46,17 +50,22 @@ struct Exported {
 pub(super) struct Transaction {
     pub(super) connection: PoolConnection<sqlx::Postgres>,
     pub(super) snapshot: Snapshot,
+    session: Option<SessionId>,
+    postgres: Postgres,
     is_committed: bool,
 }
 
 impl Transaction {
-    fn new(connection: PoolConnection<sqlx::Postgres>, snapshot: Snapshot) -> Self {
-        Self { connection, snapshot, is_committed: false }
+    /// What a wait for this transaction needs, apart from its connection.
+    pub(super) fn watch(&self) -> (Postgres, Option<SessionId>) {
+        (self.postgres.clone(), self.session.clone())
     }
 
     /// Ends the transaction; nothing was written, so a failure costs only the connection.
     pub(super) async fn commit(&mut self) -> std::result::Result<(), sqlx::Error> {
-        sqlx::raw_sql("commit").execute(&mut *self.connection).await?;
+        let commit = sqlx::raw_sql("commit").execute(&mut *self.connection);
+        let ended = tokio::time::timeout(policy::answer_max(), commit).await;
+        ended.map_err(|_| sqlx::Error::PoolTimedOut)??;
         self.is_committed = true;
         Ok(())
     }
@@ -73,7 +82,7 @@ impl Drop for Transaction {
 impl PostgresServer {
     /// Wraps a connected pool.
     pub fn new(postgres: Postgres, snapshot_max: Duration) -> Self {
-        Self { postgres, snapshot_max, exported: Mutex::new(None) }
+        Self { postgres, snapshot_max, exported: Mutex::new(None), tables: Tables::default() }
     }
 
     /// Returns `host:port/database`.
@@ -100,67 +109,125 @@ impl PostgresServer {
         })
     }
 
+    /// Waits for what any session of this server is asked for, as long as the server works on it.
+    pub async fn watched<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        self.postgres.watched(None, work).await
+    }
+
+    /// Waits for what costs a server no work.
+    async fn at_once<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        policy::answered(|| format!("alloydb at {}", self.address()), work).await
+    }
+
     /// Begins a transaction under the run's snapshot, or under its own where it cannot be imported.
     pub(super) async fn begin(&self) -> Result<Transaction> {
         let (name, snapshot) = self.current().await?;
         let mut connection = self.connection().await?;
-        let import = format!("{BEGIN}; set transaction snapshot '{name}'");
-        match sqlx::raw_sql(AssertSqlSafe(import)).execute(&mut *connection).await {
-            Ok(_) => return Ok(Transaction::new(connection, snapshot)),
-            Err(error) => {
+        let sql = format!("{BEGIN}; set transaction snapshot '{name}'");
+        let import = async {
+            let begun = sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *connection).await;
+            begun.map_err(|error| {
                 let what = format!("cannot import the snapshot on {}", self.postgres.address);
-                let error = from_sqlx(error, &what);
-                if error.kind().is_transient() {
-                    return Err(error);
-                }
+                from_sqlx(error, &what)
+            })
+        };
+        match self.at_once(import).await {
+            Ok(_) => return self.transaction(connection, snapshot).await,
+            Err(error) if error.kind().is_transient() => {
+                connection.close_on_drop();
+                return Err(error);
+            }
+            Err(error) => {
                 tracing::warn!(%error, "the snapshot cannot be shared (a pooler or another node?); this partition takes its own");
             }
         }
-        self.begin_own(connection).await
+        let begun = self.at_once(self.begin_own(&mut connection)).await;
+        match begun {
+            Ok(snapshot) => self.transaction(connection, snapshot).await,
+            Err(error) => {
+                connection.close_on_drop();
+                Err(error)
+            }
+        }
     }
 
-    async fn begin_own(
+    async fn transaction(
         &self,
-        mut connection: PoolConnection<sqlx::Postgres>,
+        connection: PoolConnection<sqlx::Postgres>,
+        snapshot: Snapshot,
     ) -> Result<Transaction> {
+        let postgres = self.postgres.clone();
+        let mut transaction =
+            Transaction { connection, snapshot, session: None, postgres, is_committed: false };
+        // Who does not tell is watched less closely.
+        let session = async { Ok(SessionId::of(&mut transaction.connection).await.ok()) };
+        transaction.session = self.at_once(session).await?;
+        Ok(transaction)
+    }
+
+    async fn begin_own(&self, connection: &mut PgConnection) -> Result<Snapshot> {
         let failed = |error| from_sqlx(error, "cannot begin a transaction");
         // What the failed import left behind is undone; without a transaction this is only a notice.
         sqlx::raw_sql("rollback").execute(&mut *connection).await.map_err(failed)?;
-        let identity = self.identity(&mut connection).await;
+        let identity = self.identity(connection).await;
         sqlx::raw_sql(BEGIN).execute(&mut *connection).await.map_err(failed)?;
-        let snapshot = self.observe(&mut connection, identity).await?;
-        Ok(Transaction::new(connection, snapshot))
+        self.observe(connection, identity).await
     }
 
     async fn current(&self) -> Result<(String, Snapshot)> {
-        let mut slot = self.exported.lock().await;
-        if let Some(mut exported) = slot.take() {
-            let is_fresh = exported.since.elapsed() < self.snapshot_max;
-            // The holder may have died (restart, administrator); its snapshot died with it.
-            if is_fresh && sqlx::raw_sql("select 1").execute(&mut *exported.holder).await.is_ok() {
-                let current = (exported.name.clone(), exported.snapshot.clone());
-                *slot = Some(exported);
-                return Ok(current);
-            }
-            exported.holder.close_on_drop();
-            tracing::info!(
-                "the snapshot on alloydb is replaced; rows changed since are read again at the end"
-            );
+        if let Some(current) = self.held(&mut *self.exported.lock().await).await {
+            return Ok(current);
         }
+        // Before the lock: lanes that lost one server wait for it beside each other, not one after the other.
         let mut holder = self.connection().await?;
-        let identity = self.identity(&mut holder).await;
+        let mut slot = self.exported.lock().await;
+        if let Some(current) = self.held(&mut slot).await {
+            return Ok(current);
+        }
+        let (name, snapshot) = match self.at_once(self.export(&mut holder)).await {
+            Ok(exported) => exported,
+            Err(error) => {
+                holder.close_on_drop();
+                return Err(error);
+            }
+        };
+        let current = (name.clone(), snapshot.clone());
+        *slot = Some(Exported { name, snapshot, since: Instant::now(), holder });
+        Ok(current)
+    }
+
+    async fn export(&self, holder: &mut PgConnection) -> Result<(String, Snapshot)> {
+        let identity = self.identity(holder).await;
         sqlx::raw_sql(BEGIN)
             .execute(&mut *holder)
             .await
             .map_err(|error| from_sqlx(error, "cannot begin a transaction"))?;
-        let snapshot = self.observe(&mut holder, identity).await?;
+        let snapshot = self.observe(holder, identity).await?;
         let name: String = sqlx::query_scalar("select pg_export_snapshot()")
             .fetch_one(&mut *holder)
             .await
             .map_err(|error| from_sqlx(error, "cannot export a snapshot"))?;
-        let current = (name.clone(), snapshot.clone());
-        *slot = Some(Exported { name, snapshot, since: Instant::now(), holder });
-        Ok(current)
+        Ok((name, snapshot))
+    }
+
+    /// The snapshot that is held, where it may still be used; else nothing is held any more.
+    async fn held(&self, slot: &mut Option<Exported>) -> Option<(String, Snapshot)> {
+        let mut exported = slot.take()?;
+        let is_fresh = exported.since.elapsed() < self.snapshot_max;
+        let ping = sqlx::raw_sql("select 1").execute(&mut *exported.holder);
+        // The holder may have died (restart, administrator), and its snapshot with it; idle for long, its connection may
+        // be known to nobody on the way any more.
+        let answered = tokio::time::timeout(policy::answer_max(), ping).await;
+        if is_fresh && matches!(answered, Ok(Ok(_))) {
+            let current = (exported.name.clone(), exported.snapshot.clone());
+            *slot = Some(exported);
+            return Some(current);
+        }
+        exported.holder.close_on_drop();
+        tracing::info!(
+            "the snapshot on alloydb is replaced; rows changed since are read again at the end"
+        );
+        None
     }
 
     async fn observe(&self, connection: &mut PgConnection, identity: String) -> Result<Snapshot> {

@@ -7,6 +7,7 @@ use super::order;
 use crate::extract::Columns;
 use schemas::plan::{OnCollision, Origin, Route};
 use schemas::{BoundRoute, Bounds, Partition, Position};
+use std::fmt::Write;
 
 /// Quotes an identifier (PostgreSQL manual, 4.1.1).
 pub(super) fn quote(identifier: &str) -> String {
@@ -34,12 +35,13 @@ struct Cut {
     order: Option<String>,
 }
 
-/// Returns the COPY statement of a partition from a position on.
+/// Returns the COPY statement of a partition from a position on, of so many rows at most.
 pub(super) fn copy(
     bound: &BoundRoute,
     partition: &Partition,
     from: &Position,
     columns: Columns,
+    rows_max: Option<usize>,
 ) -> String {
     let Cut { source, mut conditions, lead, mut order } = cut(bound, partition, from);
     if let Some(filter) = &bound.route.filter {
@@ -65,8 +67,9 @@ pub(super) fn copy(
         sql.push_str(&order);
     }
     // A key without columns is there as soon as one row is.
-    if is_once && selected.is_empty() {
-        sql.push_str(" limit 1");
+    let limit = if is_once && selected.is_empty() { Some(1) } else { rows_max };
+    if let Some(limit) = limit {
+        write!(sql, " limit {limit}").expect("text takes what is written");
     }
     sql.push_str(") to stdout (format binary)");
     sql

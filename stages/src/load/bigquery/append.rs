@@ -6,6 +6,8 @@
 use super::answer::{AppendFailure, append_answer, failure};
 use crate::connect::bigquery::{BigQuery, storage};
 use crate::error::{Error, Kind};
+use crate::failpoint::{Point, pass};
+use crate::policy;
 use bytes::Bytes;
 use std::collections::VecDeque;
 use storage::append_rows_request::{ArrowData, Rows};
@@ -118,6 +120,7 @@ impl Appender {
                 self.answer().await?;
             }
         }
+        pass(Point::RowsSent);
         Ok(())
     }
 
@@ -130,7 +133,11 @@ impl Appender {
     }
 
     async fn answer(&mut self) -> Result<(), AppendFailure> {
-        match self.answers.recv().await {
+        let limit = policy::work_max();
+        let Ok(answer) = tokio::time::timeout(limit, self.answers.recv()).await else {
+            return Err(AppendFailure::Failed(policy::silent("bigquery", limit)));
+        };
+        match answer {
             Some(answer) => self.take(answer),
             None => Err(AppendFailure::Failed(Error::new(
                 Kind::Unavailable,
@@ -157,6 +164,7 @@ impl Appender {
         if let Some((end, bytes)) = self.in_flight.pop_front() {
             self.in_flight_bytes -= bytes;
             self.acknowledged = Some(end);
+            pass(Point::RowsAcknowledged);
         }
         Ok(())
     }

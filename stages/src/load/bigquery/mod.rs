@@ -11,8 +11,9 @@ pub use answer::{AppendFailure, CommitAnswer};
 pub use append::{Appender, IN_FLIGHT_BYTES_MAX, Piece, REQUEST_BYTES_MAX};
 pub use read_back::{ReadBack, ReadOptions};
 
-use crate::connect::bigquery::{BigQuery, storage};
+use crate::connect::bigquery::{BigQuery, awaited, storage};
 use crate::error::{Error, Kind, Result};
+use crate::failpoint::{Point, pass};
 use answer::commit_answer;
 use storage::write_stream::Type;
 
@@ -57,8 +58,10 @@ impl WriteTable {
             }),
         };
         let request = self.bigquery.request(message, &[("parent", &self.path)]).await?;
-        let made = self.bigquery.write_client().create_write_stream(request).await;
-        Ok(made.map_err(|status| self.bigquery.failed(&status, what))?.into_inner().name)
+        let made = awaited(self.bigquery.write_client().create_write_stream(request)).await;
+        let made = made.map_err(|status| self.bigquery.failed(&status, what))?;
+        pass(Point::StreamMade);
+        Ok(made.into_inner().name)
     }
 
     /// Opens a connection that appends to a stream; `schema` is the arrow schema message of all rows.
@@ -70,8 +73,9 @@ impl WriteTable {
     pub async fn finalize(&self, stream: &str) -> Result<Option<u64>> {
         let message = storage::FinalizeWriteStreamRequest { name: stream.to_owned() };
         let request = self.bigquery.request(message, &[("name", stream)]).await?;
-        match self.bigquery.write_client().finalize_write_stream(request).await {
+        match awaited(self.bigquery.write_client().finalize_write_stream(request)).await {
             Ok(answer) => {
+                pass(Point::StreamFinalized);
                 let rows = answer.into_inner().row_count;
                 let rows = u64::try_from(rows).map_err(|_| {
                     Error::new(Kind::Internal, "a write stream has a negative number of rows")
@@ -95,8 +99,11 @@ impl WriteTable {
             write_streams: streams.to_vec(),
         };
         let request = self.bigquery.request(message, &[("parent", parent)]).await?;
-        match self.bigquery.write_client().batch_commit_write_streams(request).await {
-            Ok(answer) => Ok(commit_answer(&answer.into_inner())),
+        match awaited(self.bigquery.write_client().batch_commit_write_streams(request)).await {
+            Ok(answer) => {
+                pass(Point::StreamsCommitted);
+                Ok(commit_answer(&answer.into_inner()))
+            }
             // Some services answer a repeated commit with the call's status instead of stream errors.
             Err(status) if status.code() == tonic::Code::FailedPrecondition => {
                 Ok(CommitAnswer::Unclear(status.message().to_owned()))
@@ -112,7 +119,7 @@ impl WriteTable {
             ..storage::GetWriteStreamRequest::default()
         };
         let request = self.bigquery.request(message, &[("name", stream)]).await?;
-        match self.bigquery.write_client().get_write_stream(request).await {
+        match awaited(self.bigquery.write_client().get_write_stream(request)).await {
             Ok(found) if found.get_ref().commit_time.is_some() => Ok(StreamState::Committed),
             Ok(_) => Ok(StreamState::Pending),
             Err(status) if status.code() == tonic::Code::NotFound => Ok(StreamState::Gone),

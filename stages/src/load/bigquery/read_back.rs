@@ -2,7 +2,7 @@
 //!
 //! Invariant: each row of the table at the session's time comes once; a connection that broke goes on at its offset.
 
-use crate::connect::bigquery::{BigQuery, storage};
+use crate::connect::bigquery::{BigQuery, awaited, storage};
 use crate::error::{Error, Kind, Result};
 use crate::policy::Retry;
 use bytes::Bytes;
@@ -75,7 +75,7 @@ impl ReadBack {
             ..storage::CreateReadSessionRequest::default()
         };
         let request = bigquery.request(message, &[("read_session.table", &path)]).await?;
-        let made = bigquery.read_client().create_read_session(request).await;
+        let made = awaited(bigquery.read_client().create_read_session(request)).await;
         let made = made.map_err(|status| bigquery.failed(&status, &what))?.into_inner();
         let Some(Schema::ArrowSchema(schema)) = made.schema else {
             return Err(Error::new(Kind::Unavailable, what).with_source("no arrow schema came"));
@@ -139,11 +139,12 @@ impl Reading {
             let message =
                 storage::ReadRowsRequest { read_stream: self.stream.clone(), offset: self.offset };
             let request = self.bigquery.request(message, &[("read_stream", &self.stream)]).await?;
-            let answer = self.bigquery.read_client().read_rows(request).await.map_err(failed)?;
+            let answer =
+                awaited(self.bigquery.read_client().read_rows(request)).await.map_err(failed)?;
             self.rows = Some(answer.into_inner());
         }
         match &mut self.rows {
-            Some(rows) => rows.message().await.map_err(failed),
+            Some(rows) => awaited(rows.message()).await.map_err(failed),
             None => Ok(None),
         }
     }

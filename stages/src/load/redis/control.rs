@@ -116,7 +116,7 @@ pub(super) async fn annotate(
     note: &str,
 ) -> Result<()> {
     const SCRIPT: &str = "local note = redis.call('GET', KEYS[1]) \
-        if note and string.sub(note, 1, string.len(ARGV[1])) == ARGV[1] \
+        if note and string.match(note, '^%S+') == ARGV[1] \
         then redis.call('SET', KEYS[1], ARGV[1] .. ' ' .. ARGV[2]) end return 0";
     let _done: i64 = redis::cmd("EVAL")
         .arg(SCRIPT)
@@ -138,7 +138,7 @@ pub(super) async fn release(
 ) -> Result<()> {
     // Compare and delete in one step, so that a mark another run left meanwhile survives.
     const SCRIPT: &str = "local note = redis.call('GET', KEYS[1]) \
-        if note and string.sub(note, 1, string.len(ARGV[1])) == ARGV[1] \
+        if note and string.match(note, '^%S+') == ARGV[1] \
         then return redis.call('DEL', KEYS[1]) end return 0";
     let _removed: i64 = redis::cmd("EVAL")
         .arg(SCRIPT)

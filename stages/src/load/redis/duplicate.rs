@@ -65,6 +65,26 @@ impl Duplicate {
         control::claim(&mut self.connection().await?, key, address, run_id, note).await
     }
 
+    /// Looks anew, on a fresh connection, at who is there, and goes on with fresh connections. Fails with
+    /// `TargetChanged` where it is another server than `before`, or without the mark of the run: an address may lead
+    /// elsewhere by now, to a server that lacks what the one before it had acknowledged last.
+    pub async fn meet(&self, run_id: &str, before: &TargetState) -> Result<()> {
+        self.control.retain(|_, _| false);
+        let address = &self.endpoint.address;
+        let mut connection = self.connection().await?;
+        let mark = control::sentinel(&mut connection, BACKUP_SENTINEL_KEY, address, run_id).await?;
+        let now = control::state(&mut connection, address).await?;
+        let is_same = now.process_id == before.process_id && now.history_id == before.history_id;
+        if is_same && mark == Sentinel::Ours {
+            return Ok(());
+        }
+        let message = format!(
+            "redis at {address} was emptied, restarted or failed over since this backup began: what it had acknowledged may be gone"
+        );
+        Err(Error::new(Kind::TargetChanged, message)
+            .with_hint("run the same command again: it looks at everything anew"))
+    }
+
     /// Removes the mark if it is that run's.
     pub async fn release(&self, run_id: &str) -> Result<()> {
         let (key, address) = (BACKUP_SENTINEL_KEY, &self.endpoint.address);

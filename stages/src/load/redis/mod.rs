@@ -6,6 +6,7 @@
 pub(crate) mod control;
 pub mod cut_over;
 pub mod duplicate;
+mod identity;
 mod many;
 mod module;
 mod newest;
@@ -16,9 +17,10 @@ mod streams;
 mod way;
 
 use crate::batch::Encoded;
-use crate::connect::redis::{Endpoint, from_pool};
+use crate::connect::redis::{Endpoint, Stream, from_pool};
 use crate::error::{Error, Kind, Result};
 use crate::extract::redis_entries::Stored;
+use crate::failpoint::{Point, pass};
 use crate::load::{
     Difference, Footprint, Numbered, Pressure, Sampled, Sentinel, Sink, Standing, TargetState,
     Versioned, Written,
@@ -28,11 +30,12 @@ use crate::transform::redis_command::{KEEP_DOCUMENT_SCRIPT, KEEP_HASH_SCRIPT, NE
 use async_trait::async_trait;
 use bytes::Bytes;
 use deadpool_redis::{Connection, Pool};
+use identity::{Claim, emptied, met_on};
 pub use pipe::IN_FLIGHT_MAX;
 use pipe::Pipe;
 use schemas::BoundRoute;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{Mutex, RwLock};
 pub use way::{Chosen, WayChoice};
@@ -48,33 +51,32 @@ const READ_KEYS_MAX: usize = 256;
 pub struct RedisSink {
     endpoint: Endpoint,
     control: Pool,
-    pipes: Vec<Mutex<Option<Pipe>>>,
+    /// Kept out of the pool, whose own exchange at a checkout would take the wait that is to be timed.
+    timed: Mutex<Option<Connection>>,
+    /// Connections of the lanes, each with the age of the target it was opened in.
+    pipes: Vec<Mutex<Option<(u64, Pipe)>>>,
     claimed: RwLock<Option<Claim>>,
     changed: AtomicBool,
+    /// Raised whenever the address was found to lead to another server: connections of an earlier age are not used.
+    age: AtomicU64,
     /// `None` where no hash is written.
     choice: Option<WayChoice>,
     chosen: std::sync::Mutex<Chosen>,
 }
 
-/// What the target was when this run claimed it.
-#[derive(Debug, Clone)]
-struct Claim {
-    run: String,
-    process: String,
-    history: String,
-}
-
 impl RedisSink {
     /// Makes a sink; nothing is connected yet.
     pub fn new(endpoint: Endpoint, choice: Option<WayChoice>) -> Result<Self> {
-        let control = endpoint.pool(4)?;
+        let control = endpoint.pool(5)?;
         let pipes = (0..CONNECTIONS).map(|_| Mutex::new(None)).collect();
         Ok(Self {
             endpoint,
             control,
+            timed: Mutex::new(None),
             pipes,
             claimed: RwLock::new(None),
             changed: AtomicBool::new(false),
+            age: AtomicU64::new(0),
             choice,
             chosen: std::sync::Mutex::new(Chosen::command("nothing else was tried yet")),
         })
@@ -133,37 +135,49 @@ impl RedisSink {
     /// Returns the lane's live connection, making it again when it was lost.
     async fn pipe(&self, lane: usize) -> Result<Pipe> {
         let mut slot = self.pipes[lane % self.pipes.len()].lock().await;
-        if let Some(pipe) = slot.as_ref().filter(|pipe| !pipe.is_closed()) {
+        let is_usable = |(age, pipe): &&(u64, Pipe)| {
+            !pipe.is_closed() && *age == self.age.load(Ordering::Acquire)
+        };
+        if let Some((_, pipe)) = slot.as_ref().filter(is_usable) {
             return Ok(pipe.clone());
         }
-        self.check_claim().await?;
+        *slot = None;
+        let stream = self.check_claim(self.endpoint.stream().await?).await?;
+        let age = self.age.load(Ordering::Acquire);
         let load = |script| redis::cmd("SCRIPT").arg("LOAD").arg(script).get_packed_command();
         let scripts =
             [KEEP_HASH_SCRIPT, KEEP_DOCUMENT_SCRIPT, NEWEST_SCRIPT, KEEP_ELEMENTS_SCRIPT].map(load);
-        let pipe = Pipe::open(&self.endpoint, &scripts).await?;
-        *slot = Some(pipe.clone());
+        let pipe = Pipe::on(&self.endpoint, stream, &scripts).await?;
+        *slot = Some((age, pipe.clone()));
         Ok(pipe)
     }
 
-    /// Before any connection is used: the server must still be the one that was claimed.
-    async fn check_claim(&self) -> Result<()> {
-        let Some(claim) = self.claimed.read().await.clone() else { return Ok(()) };
-        match self.sentinel(&claim.run).await? {
-            Sentinel::Ours => {}
-            Sentinel::Missing => {
-                return Err(Error::new(
-                    Kind::TargetChanged,
-                    format!("redis at {} was emptied or replaced", self.endpoint.address),
-                ));
+    /// Before a connection is used: the server behind it, not behind another one, must still be the one that was claimed.
+    async fn check_claim(&self, stream: Box<dyn Stream>) -> Result<Box<dyn Stream>> {
+        let Some(claim) = self.claimed.read().await.clone() else { return Ok(stream) };
+        let (stream, met) = match met_on(&self.endpoint, stream, &claim.run).await {
+            Err(error) if error.kind() == Kind::TargetChanged => {
+                self.leave_server();
+                return Err(error);
             }
-            Sentinel::Foreign(note) => return Err(foreign(&self.endpoint.address, &note)),
+            met => met?,
+        };
+        self.compare_with(&claim, &met);
+        Ok(stream)
+    }
+
+    fn compare_with(&self, claim: &Claim, met: &Claim) {
+        if met == claim || self.changed.swap(true, Ordering::AcqRel) {
+            return;
         }
-        let state = self.state().await?;
-        if !state.is_same_server(&claim.process, &claim.history) {
-            tracing::warn!(address = %self.endpoint.address, "redis is another process or history than before; the read-back will be full");
-            self.changed.store(true, Ordering::Relaxed);
-        }
-        Ok(())
+        tracing::warn!(address = %self.endpoint.address, "redis is another process or history than before; what it had acknowledged is proven anew");
+        self.leave_server();
+    }
+
+    /// Nothing that was opened so far is used again: it may lead to a server that serves no longer.
+    fn leave_server(&self) {
+        self.age.fetch_add(1, Ordering::AcqRel);
+        self.control.retain(|_, _| false);
     }
 }
 
@@ -213,6 +227,7 @@ impl Sink for RedisSink {
                 ),
             ));
         }
+        pass(if batch.puts_in_place { Point::KeyInPlace } else { Point::BatchAcknowledged });
         Ok(written)
     }
 
@@ -225,7 +240,14 @@ impl Sink for RedisSink {
     }
 
     async fn ping(&self) -> Result<Duration> {
-        pressure::ping(&mut self.connection().await?, &self.endpoint.address).await
+        let mut timed = self.timed.lock().await;
+        let mut connection = match timed.take() {
+            Some(connection) => connection,
+            None => self.connection().await?,
+        };
+        let took = pressure::ping(&mut connection, &self.endpoint.address).await?;
+        *timed = Some(connection);
+        Ok(took)
     }
 
     async fn measure(&self, samples: &[Sampled]) -> Result<Vec<Footprint>> {
@@ -239,17 +261,30 @@ impl Sink for RedisSink {
         control::sentinel(&mut self.connection().await?, SENTINEL_KEY, address, run_id).await
     }
 
+    async fn meet(&self, run_id: &str) -> Result<TargetState> {
+        self.control.retain(|_, _| false);
+        let mut connection = self.connection().await?;
+        let address = &self.endpoint.address;
+        match control::sentinel(&mut connection, SENTINEL_KEY, address, run_id).await? {
+            Sentinel::Ours => {}
+            Sentinel::Missing => return Err(emptied(address)),
+            Sentinel::Foreign(note) => return Err(foreign(address, &note)),
+        }
+        let state = control::state(&mut connection, address).await?;
+        if let Some(claim) = self.claimed.read().await.clone() {
+            self.compare_with(&claim, &Claim::of(run_id, &state));
+        }
+        Ok(state)
+    }
+
     async fn claim(&self, run_id: &str, note: &str) -> Result<Sentinel> {
+        self.leave_server();
         let mut connection = self.connection().await?;
         let address = &self.endpoint.address;
         let sentinel = control::claim(&mut connection, SENTINEL_KEY, address, run_id, note).await?;
         if sentinel == Sentinel::Ours {
             let state = control::state(&mut connection, address).await?;
-            *self.claimed.write().await = Some(Claim {
-                run: run_id.to_owned(),
-                process: state.process_id,
-                history: state.history_id,
-            });
+            *self.claimed.write().await = Some(Claim::of(run_id, &state));
             self.changed.store(false, Ordering::Relaxed);
             self.choose_way().await?;
         }

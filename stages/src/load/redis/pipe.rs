@@ -7,16 +7,17 @@ use super::reply::{Reply, Scanner};
 use crate::batch::Unit;
 use crate::connect::redis::{Endpoint, Stream, from_reply};
 use crate::error::{Error, Kind, Result};
+use crate::failpoint::{Point, pass};
 use crate::load::Written;
+use crate::policy;
 use bytes::{Buf, Bytes, BytesMut};
-use std::time::Duration;
+use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 
 /// Requests that may be on the wire of one connection at once.
 pub const IN_FLIGHT_MAX: usize = 4;
-/// How long a batch may stay unanswered before its connection counts as dead.
-const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes handed to the socket per write.
 const WRITE_BYTES: usize = 256 * 1024;
 
@@ -31,22 +32,45 @@ pub(crate) struct Request {
     pub(crate) answer: oneshot::Sender<Result<Written>>,
 }
 
-/// The sending end of a live connection.
+/// The sending end of a live connection. When the last clone is gone, so is the connection.
 #[derive(Clone)]
 pub(crate) struct Pipe {
     requests: mpsc::Sender<Request>,
+    address: Arc<str>,
+    _tasks: Arc<Tasks>,
+}
+
+/// The two tasks of a connection. One of them may wait for a peer that will never say a word again, so they are ended
+/// from outside: else they would keep the connection, and the batches on it, for ever.
+struct Tasks([JoinHandle<()>; 2]);
+
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        self.0.iter().for_each(JoinHandle::abort);
+    }
 }
 
 impl Pipe {
     /// Connects, runs `prepare` (raw commands, each answered by one non-error reply), and starts the two tasks.
     pub(crate) async fn open(endpoint: &Endpoint, prepare: &[Vec<u8>]) -> Result<Self> {
-        let stream = endpoint.stream().await?;
+        Self::on(endpoint, endpoint.stream().await?, prepare).await
+    }
+
+    /// The same on a stream that was opened before.
+    pub(crate) async fn on(
+        endpoint: &Endpoint,
+        stream: Box<dyn Stream>,
+        prepare: &[Vec<u8>],
+    ) -> Result<Self> {
         let (reading, writing) = tokio::io::split(stream);
         let (requests, incoming) = mpsc::channel(IN_FLIGHT_MAX);
         let (pending, awaited) = mpsc::channel(IN_FLIGHT_MAX);
-        tokio::spawn(write_requests(writing, incoming, pending));
-        tokio::spawn(read_replies(reading, awaited, endpoint.address.clone()));
-        let pipe = Self { requests };
+        let tasks = Tasks([
+            tokio::spawn(write_requests(writing, incoming, pending)),
+            tokio::spawn(read_replies(reading, awaited, endpoint.address.clone())),
+        ]);
+        let pipe =
+            Self { requests, address: endpoint.address.as_str().into(), _tasks: Arc::new(tasks) };
         for command in prepare {
             let payload = Bytes::copy_from_slice(command);
             pipe.send(payload, Vec::new(), 1, false).await?;
@@ -54,7 +78,7 @@ impl Pipe {
         Ok(pipe)
     }
 
-    /// Sends one payload and waits until every reply to it was read, at most [`REPLY_TIMEOUT`].
+    /// Sends one payload and waits until every reply to it was read, at most [`policy::answer_max`].
     pub(crate) async fn send(
         &self,
         payload: Bytes,
@@ -68,12 +92,7 @@ impl Pipe {
             self.requests.send(request).await.map_err(|_| closed())?;
             answered.await.map_err(|_| closed())?
         };
-        tokio::time::timeout(REPLY_TIMEOUT, exchange).await.unwrap_or_else(|_| {
-            Err(Error::new(
-                Kind::Timeout,
-                format!("redis did not answer a batch within {} s", REPLY_TIMEOUT.as_secs()),
-            ))
-        })
+        policy::answered(|| format!("redis at {}", self.address), exchange).await
     }
 
     /// Whether its tasks have ended.
@@ -114,6 +133,7 @@ async fn write_requests(
         if stream.flush().await.is_err() {
             return;
         }
+        pass(Point::BatchSent);
     }
 }
 

@@ -65,6 +65,8 @@ pub(super) struct Commands {
     pub(super) rows: u64,
     /// Temporary keys that are begun.
     pub(super) temporary: Vec<Vec<u8>>,
+    /// Whether one is put in its place.
+    pub(super) puts_in_place: bool,
     open_rows: u64,
     open_folded: u64,
     open_replies: u32,
@@ -128,6 +130,7 @@ impl Commands {
         whole: &Segment,
     ) -> Result<()> {
         self.end_transaction()?;
+        self.puts_in_place = true;
         let out = &mut self.payload;
         resp::write_array(9, out);
         out.extend_from_slice(b"$4\r\nEVAL\r\n");

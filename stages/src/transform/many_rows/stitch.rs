@@ -76,8 +76,17 @@ impl Stitcher {
                 self.close(&mut part.commands)?;
             }
             part.commands.end_transaction()?;
-            let Commands { payload, units, keys, entries, digest, rows, temporary, .. } =
-                part.commands;
+            let Commands {
+                payload,
+                units,
+                keys,
+                entries,
+                digest,
+                rows,
+                temporary,
+                puts_in_place,
+                ..
+            } = part.commands;
             let rejects = part.rejected.as_ref().map_or(0, |rejected| rejected.reasons.len());
             encoded.push(Encoded {
                 // A read without an order to continue from commits what it has: a new attempt starts over.
@@ -98,6 +107,7 @@ impl Stitcher {
                 // A key of many rows has no version of its own.
                 versions: Vec::new(),
                 temporary: temporary.into_iter().map(Bytes::from).collect(),
+                puts_in_place,
                 rejected: part.rejected,
                 digest,
                 open: None,

@@ -294,6 +294,7 @@ impl<'a> BatchEncoder<'a> {
             expired: self.expired,
             is_settled: true,
             temporary: Vec::new(),
+            puts_in_place: false,
             open: None,
             keys: Bytes::from(self.keys),
             entries: self.entries,

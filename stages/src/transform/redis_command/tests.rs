@@ -8,11 +8,10 @@ mod refused;
 use super::*;
 use crate::Kind;
 use crate::batch::Unit;
-use crate::transform::copy_binary::{
-    Lead,
-    tests::{schema, tuple},
-};
+use crate::transform::copy_binary::Lead;
+use crate::transform::copy_binary::tests::{schema, tuple};
 use bytes::Bytes;
+use schemas::drift::OnDrift;
 use schemas::plan::{
     Backup, Expiry, FieldSpec, Layout, NullPolicy, OnConflict, Origin, RejectsMax, Route, System,
     Uses,
@@ -59,6 +58,7 @@ impl Case {
             priority: 100,
             newest_by: None,
             rejects_max: RejectsMax::Rows(0),
+            on_drift: OnDrift::Fail,
             rejects_keep: None,
             uses: Uses { rebuild: true, backup: false },
             backup: Backup::default(),
@@ -384,8 +384,8 @@ fn the_position_covers_complete_values_only() {
 #[test]
 fn the_value_hash_is_that_of_what_redis_gives_back() {
     let bound = Case::new(Layout::Hash).bound();
-    let encoded =
-        apply(Arc::clone(&bound), Lead::None, Style::Blank, &[row(1, Some("a"), None)], true);
+    let rows = [row(1, Some("a"), None)];
+    let encoded = apply(Arc::clone(&bound), Lead::None, Style::Blank, &rows, true);
     let answer: [(&[u8], &[u8]); 2] = [(b"v", b"1"), (b"name", b"a")];
     assert_eq!(encoded.entries[0].value_hash, layout::hash_value_hash(&bound, answer));
 }

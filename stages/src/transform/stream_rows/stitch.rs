@@ -81,6 +81,7 @@ impl Stitcher {
         let mut payload = Vec::new();
         self.finish(&mut payload);
         end.payload = Bytes::from(payload);
+        end.puts_in_place = true;
         end.units = vec![Unit { rows: 0, folded: 0, replies: 1 }];
         end.keys = Bytes::copy_from_slice(&self.key);
         end.entries = vec![Entry {

@@ -1,0 +1,117 @@
+//! A peer that says nothing any more, or no longer hears: noticed in time, named, and no run hangs on it.
+//!
+//! Invariant: the peer falls silent in mid-run, when connections are open and in use, and stays so.
+
+use crate::cloud::{Cloud, DAY_PARTITIONED, ROUTE};
+use crate::items::{self, Wire, assert_complete};
+use crate::net::{lead, port_of, spawn};
+use crate::world::{Ran, wait_until};
+use fixtures::servers::{Direction, Proxy, RedisOptions, Toxic};
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+/// How long a run may go on after its peer fell silent: an answer may stay away for 5 s with this patience, the server is
+/// asked for as long again, and the rest is what a busy machine takes.
+const NOTICED_WITHIN: Duration = Duration::from_secs(50);
+
+/// Lets a peer fall silent and waits for the end of the run.
+fn silenced(child: Child, proxy: &Proxy, toxic: Toxic) -> Ran {
+    let started = Instant::now();
+    proxy.set(toxic, Direction::Both);
+    let ran = Ran::of(&child.wait_with_output().unwrap());
+    println!("{}: {:?} after {:?}", toxic.name(), ran.code, started.elapsed());
+    assert!(started.elapsed() < NOTICED_WITHIN, "{:?}", started.elapsed());
+    assert!(proxy.hits()[toxic.name()] > 0, "{:?}", proxy.hits());
+    ran
+}
+
+/// The system and the address that an error has to name.
+fn named(system: &str, proxy: &Proxy) -> [String; 2] {
+    [system.to_owned(), format!("127.0.0.1:{}", proxy.port())]
+}
+
+fn silent_in_a_rebuild(toxic: Toxic, is_source: bool) {
+    let world = items::filled();
+    let server = if is_source { world.postgres.port() } else { world.redis.port() };
+    let proxy = Proxy::start(server).unwrap();
+    let child = {
+        let mut command = world.command(&["rebuild", "redis", "--json", "--progress", "none"]);
+        command.args(["--retry-for", "2s", "--max-rows-per-second", "50000", "--lanes", "2"]);
+        let (name, url) = if is_source {
+            ("ALLOYDB_URL", world.postgres.url())
+        } else {
+            ("REDIS_URL", world.redis.url())
+        };
+        let led = url.replace(&server.to_string(), &proxy.port().to_string());
+        command.env(name, led);
+        spawn(command)
+    };
+    let mut wire = Wire::open(&world);
+    wait_until("some rows", || wire.dbsize() > 20_000);
+    let ran = silenced(child, &proxy, toxic).expect(3);
+    let [system, address] = named(if is_source { "alloydb" } else { "redis" }, &proxy);
+    let ran = ran.says(&[&system, &address, "hint: "]);
+    assert_eq!(ran.summary()["status"], "failed");
+    world.rebuild(&[]).expect(0);
+    assert_complete(&world);
+}
+
+fn silent_in_a_backup(toxic: Toxic, is_grpc: bool) {
+    let cloud = Cloud::new(RedisOptions::default(), ROUTE);
+    cloud.table(DAY_PARTITIONED);
+    for day in 1..=6 {
+        cloud.insert(day, day * 1_000..day * 1_000 + 300);
+    }
+    let server = if is_grpc { cloud.bigquery.grpc_url() } else { cloud.bigquery.rest_url() };
+    let proxy = Proxy::start(port_of(&server)).unwrap();
+    lead(cloud.folder.path(), port_of(&server), &proxy);
+    if is_grpc {
+        cloud.fault("ReadRows", "delay_ms:300", 0, 1_000);
+    } else {
+        cloud.fault("rest:tables.get", "delay_ms:2000", 0, 1);
+    }
+    let child = spawn(cloud.command(&Cloud::words(&["--lanes", "1"])));
+    wait_until("a connection", || proxy.open() > 0);
+    if is_grpc {
+        wait_until("a published table partition", || {
+            let mut wire = Wire::to(cloud.redis.port());
+            wire.count_named("log:m:*") > 0
+        });
+    }
+    let ran = silenced(child, &proxy, toxic).expect(3);
+    let [system, address] = named("bigquery", &proxy);
+    ran.says(&[&system, &address, "hint: "]);
+    proxy.clear();
+    cloud.no_faults();
+    Ran::of(&spawn(cloud.command(&Cloud::words(&[]))).wait_with_output().unwrap()).expect(0);
+    cloud.assert_same("id, name, ts");
+}
+
+/// Runs one after the other would only wait: they wait beside each other.
+fn beside_each_other(tests: Vec<Box<dyn FnOnce() + Send>>) {
+    let running: Vec<_> = tests.into_iter().map(std::thread::spawn).collect();
+    let failed = running.into_iter().filter_map(|test| test.join().err()).count();
+    assert_eq!(failed, 0, "see above");
+}
+
+#[test]
+fn a_postgres_or_redis_that_falls_silent_is_noticed_named_and_waited_for() {
+    let mut tests: Vec<Box<dyn FnOnce() + Send>> = Vec::new();
+    for toxic in [Toxic::BlackHole, Toxic::HalfOpen] {
+        for is_source in [true, false] {
+            tests.push(Box::new(move || silent_in_a_rebuild(toxic, is_source)));
+        }
+    }
+    beside_each_other(tests);
+}
+
+#[test]
+fn a_bigquery_that_falls_silent_is_noticed_named_and_waited_for() {
+    let mut tests: Vec<Box<dyn FnOnce() + Send>> = Vec::new();
+    for toxic in [Toxic::BlackHole, Toxic::HalfOpen] {
+        for is_grpc in [true, false] {
+            tests.push(Box::new(move || silent_in_a_backup(toxic, is_grpc)));
+        }
+    }
+    beside_each_other(tests);
+}
