@@ -6,6 +6,7 @@ use crate::world::{Ran, World, wait_until};
 use fixtures::servers::{PostgresOptions, RedisOptions};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use std::fs;
 use std::process::{Child, Stdio};
 
 const SLOWLY: &[&str] = &["--max-rows-per-second", "10000", "--lanes", "1", "--way", "command"];
@@ -67,8 +68,9 @@ fn a_rebuild_that_loses_an_end_or_is_stopped() {
 fn verifying(world: &World, settle: &str) -> Child {
     let words = ["verify", "redis", "--tier", "full", "--settle", settle, "--retry-for", "1s"];
     let mut command = world.command(&[&words[..], &["--json", "--progress", "none"]].concat());
-    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let list = world.state().join("verify").join("findings.jsonl.new");
+    drop(fs::remove_file(&list));
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     wait_until("the second look", || list.exists());
     child
 }

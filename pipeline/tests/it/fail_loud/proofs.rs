@@ -108,7 +108,7 @@ pub(super) const ONCE: Cell = Cell::Never(
     "asks each system once and ends; what goes away meanwhile is away for the next question",
 );
 pub(super) const ASKS_NOTHING: Cell = Cell::Never("asks no system, only the state folder");
-pub(super) const READS_NO_ROWS: Cell = Cell::Never("reads no rows");
+pub(super) const READS_NO_ROWS: Cell = Cell::Never("reads no rows, so it cannot tell");
 pub(super) const SAVES_NOTHING: Cell =
     Cell::Never("has nothing to save: the signal ends it at once, as any program");
 pub(super) const BRINGS_NOTHING: Cell =
