@@ -9,13 +9,13 @@ pub(super) const PLAN: &[&str] = &["plan", "--retry-for", "1s"];
 pub(super) const STATUS: &[&str] = &["status"];
 const REBUILD: &[&str] = &["rebuild", "redis", "--progress", "none", "--retry-for", "1s"];
 const VERIFY: &[&str] = &["verify", "redis", "--progress", "none", "--retry-for", "1s"];
-const REPLAY: &[&str] = &["rejects", "replay", "--progress", "none", "--retry-for", "1s"];
+pub(super) const REPLAY: &[&str] = &["rejects", "replay", "--progress", "none", "--retry-for", "1s"];
 const ROUTE: &str = "\n[[route]]\nname = \"users\"\ntable = \"alloydb:public.users\"\nkey = \"user:{k}\"\n\
                      type = \"hash\"\nrejects_max = 5\n";
 const NOWHERE: &str = "redis://127.0.0.1:1";
 
 /// A world whose 200 rows were carried but for one, which is rejected because its key is null.
-fn world() -> World {
+pub(super) fn world() -> World {
     let world = World::with(PostgresOptions::default(), RedisOptions::default());
     world.sql(
         "create table users (id bigint primary key, k text unique, name text); \
@@ -121,7 +121,12 @@ fn a_target_that_is_full_or_evicts() {
         world.run(CHECK).expect(5).shows(&["FAILED   redis memory: "]);
         world.run(PLAN).expect(0).shows(&["users"]);
         if policy == "noeviction" {
+            world.run(VERIFY).expect(0).shows(&["verify redis: pass"]);
             world.run(REPLAY).expect(5).says(&["OOM", "hint: "]);
+        } else {
+            // What was evicted is missing.
+            world.run(VERIFY).expect(4).shows(&["verify redis: fail"]);
+            world.run(REPLAY).expect(7).shows(&["reject"]);
         }
         world.run(REBUILD).expect(5).says(&["has no room for this run", "hint: "]);
         world.run(STATUS).expect(0).shows(&["rebuild redis"]);
@@ -166,7 +171,7 @@ fn a_state_folder_in_use() {
     lock.lock().unwrap();
     world.run(CHECK).expect(0).shows(&["0 FAILED"]);
     world.run(PLAN).expect(0).shows(&["users"]);
-    world.run(VERIFY).expect(0).shows(&["pass"]);
+    world.run(VERIFY).expect(0).shows(&["verify redis: pass"]);
     for words in [REBUILD, REPLAY] {
         world.run(words).expect(8).says(&["is in use by process", "hint: "]);
     }
@@ -179,7 +184,7 @@ fn a_state_folder_that_cannot_be_used() {
     fs::write(world.state().join("journal.sqlite"), "no journal").unwrap();
     world.run(CHECK).expect(2).shows(&["FAILED   journal: "]);
     world.run(PLAN).expect(0).shows(&["users"]);
-    world.run(VERIFY).expect(0).shows(&["pass"]);
+    world.run(VERIFY).expect(0).shows(&["verify redis: pass"]);
     for words in [REBUILD, REPLAY, STATUS] {
         world.run(words).expect(1).says(&["is damaged", "hint: "]);
     }

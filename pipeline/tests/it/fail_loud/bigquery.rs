@@ -118,7 +118,7 @@ fn a_duplicate_that_is_full_or_evicts() {
     run(&cloud, REBUILD).expect(5).says(&["has no room for this run", "hint: "]);
     run(&cloud, BACKUP).expect(5).says(&["OOM", "hint: give the instance more memory"]);
     // What only reads goes on.
-    run(&cloud, VERIFY).expect(0).shows(&["pass"]);
+    run(&cloud, VERIFY).expect(0).shows(&["verify bigquery: pass"]);
     cloud.delete_table();
     run(&cloud, RESTORE).expect(0).shows(&["done"]);
     redis(&cloud, &["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
@@ -126,7 +126,7 @@ fn a_duplicate_that_is_full_or_evicts() {
     run(&cloud, REBUILD).expect(5).says(&["has no room for this run", "hint: "]);
     run(&cloud, BACKUP).expect(5).says(&["may evict the duplicate", "hint: set maxmemory-policy"]);
     // What was evicted is missing.
-    run(&cloud, VERIFY).expect(4).shows(&["d.t"]);
+    run(&cloud, VERIFY).expect(4).shows(&["verify bigquery: fail"]);
     cloud.delete_table();
     run(&cloud, RESTORE).expect(4).says(&["is missing in redis", "hint: "]);
 }
@@ -145,7 +145,7 @@ fn a_duplicate_on_a_replica() {
         run(&cloud, words).expect(3).says(&["READONLY", "primary", "hint: "]);
     }
     // What a replica has can be read; this one follows an empty server.
-    run(&cloud, VERIFY).expect(4).shows(&["d.t"]);
+    run(&cloud, VERIFY).expect(4).shows(&["verify bigquery: fail"]);
     cloud.delete_table();
     run(&cloud, RESTORE).expect(4).says(&["there is no record of a complete backup", "hint: "]);
 }
@@ -160,7 +160,7 @@ fn a_target_of_another_run_or_with_rows() {
     run(&cloud, REBUILD).expect(8).says(&["another run: 0198 host b", "--take-over 0198"]);
     run(&cloud, BACKUP).expect(8).says(&["another backup: 0198 host b", "--take-over 0198"]);
     run(&cloud, RESTORE).expect(2).says(&["table d.t has 500 rows", "--replace"]);
-    run(&cloud, VERIFY).expect(0).shows(&["pass"]);
+    run(&cloud, VERIFY).expect(0).shows(&["verify bigquery: pass"]);
 }
 
 #[test]
@@ -172,13 +172,13 @@ fn a_state_folder_in_use_or_of_no_use() {
     for words in [REBUILD, BACKUP, RESTORE] {
         run(&cloud, words).expect(8).says(&["is in use by process", "hint: "]);
     }
-    run(&cloud, VERIFY).expect(0).shows(&["pass"]);
+    run(&cloud, VERIFY).expect(0).shows(&["verify bigquery: pass"]);
     drop(lock);
     fs::write(state.join("journal.sqlite"), "no journal").unwrap();
     for words in [REBUILD, BACKUP, RESTORE, STATUS] {
         run(&cloud, words).expect(1).says(&["is damaged", "hint: "]);
     }
-    run(&cloud, VERIFY).expect(0).shows(&["pass"]);
+    run(&cloud, VERIFY).expect(0).shows(&["verify bigquery: pass"]);
     fs::remove_dir_all(&state).unwrap();
     fs::write(&state, "no folder").unwrap();
     for words in [REBUILD, BACKUP, RESTORE, VERIFY, STATUS] {
@@ -195,13 +195,14 @@ fn blocks_that_are_altered_and_a_table_that_was_emptied() {
     run(&cloud, BACKUP)
         .expect(4)
         .says(&["is gone; its duplicate stays as it is", "--accept-loss d.t"]);
-    run(&cloud, VERIFY).expect(4).shows(&["d.t"]);
+    run(&cloud, VERIFY).expect(4).shows(&["verify bigquery: fail"]);
     run(&cloud, REBUILD).expect(0).shows(&["hot"]);
     // An empty table is what a restore is for; but not from blocks that are altered.
     let keys = redis(&cloud, &["KEYS", "log:b:*"]);
     redis(&cloud, &["SET", keys.lines().next().unwrap(), "nonsense"]);
+    run(&cloud, PLAN).expect(0).shows(&["damaged"]);
     run(&cloud, RESTORE).expect(4).says(&["8 bytes where its manifest says", "hint: "]);
-    run(&cloud, VERIFY).expect(4).shows(&["d.t"]);
+    run(&cloud, VERIFY).expect(4).shows(&["verify bigquery: fail"]);
     run(&cloud, BACKUP).expect(4).says(&["altered", "hint: "]);
 }
 

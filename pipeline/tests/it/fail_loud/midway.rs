@@ -1,5 +1,6 @@
 //! A system that goes away for good, and a signal, while a command is at work.
 
+use super::alloydb::{self, REPLAY};
 use super::bigquery::{BACKUP, REBUILD, RESTORE, VERIFY, cloud, run};
 use crate::cloud::Cloud;
 use crate::world::{Ran, World, wait_until};
@@ -14,13 +15,6 @@ const ROUTE: &str = "\n[[route]]\nname = \"users\"\ntable = \"alloydb:public.use
 
 fn end(child: Child) -> Ran {
     Ran::of(&child.wait_with_output().unwrap())
-}
-
-/// Whether what was not finished is said.
-fn is_told(ran: &Ran, how: &str) {
-    let said = [&*ran.stdout, &*ran.stderr].concat();
-    let is_told = said.contains(how) || said.contains("inconclusive");
-    assert!(is_told, "{said}");
 }
 
 fn terminate(child: &Child) {
@@ -52,7 +46,7 @@ fn a_rebuild_that_loses_an_end_or_is_stopped() {
     let mut world = world(300_000);
     let child = at_work(&world);
     terminate(&child);
-    is_told(&end(child).expect(143), "interrupted");
+    end(child).expect(143).shows(&["interrupted"]);
     world.redis(&["FLUSHALL"]);
     let child = at_work(&world);
     world.redis.kill().unwrap();
@@ -88,10 +82,37 @@ fn a_verification_that_is_stopped_or_loses_its_source() {
     end(child).expect(3).shows(&["inconclusive"]);
 }
 
+/// A replay of rejected rows that has marked Redis as its own and looks for the second time after a second.
+fn replaying(world: &World) -> Child {
+    let mut command = world.command(&[REPLAY, &["--settle", "1s"]].concat());
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_until("the mark", || world.redis(&["EXISTS", "rekindle:run"]) == "1");
+    child
+}
+
+#[test]
+fn a_replay_that_is_stopped_or_loses_an_end() {
+    let mut world = alloydb::world();
+    let child = replaying(&world);
+    terminate(&child);
+    end(child).expect(143).says(&["asked to stop"]);
+    assert_eq!(world.redis(&["EXISTS", "rekindle:run"]), "0");
+    let child = replaying(&world);
+    world.redis.kill().unwrap();
+    end(child).expect(3).says(&["redis at ", "hint: "]);
+    world.redis.start_again().unwrap();
+    let child = replaying(&world);
+    world.postgres.kill().unwrap();
+    end(child).expect(3).says(&["alloydb", "hint: "]);
+    // What was rejected waits for the next replay.
+    world.postgres.start_again().unwrap();
+    world.run(REPLAY).expect(7).shows(&["1 row stay"]);
+}
+
 /// A command that has begun to read or to append, and waits.
 fn waiting(cloud: &Cloud, words: &[&str]) -> Child {
     for method in ["ReadRows", "AppendRows"] {
-        cloud.fault(method, "delay_ms:5000", 0, 1000);
+        cloud.fault(method, "delay_ms:1000", 0, 1000);
     }
     cloud.sent();
     let child = cloud.command(words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -121,7 +142,7 @@ fn a_command_on_bigquery_that_is_stopped() {
     each(&cloud(), |cloud, words| {
         let child = waiting(cloud, words);
         terminate(&child);
-        is_told(&end(child).expect(143), "interrupted");
+        end(child).expect(143).shows(if words.starts_with(VERIFY) { &["inconclusive"] } else { &["interrupted"] });
     });
 }
 
@@ -146,7 +167,11 @@ fn a_command_on_bigquery_that_loses_it() {
 
 #[test]
 fn a_command_on_bigquery_that_loses_redis() {
-    for words in [&[REBUILD, &["--fresh"]].concat(), &[BACKUP, &["--full"]].concat()] {
+    for words in [
+        &[REBUILD, &["--fresh"]].concat(),
+        &[BACKUP, &["--full"]].concat(),
+        &[VERIFY, &["--tier", "full"]].concat(),
+    ] {
         let mut cloud = cloud();
         let child = waiting(&cloud, words);
         cloud.redis.kill().unwrap();

@@ -76,8 +76,6 @@ pub(super) const A_TARGET_THAT_IS_A_REPLICA: &str =
 pub(super) const A_TARGET_OF_ANOTHER_RUN: &str = "fail_loud::alloydb::a_target_of_another_run";
 pub(super) const A_TARGET_OF_ANOTHER_RUN_OR: &str =
     "fail_loud::bigquery::a_target_of_another_run_or_with_rows";
-pub(super) const PLAN_NAMES_WHAT_IS_DAMAGED_AND: &str =
-    "restore_told::plan_names_what_is_damaged_and_what_is_unknown";
 pub(super) const DAMAGE_AFTER_THE_LOAD_IS_FOUND: &str =
     "streams_faults::damage_after_the_load_is_found_by_the_read_back";
 pub(super) const ROWS_THAT_CANNOT_BE_DECODED_ARE_BIGQUERY: &str =
@@ -95,6 +93,8 @@ pub(super) const A_STATE_FOLDER_IN_USE_OR: &str =
 pub(super) const A_STATE_FOLDER_IN_USE: &str = "fail_loud::alloydb::a_state_folder_in_use";
 pub(super) const A_COMMAND_ON_BIGQUERY_THAT_IS: &str =
     "fail_loud::midway::a_command_on_bigquery_that_is_stopped";
+pub(super) const A_REPLAY_THAT_IS_STOPPED: &str =
+    "fail_loud::midway::a_replay_that_is_stopped_or_loses_an_end";
 pub(super) const A_VERIFICATION_THAT_IS_STOPPED: &str =
     "fail_loud::midway::a_verification_that_is_stopped_or_loses_its_source";
 pub(super) const A_DUPLICATE_OLDER_THAN_THE_OBJECTIVE: &str =
