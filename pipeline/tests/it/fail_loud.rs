@@ -40,11 +40,8 @@ fn problem(code: u8, test: &str, says: &str) -> Option<String> {
     };
     let lines = body.lines().filter(|line| !line.trim_start().starts_with("//"));
     let body: String = lines.map(|line| [line, "\n"].concat()).collect();
-    let statements: Vec<&str> = if test.starts_with("fail_loud::") {
-        body.split(";\n").collect()
-    } else {
-        vec![&body]
-    };
+    let statements: Vec<&str> =
+        if test.starts_with("fail_loud::") { body.split(";\n").collect() } else { vec![&body] };
     let form = format!(".expect({code})");
     let ends: Vec<_> = statements.iter().filter(|part| part.contains(&form)).collect();
     if ends.is_empty() {
@@ -76,7 +73,7 @@ fn every_cell_is_proven_by_a_test_that_asserts_its_code_and_text() {
 /// The check itself notices a test that is gone, another code, and another text.
 #[test]
 fn a_cell_that_nothing_proves_is_noticed() {
-    let (code, test, says) = (3, "fail_loud::alloydb::a_source_that_is_away", "cannot reach");
+    let (code, test, says) = (3, "fail_loud::alloydb::a_source_that_is_away", "cannot connect");
     assert!(problem(code, &format!("{test}_not"), says).is_some());
     assert!(problem(99, test, says).is_some());
     assert!(problem(code, test, "no test says this").is_some());
@@ -87,7 +84,8 @@ fn a_cell_that_nothing_proves_is_noticed() {
 
 fn table() -> String {
     let mut out = "# What every command does when something is wrong\n\nWritten from `pipeline/tests/it/fail_loud/cells.rs`; \
-                   a test compares them, and looks up every test named here.\n"
+                   a test compares them, and looks up every test named here. \
+                   A dash is what cannot occur, and why, or what no test proves: a gap, which says so.\n"
         .to_owned();
     for (degradation, cells) in MATRIX {
         write!(

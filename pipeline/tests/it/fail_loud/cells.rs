@@ -170,7 +170,7 @@ pub(super) const MATRIX: &[(&str, [Cell; FLOWS.len()])] = &[
             is(4, A_DUPLICATE_THAT_IS_FULL_OR, "is missing in redis"),
             is(4, A_TARGET_THAT_IS_FULL_OR, "verify redis: fail"),
             is(4, A_DUPLICATE_THAT_IS_FULL_OR, "verify bigquery: fail"),
-            is(7, A_TARGET_THAT_IS_FULL_OR, "reject"),
+            is(5, A_TARGET_THAT_IS_FULL_OR, "OOM"),
             is(0, A_TARGET_THAT_IS_FULL_OR, "rebuild redis"),
         ],
     ),

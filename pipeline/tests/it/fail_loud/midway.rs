@@ -142,7 +142,11 @@ fn a_command_on_bigquery_that_is_stopped() {
     each(&cloud(), |cloud, words| {
         let child = waiting(cloud, words);
         terminate(&child);
-        end(child).expect(143).shows(if words.starts_with(VERIFY) { &["inconclusive"] } else { &["interrupted"] });
+        end(child).expect(143).shows(if words.starts_with(VERIFY) {
+            &["inconclusive"]
+        } else {
+            &["interrupted"]
+        });
     });
 }
 

@@ -21,7 +21,7 @@ pub(super) const FLOWS: [&str; 10] = [
 pub(super) enum Cell {
     /// It ends with a code and says a text, which a test asserts.
     Proven { code: u8, test: &'static str, says: &'static str },
-    /// It cannot occur, and why.
+    /// It cannot occur, and why; or no test proves it, which is called a gap.
     Never(&'static str),
 }
 
@@ -105,7 +105,7 @@ pub(super) const CREDENTIALS_THAT_ARE_MISSING_AND_AN: &str =
     "fail_loud::bigquery::credentials_that_are_missing_and_an_objective_that_is_missed";
 
 pub(super) const ONCE: Cell = Cell::Never(
-    "asks each system once and ends; what goes away meanwhile is away for the next question",
+    "a gap, no test proves it: each system is asked once, and what goes away meanwhile is away for the next question",
 );
 pub(super) const ASKS_NOTHING: Cell = Cell::Never("asks no system, only the state folder");
 pub(super) const READS_NO_ROWS: Cell = Cell::Never("reads no rows, so it cannot tell");
@@ -114,5 +114,5 @@ pub(super) const SAVES_NOTHING: Cell =
 pub(super) const BRINGS_NOTHING: Cell =
     Cell::Never("brings nothing back, so no objective is its own");
 pub(super) const READS_BLOCKS_ONE_BY_ONE: Cell = Cell::Never(
-    "reads each block by one command; the next one finds the duplicate away, as at the start",
+    "a gap, no test proves it: each block is read by one command, and the next one finds the duplicate away, as at the start",
 );
