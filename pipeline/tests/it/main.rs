@@ -28,6 +28,7 @@ mod documents;
 mod documents_verified;
 mod drift;
 mod drift_cloud;
+mod fail_loud;
 mod failover;
 mod first_plan;
 mod gentle;

@@ -19,13 +19,14 @@ fn proxy(port: u16) -> Arc<Proxy> {
     Arc::new(Proxy::start(port).unwrap())
 }
 
-/// Every toxic that a storm draws has hit something in the end.
+/// Whatever a short storm draws has hit something in the end; a long one has drawn several toxics.
 #[track_caller]
 fn assert_blown(proxies: &[Arc<Proxy>], runs: u32) {
     let hits = hits(proxies);
     let accepted: u64 = proxies.iter().map(|proxy| proxy.accepted()).sum();
     println!("{runs} runs, {accepted} connections, {:?} of storm: {hits:?}", storm_time());
-    assert!(hits.len() >= 4, "{hits:?}");
+    let kinds = if storm_time().as_secs() < 60 { 1 } else { 4 };
+    assert!(hits.len() >= kinds, "{hits:?}");
 }
 
 /// Rows per second so that a run lasts as long as the storm, about.

@@ -53,6 +53,15 @@ impl Ran {
         self
     }
 
+    /// Asserts that stdout holds every one of these texts.
+    #[track_caller]
+    pub(crate) fn shows(self, texts: &[&str]) -> Self {
+        for text in texts {
+            assert!(self.stdout.contains(text), "{text:?} is not in: {}", self.stdout);
+        }
+        self
+    }
+
     /// Asserts that stderr holds every one of these texts.
     #[track_caller]
     pub(crate) fn says(self, texts: &[&str]) -> Self {
