@@ -29,7 +29,8 @@ Tiers:
   full    every key, value and expiry, and a SCAN for keys that no row explains
 A key that differs is asked for again, at both ends, until neither moves.
 Without --repair nothing is written; --repair writes what --repair --dry-run has shown.
-Exit code 0 is pass; 4 is fail, or inconclusive where keys never stopped moving.
+Exit code 0 is pass; 4 is fail, or inconclusive where keys never stopped moving; 7 more rejects
+than the plan allows.
 
 ";
 

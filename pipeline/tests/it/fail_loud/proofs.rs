@@ -47,8 +47,10 @@ pub(super) const A_DUPLICATE_THAT_DENIES: &str = "fail_loud::bigquery::a_duplica
 pub(super) const A_SOURCE_THAT_CHANGED_ITS_SCHEMA: &str =
     "fail_loud::alloydb::a_source_that_changed_its_schema_or_lost_its_rows";
 pub(super) const A_TYPE_THAT_CANNOT_BE_CARRIED: &str = "bigquery::resumed::a_type_that_cannot_be_carried_is_refused_by_name_before_anything_is_written";
-pub(super) const SIX_BACKUPS_FOLLOW_EVERY_KIND_OF: &str =
-    "backup::six_backups_follow_every_kind_of_change_and_read_only_what_changed";
+pub(super) const A_DUPLICATE_STAYS_AS_IT_IS: &str =
+    "drift_cloud::a_duplicate_stays_as_it_is_where_its_table_lost_a_column_until_that_is_accepted";
+pub(super) const A_REBUILD_REFUSES_A_TABLE: &str =
+    "drift_cloud::a_rebuild_refuses_a_table_whose_column_holds_something_else";
 pub(super) const AN_EARLIER_STATE_AND_A_RE: &str =
     "restore::an_earlier_state_and_a_re_created_table_are_restored_only_as_named";
 pub(super) const A_TABLE_THAT_IS_MISSING_OR: &str =
