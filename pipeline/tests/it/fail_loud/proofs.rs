@@ -46,7 +46,6 @@ pub(super) const A_BIGQUERY_THAT_DENIES_OR_HAS: &str =
 pub(super) const A_DUPLICATE_THAT_DENIES: &str = "fail_loud::bigquery::a_duplicate_that_denies";
 pub(super) const A_SOURCE_THAT_CHANGED_ITS_SCHEMA: &str =
     "fail_loud::alloydb::a_source_that_changed_its_schema_or_lost_its_rows";
-pub(super) const A_TYPE_THAT_CANNOT_BE_CARRIED: &str = "bigquery::resumed::a_type_that_cannot_be_carried_is_refused_by_name_before_anything_is_written";
 pub(super) const A_DUPLICATE_STAYS_AS_IT_IS: &str =
     "drift_cloud::a_duplicate_stays_as_it_is_where_its_table_lost_a_column_until_that_is_accepted";
 pub(super) const A_REBUILD_REFUSES_A_TABLE: &str =
