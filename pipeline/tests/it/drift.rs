@@ -2,7 +2,7 @@
 //!
 //! Invariant: whatever is refused leaves Redis and the journal as they were; rows of two shapes never meet in one run.
 
-use crate::items::{ROWS, Wire, calls, held, killed, signal, standing};
+use crate::items::{ROWS, Wire, calls, held_with, killed, signal, standing};
 use crate::world::{Ran, World, wait_until};
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -250,7 +250,8 @@ fn a_resumed_run_refuses_every_change_and_with_warn_only_what_changes_values() {
 /// Changes the table while a run stands still, or as soon as its reads let go of it, lets the run go on, and returns
 /// how it ended.
 fn changed_in_mid_run(world: &World, sql: &str) -> Ran {
-    let child = held(world, 10);
+    // Slow enough that the change always comes in the middle.
+    let child = held_with(world, 10, &["--max-rows-per-second", "60000"]);
     std::thread::scope(|scope| {
         let change = scope.spawn(|| world.sql(sql));
         let waits =

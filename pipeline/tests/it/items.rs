@@ -252,8 +252,14 @@ pub(crate) fn partitions_done(standing: &Value) -> u64 {
 /// It has few lanes, so that the first partitions are done early.
 #[track_caller]
 pub(crate) fn held(world: &World, percent: u64) -> Child {
+    held_with(world, percent, &[])
+}
+
+/// The same for a run with more words.
+#[track_caller]
+pub(crate) fn held_with(world: &World, percent: u64, more: &[&str]) -> Child {
     let before = standing(world)["rows"].as_u64().unwrap_or(0);
-    let mut child = world.start_rebuild(&["--lanes", "2"]);
+    let mut child = world.start_rebuild(&[&["--lanes", "2"], more].concat());
     let mut wire = Wire::open(world);
     let mut rows = (ROWS * percent / 100).max(1);
     loop {

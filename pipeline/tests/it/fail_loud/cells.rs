@@ -59,7 +59,7 @@ pub(super) const MATRIX: &[(&str, [Cell; FLOWS.len()])] = &[
             is(2, A_SOURCE_THAT_CHANGED_ITS_SCHEMA, "unknown column k"),
             is(2, A_SOURCE_THAT_CHANGED_ITS_SCHEMA, "unknown column k"),
             is(2, A_REBUILD_REFUSES_A_TABLE, "STRING -> INT64"),
-            is(2, A_DUPLICATE_STAYS_AS_IT_IS, "--accept-loss d.t"),
+            is(4, A_DUPLICATE_STAYS_AS_IT_IS, "d.t was made anew"),
             is(2, AN_EARLIER_STATE_AND_A_RE, "--accept-recreated"),
             is(2, A_SOURCE_THAT_CHANGED_ITS_SCHEMA, "unknown column k"),
             is(4, A_TABLE_THAT_IS_MISSING_OR, "made anew"),

@@ -47,7 +47,7 @@ pub(super) const A_DUPLICATE_THAT_DENIES: &str = "fail_loud::bigquery::a_duplica
 pub(super) const A_SOURCE_THAT_CHANGED_ITS_SCHEMA: &str =
     "fail_loud::alloydb::a_source_that_changed_its_schema_or_lost_its_rows";
 pub(super) const A_DUPLICATE_STAYS_AS_IT_IS: &str =
-    "drift_cloud::a_duplicate_stays_as_it_is_where_its_table_lost_a_column_until_that_is_accepted";
+    "drift_cloud::a_duplicate_stays_as_it_is_where_its_table_was_made_anew_with_other_columns";
 pub(super) const A_REBUILD_REFUSES_A_TABLE: &str =
     "drift_cloud::a_rebuild_refuses_a_table_whose_column_holds_something_else";
 pub(super) const AN_EARLIER_STATE_AND_A_RE: &str =
