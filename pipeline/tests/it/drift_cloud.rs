@@ -38,7 +38,10 @@ fn made(cloud: &Cloud, columns: &[(&str, &str)], values: impl Fn(u32) -> String)
     cloud.sql(&format!("INSERT INTO d.t ({}) VALUES {}", names.join(", "), rows.join(", ")));
 }
 
-const AS_IT_WAS: [(&str, &str); 3] = [("id", "INT64"), ("ts", "TIMESTAMP"), ("name", "STRING")];
+/// Name and type.
+type Column = (&'static str, &'static str);
+
+const AS_IT_WAS: [Column; 3] = [("id", "INT64"), ("ts", "TIMESTAMP"), ("name", "STRING")];
 
 fn named(id: u32) -> String {
     format!(", 'name {id}'")
@@ -69,7 +72,7 @@ fn a_duplicate_stays_as_it_is_where_its_table_was_made_anew_with_other_columns()
     cloud.backup(&[]).expect(0);
     let before = held(&cloud, "log:");
     let [id, ts, _] = AS_IT_WAS;
-    let shapes: [(&[(&str, &str)], fn(u32) -> String); 3] = [
+    let shapes: [(&[Column], fn(u32) -> String); 3] = [
         (&[id, ts], |_| String::new()),
         (&[id, ts, ("title", "STRING")], named),
         (&[id, ts, ("name", "INT64")], |id| format!(", {id}")),
