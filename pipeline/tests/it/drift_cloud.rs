@@ -41,6 +41,9 @@ fn made(cloud: &Cloud, columns: &[(&str, &str)], values: impl Fn(u32) -> String)
 /// Name and type.
 type Column = (&'static str, &'static str);
 
+/// What a row has beside its number and its time, with a comma before it.
+type Values = fn(u32) -> String;
+
 const AS_IT_WAS: [Column; 3] = [("id", "INT64"), ("ts", "TIMESTAMP"), ("name", "STRING")];
 
 fn named(id: u32) -> String {
@@ -72,7 +75,7 @@ fn a_duplicate_stays_as_it_is_where_its_table_was_made_anew_with_other_columns()
     cloud.backup(&[]).expect(0);
     let before = held(&cloud, "log:");
     let [id, ts, _] = AS_IT_WAS;
-    let shapes: [(&[Column], fn(u32) -> String); 3] = [
+    let shapes: [(&[Column], Values); 3] = [
         (&[id, ts], |_| String::new()),
         (&[id, ts, ("title", "STRING")], named),
         (&[id, ts, ("name", "INT64")], |id| format!(", {id}")),
