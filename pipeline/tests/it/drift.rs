@@ -251,7 +251,7 @@ fn a_resumed_run_refuses_every_change_and_with_warn_only_what_changes_values() {
 /// how it ended.
 fn changed_in_mid_run(world: &World, sql: &str) -> Ran {
     // Slow enough that the change always comes in the middle.
-    let child = held_with(world, 10, &["--max-rows-per-second", "25000"]);
+    let child = held_with(world, 10, &["--max-rows-per-second", "40000"]);
     std::thread::scope(|scope| {
         let change = scope.spawn(|| world.sql(sql));
         let waits =

@@ -258,7 +258,9 @@ pub(crate) fn held(world: &World, percent: u64) -> Child {
 /// The same for a run with more words.
 #[track_caller]
 pub(crate) fn held_with(world: &World, percent: u64, more: &[&str]) -> Child {
-    let before = standing(world)["rows"].as_u64().unwrap_or(0);
+    let last = standing(world);
+    // Of a run that is resumed; one that is done says nothing about the next.
+    let before = if last["status"] == "done" { 0 } else { last["rows"].as_u64().unwrap_or(0) };
     let mut child = world.start_rebuild(&[&["--lanes", "2"], more].concat());
     let mut wire = Wire::open(world);
     let mut rows = (ROWS * percent / 100).max(1);
