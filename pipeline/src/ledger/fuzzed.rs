@@ -33,7 +33,7 @@ fn resealed(input: &[u8], dice: &mut Dice) -> Vec<u8> {
 
 #[test]
 fn a_ledger_of_anybody() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = fixtures::fuzz::folder();
     let path = folder.path().join("a.ledger");
     fuzz_bytes("a ledger", vec![frames()])
         .words(&["RKL1", "RKL2"])

@@ -34,7 +34,7 @@ fn rows(count: i64) -> RecordBatch {
 
 #[test]
 fn a_reject_file_of_anybody() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = fixtures::fuzz::folder();
     let path = folder.path().join("a.parquet");
     let corpus = [3, 100].map(|count| {
         file::write(&path, &rows(count)).unwrap();
