@@ -117,9 +117,7 @@ impl Recovering {
 
     /// How many connections it refused, which only the product asks for.
     fn refused(&self) -> usize {
-        self.world
-            .postgres
-            .said()
+        fs::read_to_string(self.world.postgres.log())
             .unwrap()
             .matches("FATAL:  the database system is starting up")
             .count()
