@@ -10,7 +10,7 @@ use crate::world::{Ran, World};
 use fixtures::servers::{Direction, Proxy, Toxic};
 
 /// How much of the replies is passed on, in percent.
-const PARTS: [u64; 3] = [25, 50, 90];
+const PARTS: [u64; 3] = [25, 50, 70];
 
 /// How many bytes a system says to a command that ends well.
 fn said(proxy: &Proxy, ran: impl FnOnce(&Proxy) -> Ran) -> u64 {
