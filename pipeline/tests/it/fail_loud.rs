@@ -7,6 +7,7 @@
 mod alloydb;
 mod bigquery;
 mod cells;
+mod cut_off;
 mod midway;
 mod proofs;
 
@@ -85,7 +86,7 @@ fn a_cell_that_nothing_proves_is_noticed() {
 fn table() -> String {
     let mut out = "# What every command does when something is wrong\n\nWritten from `pipeline/tests/it/fail_loud/cells.rs`; \
                    a test compares them, and looks up every test named here. \
-                   A dash is what cannot occur, and why, or what no test proves: a gap, which says so.\n"
+                   A dash is what cannot occur, and why.\n"
         .to_owned();
     for (degradation, cells) in MATRIX {
         write!(

@@ -8,6 +8,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write as _;
+use std::hash::{BuildHasher, RandomState};
 use std::io::{BufRead, BufReader, Read, Write as _};
 use std::net::TcpStream;
 use std::os::unix::process::ExitStatusExt;
@@ -29,12 +30,17 @@ pub(crate) type Fields = BTreeMap<String, String>;
 
 /// Creates and fills the table.
 pub(crate) fn fill(world: &World) {
+    fill_with(world, ROWS);
+}
+
+/// The same with so many rows.
+pub(crate) fn fill_with(world: &World, rows: u64) {
     world.sql(&format!(
         "create table items (id bigint primary key, a text not null, b int, c timestamptz);
          insert into items select i, repeat(md5(i::text), 1 + i % 3),
              case when i % 13 <> 0 then i * 7 % 100003 end,
              case when i % 3 <> 0 then timestamptz '2024-02-28 22:59:58Z' + i * interval '61.5 seconds' end
-             from generate_series(1, {ROWS}) i;
+             from generate_series(1, {rows}) i;
          vacuum analyze items;"
     ));
 }
@@ -122,6 +128,14 @@ impl Wire {
     pub(crate) fn dbsize(&mut self) -> u64 {
         match self.ask(&["DBSIZE"]) {
             Reply::Number(size) => u64::try_from(size).unwrap(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Ends every other connection of a client, and returns how many there were.
+    pub(crate) fn kill_others(&mut self) -> u64 {
+        match self.ask(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]) {
+            Reply::Number(killed) => u64::try_from(killed).unwrap(),
             other => panic!("{other:?}"),
         }
     }
@@ -331,6 +345,20 @@ pub(crate) fn calls(world: &World, command: &str) -> u64 {
     let line = format!("cmdstat_{command}:calls=");
     let rest = stats.lines().find_map(|stat| stat.strip_prefix(&line)).unwrap_or("0");
     rest.split(',').next().unwrap().parse().unwrap()
+}
+
+/// Ends every session of the product in PostgreSQL, and returns how many there were.
+pub(crate) fn end_sessions(world: &World) -> u64 {
+    let sql = "select count(pg_terminate_backend(pid)) from pg_stat_activity where application_name = 'rekindle'";
+    world.sql(sql).parse().unwrap()
+}
+
+/// What decides a test that goes by chance, shown with its failure: `REKINDLE_SEED`, or any number.
+pub(crate) fn seed() -> u64 {
+    let given = std::env::var("REKINDLE_SEED").ok().map(|seed| seed.parse().unwrap());
+    let seed = given.unwrap_or_else(|| RandomState::new().hash_one(()));
+    println!("REKINDLE_SEED={seed}");
+    seed
 }
 
 /// A number below `bound` from a seed that moves on.

@@ -45,6 +45,7 @@ mod many_plan;
 mod many_random;
 mod mapping;
 mod net;
+mod net_each;
 mod net_random;
 mod net_silent;
 mod one_pass;

@@ -2,12 +2,11 @@
 //!
 //! Invariant: the tests themselves talk to the systems directly, so what they compare does not go through a proxy.
 
-use crate::items::random;
+use crate::items::{random, seed};
 use crate::world::Ran;
 use fixtures::servers::{Direction, Proxy, Toxic};
 use std::collections::BTreeMap;
 use std::fs;
-use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::thread::JoinHandle;
@@ -26,6 +25,13 @@ pub(crate) fn lead(folder: &Path, port: u16, proxy: &Proxy) {
     let (from, to) = (format!("127.0.0.1:{port}\""), format!("127.0.0.1:{}\"", proxy.port()));
     assert!(plan.contains(&from), "{plan}");
     fs::write(path, plan.replace(&from, &to)).unwrap();
+}
+
+/// A URL of a server on this port that leads to a proxy in its place.
+pub(crate) fn led(url: &str, port: u16, proxy: &Proxy) -> String {
+    let (from, to) = (format!("127.0.0.1:{port}"), format!("127.0.0.1:{}", proxy.port()));
+    assert!(url.contains(&from), "{from} is not in the URL");
+    url.replace(&from, &to)
 }
 
 /// The port of `http://127.0.0.1:9050`.
@@ -76,8 +82,7 @@ pub(crate) struct Storm {
 impl Storm {
     pub(crate) fn over(proxies: &[std::sync::Arc<Proxy>]) -> Self {
         let proxies = proxies.to_vec();
-        let mut seed = RandomState::new().hash_one(());
-        println!("seed {seed}");
+        let mut seed = seed();
         let blowing = std::thread::spawn(move || {
             let started = Instant::now();
             while started.elapsed() < storm_time() {

@@ -5,8 +5,10 @@
 use crate::cloud::{Cloud, DAY_PARTITIONED, ROUTE};
 use crate::items::{self, Wire, assert_complete};
 use crate::net::{lead, port_of, spawn};
+use crate::restore::lost;
 use crate::world::{Ran, wait_until};
 use fixtures::servers::{Direction, Proxy, RedisOptions, Toxic};
+use serde_json::json;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
@@ -87,6 +89,50 @@ fn silent_in_a_backup(toxic: Toxic, is_grpc: bool) {
     cloud.assert_same("id, name, ts");
 }
 
+/// The peer of a restore that falls silent.
+#[derive(Clone, Copy)]
+enum Peer {
+    Rest,
+    Grpc,
+    Redis,
+}
+
+fn silent_in_a_restore(toxic: Toxic, peer: Peer) {
+    let (lost, _) = lost(4_000, false);
+    let server = match peer {
+        Peer::Rest => port_of(&lost.bigquery.rest_url()),
+        Peer::Grpc => port_of(&lost.bigquery.grpc_url()),
+        Peer::Redis => lost.redis.port(),
+    };
+    let proxy = Proxy::start(server).unwrap();
+    lead(lost.folder.path(), server, &proxy);
+    let delay = |method: &str, ms: u32| {
+        let fault = json!({"method": method, "kind": format!("delay_ms:{ms}"), "times": 1_000});
+        lost.rest("POST", "stand-in/faults", Some(fault));
+    };
+    delay("AppendRows", 500);
+    if matches!(peer, Peer::Rest) {
+        delay("rest:tables.get", 2_000);
+    }
+    let words = ["restore", "bigquery", "--json", "--progress", "none", "--lanes", "1"];
+    let command = || lost.rekindle(&[&words[..], &["--retry-for", "2s"]].concat());
+    let child = spawn(command());
+    wait_until("a connection", || proxy.open() > 0);
+    if !matches!(peer, Peer::Rest) {
+        wait_until("rows", || {
+            lost.rest("GET", "stand-in/calls", None)["AppendRows"]["calls"].as_u64() > Some(0)
+        });
+    }
+    let ran = silenced(child, &proxy, toxic).expect(3);
+    let [system, address] =
+        named(if matches!(peer, Peer::Redis) { "redis" } else { "bigquery" }, &proxy);
+    ran.says(&[&system, &address, "hint: "]);
+    proxy.clear();
+    lost.rest("DELETE", "stand-in/faults", None);
+    Ran::of(&command().output().unwrap()).expect(0);
+    lost.assert_restored();
+}
+
 /// Runs one after the other would only wait: they wait beside each other.
 fn beside_each_other(tests: Vec<Box<dyn FnOnce() + Send>>) {
     let running: Vec<_> = tests.into_iter().map(std::thread::spawn).collect();
@@ -111,6 +157,17 @@ fn a_bigquery_that_falls_silent_is_noticed_named_and_waited_for() {
     for toxic in [Toxic::BlackHole, Toxic::HalfOpen] {
         for is_grpc in [true, false] {
             tests.push(Box::new(move || silent_in_a_backup(toxic, is_grpc)));
+        }
+    }
+    beside_each_other(tests);
+}
+
+#[test]
+fn a_peer_of_a_restore_that_falls_silent_is_noticed_named_and_waited_for() {
+    let mut tests: Vec<Box<dyn FnOnce() + Send>> = Vec::new();
+    for toxic in [Toxic::BlackHole, Toxic::HalfOpen] {
+        for peer in [Peer::Rest, Peer::Grpc, Peer::Redis] {
+            tests.push(Box::new(move || silent_in_a_restore(toxic, peer)));
         }
     }
     beside_each_other(tests);

@@ -9,6 +9,7 @@ pub use watch::SessionId;
 
 use crate::error::{Error, Kind, Result};
 use crate::policy;
+use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, PgPool};
 use std::str::FromStr;
@@ -28,6 +29,9 @@ const SESSION: &str = "set statement_timeout = 0; set lock_timeout = '60s'; \
      select set_config('client_encoding', 'SQL_ASCII', false) \
      where current_setting('server_encoding') = 'SQL_ASCII'";
 
+/// How long a server may take to say why it lets nobody in.
+const REASON_MAX: Duration = Duration::from_secs(1);
+
 /// A pool and the address it talks to.
 #[derive(Debug, Clone)]
 pub struct Postgres {
@@ -38,6 +42,23 @@ pub struct Postgres {
     options: PgConnectOptions,
     /// Which server answered first; `None` where it does not tell.
     server: Option<SessionId>,
+}
+
+impl Postgres {
+    /// Takes a pooled connection, or says why none could be opened: the pool hides that behind its own timeout, so the
+    /// server is asked once more outside of it.
+    pub async fn acquire(&self) -> Result<PoolConnection<sqlx::Postgres>> {
+        let mut failed = match self.pool.acquire().await {
+            Ok(connection) => return Ok(connection),
+            Err(error) => error,
+        };
+        if matches!(failed, sqlx::Error::PoolTimedOut)
+            && let Ok(Err(reason)) = tokio::time::timeout(REASON_MAX, self.options.connect()).await
+        {
+            failed = reason;
+        }
+        Err(from_sqlx(failed, &format!("cannot connect to alloydb at {}", self.address)))
+    }
 }
 
 /// Connects to the server of a `postgres://` URL and opens the first connection.

@@ -4,6 +4,7 @@
 
 use super::controls::Control;
 use crate::cli::figures::{bytes, count};
+use crate::outcome::Exit;
 use crate::wiring::{On, connect_postgres, describe_postgres};
 use schemas::plan::{OnCollision, Origin, System};
 use schemas::{Plan, Route};
@@ -34,15 +35,31 @@ pub(super) async fn controls(plan: &Plan, names: &[String]) -> Vec<Control> {
         Ok(control) => control,
         Err(error) => Control::of_error("alloydb", &error),
     }];
-    controls.push(snapshot(&server).await);
-    controls.push(identity(&server).await);
+    // Every further question to a server that is gone would wait as long as the first.
+    if !is_away(&controls) {
+        controls.push(snapshot(&server).await);
+    }
+    if !is_away(&controls) {
+        controls.push(identity(&server).await);
+    }
     for route in &plan.routes {
         let is_asked = names.is_empty() || names.contains(&route.name);
-        if is_asked && route.origin.system() == System::AlloyDb {
+        if is_asked && route.origin.system() == System::AlloyDb && !is_away(&controls) {
             controls.extend(of_route(&server, route).await);
         }
     }
+    if is_away(&controls) {
+        let detail = format!(
+            "alloydb went away from {} in the middle; what is not listed was not looked at",
+            server.address()
+        );
+        controls.push(Control::unknown("alloydb", detail));
+    }
     controls
+}
+
+fn is_away(controls: &[Control]) -> bool {
+    controls.iter().any(|control| control.exit == Exit::Unreachable)
 }
 
 async fn version(server: &PostgresServer) -> Result<Control> {

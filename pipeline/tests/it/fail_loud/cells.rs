@@ -25,12 +25,12 @@ pub(super) const MATRIX: &[(&str, [Cell; FLOWS.len()])] = &[
     (
         "The source is lost for good in the middle",
         [
-            ONCE,
-            ONCE,
+            is(3, A_CHECK_THAT_LOSES_AN_END, "alloydb went away from "),
+            is(3, A_PLAN_THAT_LOSES_AN_END, "alloydb"),
             is(3, A_REBUILD_THAT_LOSES_AN_END, "alloydb"),
             is(3, A_COMMAND_ON_BIGQUERY_THAT_LOSES, "bigquery"),
             is(3, A_COMMAND_ON_BIGQUERY_THAT_LOSES, "bigquery"),
-            READS_BLOCKS_ONE_BY_ONE,
+            is(3, A_RESTORE_THAT_LOSES_ITS_DUPLICATE, "redis at "),
             is(3, A_VERIFICATION_THAT_IS_STOPPED, "inconclusive"),
             is(3, A_COMMAND_ON_BIGQUERY_THAT_LOSES, "bigquery"),
             is(3, A_REPLAY_THAT_IS_STOPPED, "alloydb"),
@@ -117,8 +117,8 @@ pub(super) const MATRIX: &[(&str, [Cell; FLOWS.len()])] = &[
     (
         "The target is lost for good in the middle",
         [
-            ONCE,
-            ONCE,
+            is(3, A_CHECK_THAT_LOSES_AN_END, "FAILED   redis"),
+            is(3, A_PLAN_THAT_LOSES_AN_END, "redis"),
             is(3, A_REBUILD_THAT_LOSES_AN_END, "redis"),
             is(3, A_COMMAND_ON_BIGQUERY_THAT_LOSES_FAIL_LOUD, "redis"),
             is(3, A_COMMAND_ON_BIGQUERY_THAT_LOSES_FAIL_LOUD, "redis"),

@@ -21,7 +21,7 @@ pub(super) const FLOWS: [&str; 10] = [
 pub(super) enum Cell {
     /// It ends with a code and says a text, which a test asserts.
     Proven { code: u8, test: &'static str, says: &'static str },
-    /// It cannot occur, and why; or no test proves it, which is called a gap.
+    /// It cannot occur, and why.
     Never(&'static str),
 }
 
@@ -38,6 +38,10 @@ pub(super) const A_COMMAND_ON_BIGQUERY_THAT_LOSES: &str =
     "fail_loud::midway::a_command_on_bigquery_that_loses_it";
 pub(super) const A_COMMAND_ON_BIGQUERY_THAT_LOSES_FAIL_LOUD: &str =
     "fail_loud::midway::a_command_on_bigquery_that_loses_redis";
+pub(super) const A_CHECK_THAT_LOSES_AN_END: &str = "fail_loud::cut_off::a_check_that_loses_an_end";
+pub(super) const A_PLAN_THAT_LOSES_AN_END: &str = "fail_loud::cut_off::a_plan_that_loses_an_end";
+pub(super) const A_RESTORE_THAT_LOSES_ITS_DUPLICATE: &str =
+    "fail_loud::cut_off::a_restore_that_loses_its_duplicate";
 pub(super) const A_SYSTEM_THAT_GOES_AWAY_ON: &str =
     "verify_live::a_system_that_goes_away_on_the_way_proves_nothing";
 pub(super) const A_SOURCE_THAT_DENIES: &str = "fail_loud::alloydb::a_source_that_denies";
@@ -105,15 +109,9 @@ pub(super) const A_VARIABLE_THAT_IS_MISSING_AND: &str =
 pub(super) const CREDENTIALS_THAT_ARE_MISSING_AND_AN: &str =
     "fail_loud::bigquery::credentials_that_are_missing_and_an_objective_that_is_missed";
 
-pub(super) const ONCE: Cell = Cell::Never(
-    "a gap, no test proves it: each system is asked once, and what goes away meanwhile is away for the next question",
-);
 pub(super) const ASKS_NOTHING: Cell = Cell::Never("asks no system, only the state folder");
 pub(super) const READS_NO_ROWS: Cell = Cell::Never("reads no rows, so it cannot tell");
 pub(super) const SAVES_NOTHING: Cell =
     Cell::Never("has nothing to save: the signal ends it at once, as any program");
 pub(super) const BRINGS_NOTHING: Cell =
     Cell::Never("brings nothing back, so no objective is its own");
-pub(super) const READS_BLOCKS_ONE_BY_ONE: Cell = Cell::Never(
-    "a gap, no test proves it: each block is read by one command, and the next one finds the duplicate away, as at the start",
-);

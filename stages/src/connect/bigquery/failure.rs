@@ -176,7 +176,12 @@ pub(super) fn from_client(error: BQError, what: &str) -> Error {
             };
             refusal.into_error(what)
         }
-        BQError::RequestError(error) => from_http(error, what),
+        BQError::RequestError(error) => {
+            // Whom it asked, without what it asked for.
+            let origin = error.url().map(|url| url.origin().ascii_serialization());
+            let at = origin.map(|origin| format!(" (bigquery at {origin})")).unwrap_or_default();
+            from_http(error, &format!("{what}{at}"))
+        }
         other => Error::new(Kind::Internal, what.to_owned()).with_source(other),
     }
 }

@@ -53,7 +53,7 @@ async fn copy(
     sender: &mpsc::Sender<Result<RawBatch>>,
     partition: &str,
 ) -> Result<()> {
-    let failed = |error| from_sqlx(error, &format!("cannot read partition {partition}"));
+    let failed = |error| from_sqlx(error, &format!("cannot read partition {partition} of alloydb"));
     let end_at = Instant::now() + deadline;
     let (postgres, session) = transaction.watch();
     let session = session.as_ref();

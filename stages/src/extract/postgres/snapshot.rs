@@ -104,9 +104,7 @@ impl PostgresServer {
 
     /// Takes a pooled connection.
     pub async fn connection(&self) -> Result<PoolConnection<sqlx::Postgres>> {
-        self.postgres.pool.acquire().await.map_err(|error| {
-            from_sqlx(error, &format!("cannot connect to alloydb at {}", self.postgres.address))
-        })
+        self.postgres.acquire().await
     }
 
     /// Waits for what any session of this server is asked for, as long as the server works on it.
