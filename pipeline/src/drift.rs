@@ -7,10 +7,12 @@ use crate::journal::{Journal, RouteRecord, RunRecord};
 use crate::outcome::from_journal;
 use crate::rebuild::COMMAND;
 use crate::route::RouteRun;
-use crate::wiring::{Sources, table_shape};
-use schemas::Route;
+use crate::wiring::{Sources, connect_sources, table_shape};
 use schemas::drift::{Drift, OnDrift, compare};
+use schemas::{Plan, Route};
 use stages::{Error, Kind};
+use std::path::Path;
+use std::sync::Arc;
 
 type Outcome<T> = std::result::Result<T, Vec<Error>>;
 
@@ -108,6 +110,66 @@ pub async fn explained(
             errors
         }
     }
+}
+
+/// The same for commands that read the keys of earlier rebuilds: with their journal, where there is one.
+pub async fn explained_by(
+    state: &Path,
+    plan: &Plan,
+    routes: &[Route],
+    errors: Vec<Error>,
+) -> Vec<Error> {
+    let Ok(Some(journal)) = Journal::open_read_only(state).await else { return errors };
+    match connect_sources(plan, routes, 1).await {
+        Ok(sources) => explained(&journal, &sources, routes, errors).await,
+        Err(_) => errors,
+    }
+}
+
+/// What changed in the tables since the last rebuild that was done, for a command that compares its keys; a journal that
+/// is not there or cannot be read knows nothing.
+pub async fn since_the_last(state: &Path, routes: &[Arc<RouteRun>]) -> Vec<Drift> {
+    let Ok(Some(journal)) = Journal::open_read_only(state).await else { return Vec::new() };
+    let mut drifts = Vec::new();
+    for route in routes {
+        let Ok(Some(record)) = journal.last_done_route(COMMAND, route.name()).await else {
+            continue;
+        };
+        if record.definition == route.bound.route.definition() {
+            drifts.extend(drift_of(route, &record));
+        }
+    }
+    drifts
+}
+
+/// Refuses to write rows beside those of a run whose tables held something else, where the plan does not say `warn`;
+/// returns what changed all the same.
+pub async fn check_beside(
+    journal: &Journal,
+    run: &str,
+    routes: &[Arc<RouteRun>],
+) -> Outcome<Vec<Drift>> {
+    let recorded = journal.routes(run).await.map_err(|error| vec![from_journal(error)])?;
+    let mut drifts = Vec::new();
+    let mut lines = Vec::new();
+    for route in routes {
+        let record = recorded.iter().find(|record| record.name == route.name());
+        let is_same = |record: &&RouteRecord| record.definition == route.bound.route.definition();
+        let Some(record) = record.filter(is_same) else { continue };
+        let found = drift_of(route, record);
+        let is_refused =
+            |drift: &&Drift| route.bound.route.on_drift == OnDrift::Fail && drift.harm.is_some();
+        lines.extend(found.iter().filter(is_refused).map(ToString::to_string));
+        drifts.extend(found);
+    }
+    if lines.is_empty() {
+        return Ok(drifts);
+    }
+    Err(vec![changed(
+        &format!("since run {run} began"),
+        &lines,
+        "its rows beside others would mix what two tables say: rekindle rebuild redis --fresh; on_drift = \"warn\" replays all the same",
+    )])
 }
 
 async fn what_changed(

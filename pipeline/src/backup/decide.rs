@@ -34,6 +34,8 @@ pub struct InDuplicate {
     pub table_created_ms: i64,
     /// Whether blocks of it are missing or its manifest is lost or altered.
     pub is_damaged: bool,
+    /// Whether it holds columns that its table had otherwise then.
+    pub is_outdated: bool,
 }
 
 /// How a backup was asked for, as far as it matters here.
@@ -159,7 +161,8 @@ fn fate_of(found: &InSource, copy: Option<&InDuplicate>, asked: &Asked) -> Fate 
     // The source counts rows at another time than the pinned one, so an equal count proves nothing, an unequal one does.
     let has_changed = found.last_modified_us > copy.last_modified_us
         || found.rows != copy.rows
-        || asked.table_created_ms != copy.table_created_ms;
+        || asked.table_created_ms != copy.table_created_ms
+        || copy.is_outdated;
     if copy.is_damaged {
         Fate::Copy(found.clone(), Why::Damaged)
     } else if has_changed {
@@ -202,6 +205,7 @@ mod tests {
             expires_us: None,
             table_created_ms: 1,
             is_damaged: false,
+            is_outdated: false,
         }
     }
 

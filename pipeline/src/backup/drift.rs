@@ -7,10 +7,11 @@ use super::source::SourceTable;
 use super::standing::Standing;
 use schemas::Route;
 use schemas::drift::{Drift, OnDrift, What, compare};
-use schemas::manifest::{Keys, TableRecord};
+use schemas::manifest::{Keys, Manifest, TableRecord};
 use stages::extract::bigquery::resource_shape;
 use stages::load::redis::duplicate::Duplicate;
 use stages::{Error, Kind, Result};
+use std::collections::BTreeSet;
 
 /// Returns what changed in a table since its last complete backup. A record that is missing or altered is told elsewhere.
 pub async fn since_the_last(
@@ -21,10 +22,41 @@ pub async fn since_the_last(
     source: Option<&SourceTable>,
 ) -> Result<Vec<Drift>> {
     let (Some(run), Some(source)) = (&standing.run, source) else { return Ok(Vec::new()) };
-    let Some(text) = duplicate.get(&keys.schema(&run.schema_hash)).await? else {
-        return Ok(Vec::new());
-    };
-    let Ok(recorded) = TableRecord::parse(&text, &run.schema_hash) else { return Ok(Vec::new()) };
+    since(duplicate, keys, route, &run.schema_hash, source).await
+}
+
+/// Returns the hashes of recorded tables whose copies hold columns otherwise than copies of now would.
+///
+/// Nothing else shows it: BigQuery need not tell a table partition as changed where only its table was altered.
+pub async fn outdated(
+    duplicate: &Duplicate,
+    keys: &Keys,
+    route: &Route,
+    standing: &Standing,
+    source: Option<&SourceTable>,
+) -> Result<BTreeSet<String>> {
+    let Some(source) = source else { return Ok(BTreeSet::new()) };
+    let newest = standing.manifests.values().filter_map(Manifest::newest);
+    let hashes: BTreeSet<String> = newest.map(|version| version.schema_hash.clone()).collect();
+    let mut outdated = BTreeSet::new();
+    for hash in hashes {
+        let found = since(duplicate, keys, route, &hash, source).await?;
+        if found.iter().any(loses) {
+            outdated.insert(hash);
+        }
+    }
+    Ok(outdated)
+}
+
+async fn since(
+    duplicate: &Duplicate,
+    keys: &Keys,
+    route: &Route,
+    hash: &str,
+    source: &SourceTable,
+) -> Result<Vec<Drift>> {
+    let Some(text) = duplicate.get(&keys.schema(hash)).await? else { return Ok(Vec::new()) };
+    let Ok(recorded) = TableRecord::parse(&text, hash) else { return Ok(Vec::new()) };
     let before = resource_shape(&recorded.table, &recorded.resource);
     let now = resource_shape(&source.record.table, &source.record.resource);
     let mut found = compare(route, &before, &now);
@@ -38,7 +70,7 @@ pub async fn since_the_last(
 }
 
 /// Whether an older copy holds what a new one would not.
-fn loses(drift: &Drift) -> bool {
+pub(crate) fn loses(drift: &Drift) -> bool {
     match drift.what {
         What::Added(_) | What::Relaxed | What::Tightened | What::KeyLost => false,
         What::Dropped(_) | What::Renamed(..) | What::Retyped(..) | What::Replaced(..) => true,

@@ -18,6 +18,8 @@ pub struct Standing {
     pub manifests: BTreeMap<String, Manifest>,
     /// What is missing or altered, in words, by table partition; the empty name is the record of the backup itself.
     pub damage: BTreeMap<String, String>,
+    /// Hashes of recorded tables whose columns the source does not have as they were; whoever copies fills it in.
+    pub outdated: BTreeSet<String>,
 }
 
 impl Standing {
@@ -111,6 +113,7 @@ impl Standing {
                     expires_us: None,
                     table_created_ms: run.table_created_ms,
                     is_damaged: true,
+                    is_outdated: false,
                 };
                 summary.insert(partition.table_partition.clone(), copy);
             }
@@ -123,6 +126,7 @@ impl Standing {
                 expires_us: newest.expires_us,
                 table_created_ms: newest.table_created_ms,
                 is_damaged: self.damage.contains_key(name),
+                is_outdated: self.outdated.contains(&newest.schema_hash),
             };
             summary.insert(name.clone(), copy);
         }

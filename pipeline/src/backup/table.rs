@@ -93,6 +93,8 @@ impl Table {
         let drift =
             drift::since_the_last(common.duplicate, &keys, route, &standing, source.as_ref());
         let drift = drift.await?;
+        let outdated = drift::outdated(common.duplicate, &keys, route, &standing, source.as_ref());
+        standing.outdated = outdated.await?;
         let mut filters = BTreeMap::new();
         let snapshot_us = common.snapshot_us;
         if let (Some(found), Some(watermark)) = (&mut source, &route.backup.watermark)

@@ -11,6 +11,7 @@ use super::stock::{Stock, chosen_run, replayable, take_stock};
 use super::told::Outcome;
 pub use super::told::{Counts, Report, RouteReport};
 use crate::cpu::CpuPool;
+use crate::drift;
 use crate::journal::Journal;
 use crate::outcome::from_journal;
 use crate::rebuild::patiently;
@@ -84,12 +85,17 @@ pub async fn replay(plan: &Plan, options: &Options) -> std::result::Result<Repor
         let with = (options.lanes, folder.as_path());
         let connecting =
             Ends::connect_patiently(plan, &routes, with, retry_for, &options.cancel).await;
-        let work = Replay {
-            ends: connecting?,
-            cpu: CpuPool::new().map_err(one)?,
-            plan: plan.fingerprint(),
-            options,
+        let ends = match connecting {
+            Ok(ends) => ends,
+            Err(errors) => {
+                return Err(drift::explained_by(&options.state, plan, &routes, errors).await);
+            }
         };
+        for drift in drift::check_beside(&journal, &run, &ends.routes).await? {
+            tracing::warn!("{drift}");
+        }
+        let work =
+            Replay { ends, cpu: CpuPool::new().map_err(one)?, plan: plan.fingerprint(), options };
         work.all(&run, &stock, &mut report).await.map_err(one)?;
     }
     report.seconds = began.elapsed().as_secs_f64();

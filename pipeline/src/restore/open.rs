@@ -278,8 +278,7 @@ impl Opening<'_> {
         };
         let recorded = self.duplicate.table(&schema_hash).await?;
         target::refuse_kind(&recorded)?;
-        let is_partitioned = target::is_partitioned(&recorded.resource);
-        self.check_range(is_partitioned, &chosen.taken)?;
+        self.check_range(target::is_partitioned(&recorded.resource), &chosen.taken)?;
         let location = self.location(recorded.location.as_deref()).await?;
         let existing = self.existing().await?;
         let shape = Shape::of(&recorded);
@@ -296,6 +295,8 @@ impl Opening<'_> {
         let mut findings = Findings { makes_destination, ..Findings::default() };
         findings.warnings = self.warnings(existing.as_ref(), &chosen, &recorded, way).await;
         findings.warnings.extend(policies);
+        self.check_columns(existing.as_ref(), &recorded, (way, replaces))?;
+        findings.warnings.extend(self.older(&chosen.taken, &schema_hash, &recorded).await?);
         findings.warnings.extend(held(run, &chosen.taken));
         let choice = Choice {
             way,

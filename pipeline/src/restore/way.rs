@@ -8,11 +8,14 @@ use super::open::Opening;
 use super::table::Way;
 use super::time_travel::LostTable;
 use super::{Shared, rows, scan, target};
+use crate::backup::drift::loses;
 use crate::backup::rows::is_row_route;
 use crate::lane::now_ms;
+use schemas::drift::{Drift, What, compare};
 use schemas::manifest::TableRecord;
 use serde_json::Value;
 use stages::connect::bigquery::JobStatement;
+use stages::extract::bigquery::resource_shape;
 use stages::{Error, Kind, Result};
 use std::collections::BTreeMap;
 
@@ -175,6 +178,69 @@ impl Opening<'_> {
             lines.push(gone.to_owned());
         }
         lines
+    }
+
+    /// Refuses to add rows to a table whose columns are not those of its duplicate: no job of BigQuery would take them.
+    pub(super) fn check_columns(
+        &self,
+        existing: Option<&Value>,
+        recorded: &TableRecord,
+        (way, replaces): (Way, bool),
+    ) -> Result<()> {
+        let Some(existing) = existing.filter(|_| way != Way::Whole || !replaces) else {
+            return Ok(());
+        };
+        let then = resource_shape(&recorded.table, &recorded.resource);
+        let drifts = compare(self.route, &then, &resource_shape(&recorded.table, existing));
+        // A copy wants the same columns; a statement names those that it fills.
+        let is_added = |drift: &Drift| way != Way::Rows && matches!(drift.what, What::Added(_));
+        let lines: Vec<String> = drifts
+            .iter()
+            .filter(|drift| loses(drift) || is_added(drift))
+            .map(ToString::to_string)
+            .collect();
+        if lines.is_empty() {
+            return Ok(());
+        }
+        let message = format!(
+            "table {} has other columns than its duplicate, so the rows do not fit it:\n  {}",
+            self.name(),
+            lines.join("\n  ")
+        );
+        Err(Error::new(Kind::Schema, message).with_hint(
+            "give the table its columns back, or let all of it be what it was, columns included: rekindle restore bigquery --replace",
+        ))
+    }
+
+    /// What copies hold in columns that the restored table does not have, or has under another name.
+    pub(super) async fn older(
+        &self,
+        taken: &[Taken],
+        schema_hash: &str,
+        recorded: &TableRecord,
+    ) -> Result<Vec<String>> {
+        let mut others: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for taken in taken.iter().filter(|taken| taken.version.schema_hash != schema_hash) {
+            let hash = taken.version.schema_hash.as_str();
+            others.entry(hash).or_default().push(taken.table_partition.clone());
+        }
+        let now = resource_shape(&recorded.table, &recorded.resource);
+        let mut lines = Vec::new();
+        for (hash, partitions) in others {
+            let then = self.duplicate.table(hash).await?;
+            let drifts = compare(self.route, &resource_shape(&then.table, &then.resource), &now);
+            let lost: Vec<String> =
+                drifts.iter().filter(|drift| loses(drift)).map(ToString::to_string).collect();
+            if !lost.is_empty() {
+                lines.push(format!(
+                    "table partitions {} of {} were copied before its columns changed, and what they hold in those is not restored ({}); --as-of with a time before that takes the table as it was",
+                    named(&partitions),
+                    self.name(),
+                    lost.join("; ")
+                ));
+            }
+        }
+        Ok(lines)
     }
 }
 

@@ -32,8 +32,17 @@ pub(crate) struct Cloud {
 
 impl Cloud {
     pub(crate) fn new(redis: RedisOptions, more: &str) -> Self {
+        Self::with(BigQueryOptions::default(), redis, more)
+    }
+
+    /// One whose BigQuery can be stopped and started again with all that it holds, except for read sessions.
+    pub(crate) fn new_kept(redis: RedisOptions, more: &str) -> Self {
+        Self::with(BigQueryOptions { keeps_data: true, program: None }, redis, more)
+    }
+
+    fn with(bigquery: BigQueryOptions, redis: RedisOptions, more: &str) -> Self {
         let cloud = Self {
-            bigquery: BigQueryServer::start(BigQueryOptions::default()).unwrap(),
+            bigquery: BigQueryServer::start(bigquery).unwrap(),
             redis: Redis::start(redis).unwrap(),
             folder: tempfile::tempdir().unwrap(),
             http: reqwest::Client::new(),
@@ -190,6 +199,11 @@ impl Cloud {
         self.call(self.http.delete(format!("{}/stand-in/calls", self.bigquery.rest_url())));
         let count = |what: &str| calls["ReadRows"][what].as_u64().unwrap_or(0);
         (count("messages"), count("rows"), count("bytes_out"))
+    }
+
+    /// Messages of a streaming method since counting began anew.
+    pub(crate) fn messages(&self, method: &str) -> u64 {
+        self.get("stand-in/calls")[method]["messages"].as_u64().unwrap_or(0)
     }
 
     pub(crate) fn no_faults(&self) {

@@ -56,6 +56,14 @@ impl Guarded {
         self.cloud.post("stand-in/tokens", &rules);
     }
 
+    /// The same where only so many tokens hold, and those given out after them never do.
+    fn require_at_most(&self, tokens_max: u64, lifetime_seconds: u64, calls_max: u64) {
+        let rules = json!({
+            "lifetime_seconds": lifetime_seconds, "calls_max": calls_max, "tokens_max": tokens_max,
+        });
+        self.cloud.post("stand-in/tokens", &rules);
+    }
+
     /// Ends the requirement and returns tokens given out, calls made with one, and calls refused.
     fn ended(&self) -> [u64; 3] {
         let url = format!("{}/stand-in/tokens", self.cloud.bigquery.rest_url());
@@ -93,15 +101,38 @@ fn every_call_shows_a_token_and_one_that_is_refused_is_fetched_anew_once() {
     let (given, _, refused) = restore(calls * 2 / 3);
     assert!(given == 2 && (1..=16).contains(&refused), "{given} {refused}");
 
-    // AND where it refuses the new one too, the run stops, and shows neither token nor key
+    // AND where it refuses the new one too, the run stops at once, and shows neither token nor key
     guarded.require(3_600, 0);
-    let ran = guarded.run(&words).says(&["bigquery refused the token"]);
-    // Refused for good is 2; while a refusal may still be of the token before, it counts as an outage, 3.
-    assert!(matches!(ran.code, Some(2 | 3)), "{:?} {}", ran.code, ran.stderr);
+    let says =
+        ["bigquery refused the token, and a new one too", "its key or session was not revoked"];
+    let ran = guarded.run(&words).expect(2).says(&says);
     let key = fs::read_to_string(guarded.certificate.key()).unwrap();
     assert!(!ran.stderr.contains("Bearer") && !ran.stderr.contains(key.lines().nth(1).unwrap()));
+    assert_eq!(guarded.ended(), [2, 0, 2]);
+
+    // AND in the middle of a run, by REST or gRPC: what was committed stays, and the next one goes on
+    guarded.cloud.delete_table();
+    guarded.require_at_most(1, 3_600, calls / 2);
+    let words = ["restore", "bigquery", "--json", "--progress", "none", "--retry-for", "20s"];
+    guarded.run(&words).expect(2).says(&["bigquery refused the token, and a new one too"]);
+    let [given, _, refused] = guarded.ended();
+    assert!(given == 2 && (2..=16).contains(&refused), "{given} {refused}");
+    guarded.require(3_600, u64::MAX);
+    guarded.run(&words).expect(0);
+    let rows = guarded.cloud.sql("SELECT COUNT(*), MIN(id), MAX(id) FROM d.t");
+    assert_eq!(rows, ["1800|1000|6299"]);
+}
+
+#[test]
+fn a_token_that_held_is_fetched_anew_as_often_as_it_is_refused() {
+    let guarded = Guarded::new();
+    // GIVEN tokens that are good for a few calls each, whatever they were said to live
+    guarded.require(3_600, 8);
+    let summary = guarded.run(&Cloud::words(&["--lanes", "1"])).expect(0).summary();
+    assert_eq!((&summary["rows"], &summary["status"]), (&1_800.into(), &"done".into()));
     let [given, calls, refused] = guarded.ended();
-    assert!(given <= 2 && calls == 0 && refused > 1, "{given} {calls} {refused}");
+    // THEN each of them was used up, and every refusal led to a new one
+    assert!(given >= 3 && calls > 16 && refused >= given - 1, "{given} {calls} {refused}");
 }
 
 #[test]

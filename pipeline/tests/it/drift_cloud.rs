@@ -133,3 +133,153 @@ fn a_rebuild_refuses_a_table_whose_column_holds_something_else() {
     let value: String = cloud.connection().hget("name:7", "name").unwrap();
     assert_eq!(value, "7");
 }
+
+/// The rows of the table as it is, and of its columns.
+fn rows_of(cloud: &Cloud) -> Vec<String> {
+    let mut rows = cloud.sql("SELECT * FROM d.t");
+    rows.sort();
+    rows
+}
+
+fn run(cloud: &Cloud, words: &[&str]) -> Ran {
+    let more = ["--json", "--progress", "none", "--retry-for", "2s"];
+    Ran::of(&cloud.command(&[words, &more].concat()).output().unwrap())
+}
+
+/// A table with a column of each kind that is altered below.
+fn altered(more: &str) -> Cloud {
+    let cloud = Cloud::new(RedisOptions::default(), &format!("{ROUTE}{more}"));
+    let columns = [&AS_IT_WAS[..], &[("extra", "STRING"), ("n", "INT64")]].concat();
+    made(&cloud, &columns, |id| format!(", 'name {id}', 'extra {id}', {id}"));
+    cloud.backup(&[]).expect(0);
+    cloud
+}
+
+/// Each way to alter a column so that older copies hold what newer ones would not, and what is told of it.
+const ALTERED: [(&str, &str, &str); 3] = [
+    ("DROP COLUMN extra", "column extra was dropped (STRING)", "extra dropped"),
+    ("RENAME COLUMN name TO title", "column name was renamed to title", "name renamed"),
+    (
+        "ALTER COLUMN n SET DATA TYPE NUMERIC",
+        "column n has another type: INT64 -> NUMERIC",
+        "n retyped",
+    ),
+];
+
+#[test]
+fn an_altered_table_keeps_its_duplicate_until_the_change_is_accepted() {
+    let cloud = altered("");
+    for (alter, told, word) in ALTERED {
+        let before = held(&cloud, "log:");
+        cloud.sql(&format!("ALTER TABLE d.t {alter}"));
+        // WHEN nobody has accepted it THEN nothing of the duplicate changes, and every command says which column it is
+        let says = ["its duplicate stays as it is", told, "--accept-loss d.t"];
+        let ran = cloud.backup(&[]).expect(2).says(&says);
+        assert_eq!(drift_of(&ran), [word]);
+        assert_eq!(held(&cloud, "log:"), before, "{alter}");
+        let verified = run(&cloud, &["verify", "bigquery", "--tier", "full"]).expect(4);
+        let summary = verified.summary();
+        assert_eq!(summary["verdict"], "inconclusive", "{summary}");
+        assert!(summary.to_string().contains(told), "{summary}");
+        assert_eq!(held(&cloud, "log:"), before, "{alter}");
+
+        // WHEN it is accepted THEN all table partitions are copied again, though BigQuery calls none of them changed
+        cloud.backup(&["--accept-loss", "d.t"]).expect(0);
+        assert_eq!(drift_of(&cloud.backup(&[]).expect(0)), Vec::<String>::new());
+        run(&cloud, &["verify", "bigquery", "--tier", "full"]).expect(0);
+        // AND a restore brings back every value under its present column
+        let rows = rows_of(&cloud);
+        cloud.delete_table();
+        run(&cloud, &["restore", "bigquery"]).expect(0);
+        assert_eq!(rows_of(&cloud), rows, "{alter}");
+        cloud.backup(&["--accept-loss", "d.t"]).expect(0);
+    }
+}
+
+#[test]
+fn an_altered_table_is_copied_as_it_is_where_the_plan_only_warns() {
+    let cloud = altered("on_drift = \"warn\"\n");
+    let first = rows_of(&cloud);
+    let copied = cloud.recorded().snapshot_us;
+    for (alter, told, word) in ALTERED {
+        cloud.sql(&format!("ALTER TABLE d.t {alter}"));
+        assert_eq!(drift_of(&cloud.backup(&[]).expect(0).says(&[told])), [word]);
+        run(&cloud, &["verify", "bigquery", "--tier", "full"]).expect(0);
+    }
+    let rows = rows_of(&cloud);
+    cloud.delete_table();
+    run(&cloud, &["restore", "bigquery"]).expect(0);
+    assert_eq!(rows_of(&cloud), rows);
+    assert_ne!(rows, first);
+    assert!(cloud.recorded().snapshot_us > copied);
+}
+
+#[test]
+fn a_copy_that_stays_while_its_table_changes_is_told_when_it_is_restored() {
+    let cloud = altered("on_drift = \"warn\"\n");
+    // GIVEN a table partition whose copy stays, because BigQuery lost rows of it, and a table that was altered then
+    cloud.sql("DELETE FROM d.t WHERE id < 5");
+    cloud.sql("ALTER TABLE d.t RENAME COLUMN name TO title");
+    cloud.backup(&[]).expect(4).says(&["has fewer rows than its copy"]);
+    // THEN a restore says what of it has no column any more
+    cloud.delete_table();
+    let says = ["table partitions 20251101 of d.t", "column name was renamed to title", "--as-of"];
+    run(&cloud, &["restore", "bigquery"]).expect(0).says(&says);
+    assert_eq!(cloud.sql("SELECT COUNT(*) FROM d.t"), ["60"]);
+}
+
+#[test]
+fn rows_are_not_added_to_a_table_of_other_columns() {
+    let cloud = altered("");
+    let rows = rows_of(&cloud);
+    cloud.sql("DELETE FROM d.t WHERE id < 30");
+    for (alter, told) in [
+        ("ADD COLUMN more STRING", "column more was added (STRING)"),
+        ("RENAME COLUMN name TO title", "column name was renamed to title"),
+    ] {
+        cloud.sql(&format!("ALTER TABLE d.t {alter}"));
+        for words in [&["--partitions", "20251101"][..], &["--fill"]] {
+            let words = [&["restore", "bigquery"][..], words].concat();
+            let says = ["d.t has other columns than its duplicate", told, "--replace"];
+            run(&cloud, &words).expect(2).says(&says);
+            assert_eq!(cloud.sql("SELECT COUNT(*) FROM d.t"), ["30"], "{words:?}");
+        }
+    }
+    run(&cloud, &["restore", "bigquery", "--replace"]).expect(0);
+    assert_eq!(rows_of(&cloud), rows);
+}
+
+#[test]
+fn what_changed_since_a_rebuild_is_told_by_a_verification_and_a_replay() {
+    let cloud = Cloud::new(RedisOptions::default(), &keys("null = \"error\"\nrejects_max = 5\n"));
+    made(&cloud, &AS_IT_WAS, |id| if id == 7 { ", NULL".to_owned() } else { named(id) });
+    run(&cloud, &["rebuild", "redis"]).expect(0);
+    let before = held(&cloud, "name:");
+    assert_eq!(before.len(), 59);
+    let verify = &["verify", "redis", "--settle", "100ms", "--tier", "full"][..];
+    let replay = &["rejects", "replay", "--settle", "100ms"][..];
+    run(&cloud, verify).expect(0);
+
+    // A column that nobody reads is told, and changes nothing.
+    cloud.sql("ALTER TABLE d.t ADD COLUMN more STRING");
+    let verified = run(&cloud, verify).expect(0).summary();
+    let warnings = verified["warnings"].to_string();
+    assert!(warnings.contains("column more was added (STRING)"), "{verified}");
+    run(&cloud, replay).expect(7).says(&["column more was added (STRING)"]);
+
+    // One that is gone is named, before anything is read.
+    cloud.sql("ALTER TABLE d.t RENAME COLUMN name TO title");
+    for words in [verify, replay] {
+        let says =
+            ["column name was renamed to title", "unknown column name", "rebuild redis --fresh"];
+        run(&cloud, words).expect(2).says(&says);
+    }
+    // One that holds something else makes keys differ: that is why, and nothing is written beside them.
+    made_anew(&cloud, &[AS_IT_WAS[0], AS_IT_WAS[1], ("name", "INT64")], |id| format!(", {id}"));
+    let verified = run(&cloud, verify).expect(4).summary();
+    let warnings = verified["warnings"].to_string();
+    assert!(warnings.contains("STRING -> INT64"), "{verified}");
+    let says = ["since run", "STRING -> INT64", "rebuild redis --fresh"];
+    run(&cloud, replay).expect(2).says(&says);
+    assert_eq!(held(&cloud, "name:"), before);
+}

@@ -14,6 +14,7 @@ mod backup_units;
 mod bad_input;
 mod bad_systems;
 mod bigquery;
+mod bigquery_away;
 mod carried;
 mod changed;
 mod cli;

@@ -10,6 +10,7 @@ mod credentials;
 mod datasets;
 mod failure;
 mod grpc;
+mod grpc_tokens;
 mod jobs;
 mod rest;
 mod tables;
@@ -17,6 +18,7 @@ mod tables;
 pub use datasets::DatasetFacts;
 pub use failure::{from_status, kind_of_status};
 pub use grpc::awaited;
+pub use grpc_tokens::TokenChannel;
 pub use jobs::{JobStatement, QueryRows};
 
 use crate::error::{Error, Kind, Result};

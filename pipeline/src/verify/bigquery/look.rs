@@ -9,13 +9,16 @@ use super::shape::{Columns, columns_of};
 use crate::backup::buffer;
 use crate::backup::cut::{Partitioning, UNPARTITIONED};
 use crate::backup::decide::{Asked, Fate, InSource, decide, gained};
+use crate::backup::drift::loses;
 use crate::backup::source::{self, SourceTable};
 use crate::backup::standing::Standing;
 use crate::backup::windows;
 use schemas::Route;
+use schemas::drift::compare;
 use schemas::manifest::{Keys, Manifest, TableRecord, Version};
 use schemas::plan::Origin;
 use stages::connect::bigquery::JobStatement;
+use stages::extract::bigquery::resource_shape;
 use stages::{Error, Kind, Result};
 use std::collections::BTreeMap;
 
@@ -136,9 +139,20 @@ impl Looked {
         match (recorded, &self.source) {
             (Some(recorded), Some(source)) => {
                 columns_of(&recorded.resource, &source.record.resource)
+                    .map_err(|reason| self.renamed(recorded, source).unwrap_or(reason))
             }
             _ => Ok(Columns::All),
         }
+    }
+
+    /// What became of the columns, where a backup would refuse them too.
+    fn renamed(&self, recorded: &TableRecord, source: &SourceTable) -> Option<String> {
+        let then = resource_shape(&recorded.table, &recorded.resource);
+        let now = resource_shape(&source.record.table, &source.record.resource);
+        let drifts = compare(&self.route, &then, &now);
+        let lines: Vec<String> =
+            drifts.iter().filter(|drift| loses(drift)).map(ToString::to_string).collect();
+        (!lines.is_empty()).then(|| lines.join("; "))
     }
 
     /// Cuts into windows, or finds the table partition of every row of the streaming buffer; counts at the pinned time.

@@ -30,6 +30,7 @@ pub use repair::Repaired;
 pub use report::{Counted, Example, Report, RouteReport};
 
 use super::{Ended, Options};
+use crate::drift;
 use crate::journal::StateLock;
 use crate::ledger::make_folder;
 use crate::outcome::from_journal;
@@ -113,7 +114,12 @@ async fn prepared(plan: &Plan, options: &RedisOptions) -> Result<Run, Vec<Error>
     let scratch = scratch_of(&verify.state);
     let with = (verify.lanes, scratch.as_path());
     let connecting = Ends::connect_patiently(plan, &chosen, with, retry_for, &verify.cancel);
-    let ends = connecting.await?;
+    let ends = match connecting.await {
+        Ok(ends) => ends,
+        Err(errors) => {
+            return Err(drift::explained_by(&verify.state, plan, &chosen, errors).await);
+        }
+    };
     if let Some(run_id) = &options.take_over {
         ends.sink.release(run_id).await.map_err(one)?;
     }

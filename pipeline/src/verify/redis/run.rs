@@ -14,6 +14,7 @@ use super::sample::Sample;
 use super::scan::{Owners, unexplained, walk};
 use super::{RedisOptions, Repair, shown};
 use crate::cpu::CpuPool;
+use crate::drift;
 use crate::journal::StateLock;
 use crate::keys::{Bucket, Buckets, check_collisions};
 use crate::lane::now_ms;
@@ -110,6 +111,12 @@ impl Run {
         self.chosen.iter().map(|route| route.name.clone()).collect()
     }
 
+    /// What changed in the tables since the last rebuild: what was written then may differ for that alone.
+    async fn drift(&self) -> Vec<String> {
+        let found = drift::since_the_last(&self.options.verify.state, &self.ends.routes).await;
+        found.iter().map(ToString::to_string).collect()
+    }
+
     /// Does all of it, and tells.
     pub(super) async fn work(self, watcher: &dyn Watcher, began: Instant) -> Ended {
         let looks_for_unexplained = self.tier() == Tier::Full;
@@ -122,7 +129,7 @@ impl Run {
             repaired: None,
             data_as_of_us: None,
             findings: None,
-            warnings: Vec::new(),
+            warnings: self.drift().await,
             errors: Vec::new(),
         };
         let rto = self.plan.redis_objective.rto.as_secs();

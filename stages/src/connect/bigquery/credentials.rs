@@ -1,7 +1,8 @@
 //! Application Default Credentials: one authenticator for REST and gRPC.
 //!
-//! Invariant: a token is fetched anew before it expires (the library's cache does that), and at most once a minute
-//! because the server refused it; neither tokens nor keys are ever printed.
+//! Invariant: a token is fetched anew before it expires (the library's cache does that) and where the server refuses one
+//! that held; one that was fetched for a refusal and is refused before it ever held is not. Neither tokens nor keys are
+//! ever printed.
 
 use crate::error::{Error, Kind, Result};
 use async_trait::async_trait;
@@ -9,80 +10,133 @@ use futures::future::BoxFuture;
 use gcp_bigquery_client::error::BQError;
 use gcp_bigquery_client::yup_oauth2::{self, AccessToken};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 const SCOPES: [&str; 1] = ["https://www.googleapis.com/auth/bigquery"];
 /// What a stand-in is shown; it asks for nothing.
 const NO_TOKEN: &str = "none";
-/// A token younger than this that is refused is not refused for its age.
-const FRESH: Duration = Duration::from_mins(1);
-/// How long after a renewal a refusal may be of a request that left with the token before it.
-const IN_FLIGHT: Duration = Duration::from_secs(10);
+/// So many tokens in a row that one API refuses are not refused for their age, whatever the other one takes.
+const REFUSED_MAX: u32 = 3;
 const HINT: &str = "run: gcloud auth application-default login, or name a key file in GOOGLE_APPLICATION_CREDENTIALS";
+
+const REFUSED_HINT: &str = "see that the account of the credentials is enabled, that its key or session was not revoked and that this machine's clock is right, then: rekindle check";
 
 type Token = std::result::Result<AccessToken, yup_oauth2::Error>;
 type Fetch = Arc<dyn Fn(bool) -> BoxFuture<'static, Token> + Send + Sync>;
+
+/// The two ways in, which judge tokens apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    Rest,
+    Grpc,
+}
 
 /// Where tokens come from.
 #[derive(Clone)]
 pub(super) struct Credentials {
     fetch: Option<Fetch>,
-    renewal: Arc<Renewal>,
+    /// One caller fetches at a time, so that an old token never comes in after a new one.
+    gate: Arc<tokio::sync::Mutex<()>>,
+    known: Arc<Mutex<Known>>,
 }
 
+/// What is known of the token in use.
 #[derive(Default)]
-struct Renewal {
-    is_wanted: AtomicBool,
-    renewed: Mutex<Option<Instant>>,
+struct Known {
+    token: Option<String>,
+    /// Whether it was fetched because the one before was refused.
+    is_renewed: bool,
+    /// Whether a call with it was let in.
+    has_held: bool,
+    is_renewal_wanted: bool,
+    /// By way: the last token refused, and how many there were since one was taken.
+    refused: [(Option<String>, u32); 2],
 }
 
 impl Credentials {
     /// No credentials, for a stand-in.
     pub(super) fn none() -> Self {
-        Self { fetch: None, renewal: Arc::default() }
+        Self::from(None)
     }
 
     /// Finds credentials where Google's own tools look: the file of `GOOGLE_APPLICATION_CREDENTIALS`, the one that
     /// `gcloud auth application-default login` writes, else the metadata server of a machine in Google Cloud.
     pub(super) async fn application_default() -> Result<Self> {
-        let credentials = Self { fetch: Some(fetcher().await?), renewal: Arc::default() };
+        let credentials = Self::from(Some(fetcher().await?));
         credentials.token().await?;
         Ok(credentials)
     }
 
-    /// Returns a token that is valid now.
+    fn from(fetch: Option<Fetch>) -> Self {
+        Self { fetch, gate: Arc::default(), known: Arc::default() }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns a token that is valid now, as far as it was told.
     pub(super) async fn token(&self) -> Result<String> {
         let Some(fetch) = &self.fetch else { return Ok(NO_TOKEN.to_owned()) };
-        let is_renewal = self.renewal.is_wanted.swap(false, Ordering::SeqCst);
-        let token = match fetch(is_renewal).await {
-            Ok(token) => token,
-            Err(error) => return Err(refused(error)),
+        let _gate = self.gate.lock().await;
+        let is_renewal = self.known().is_renewal_wanted;
+        let fetched = fetch(is_renewal).await.map_err(refused)?;
+        let Some(token) = fetched.token() else {
+            return Err(Error::new(Kind::Auth, "google sent no access token").with_hint(HINT));
         };
+        let mut known = self.known();
         if is_renewal {
-            *self.renewal.renewed.lock().unwrap_or_else(PoisonError::into_inner) =
-                Some(Instant::now());
+            known.is_renewal_wanted = false;
         }
-        match token.token() {
-            Some(token) => Ok(token.to_owned()),
-            None => Err(Error::new(Kind::Auth, "google sent no access token").with_hint(HINT)),
+        if known.token.as_deref() != Some(token) {
+            known.token = Some(token.to_owned());
+            (known.is_renewed, known.has_held) = (is_renewal, false);
+        }
+        Ok(token.to_owned())
+    }
+
+    /// Notes that a call with this token was let in.
+    pub(super) fn held(&self, way: Way, token: &str) {
+        let mut known = self.known();
+        known.refused[way as usize] = (None, 0);
+        if known.token.as_deref() == Some(token) {
+            known.has_held = true;
         }
     }
 
-    /// Notes that the server refused a token; returns whether a new one is worth a try.
-    pub(super) fn renew(&self) -> bool {
+    /// Notes that the server refused this token; returns whether another try may do better: with the token that has
+    /// replaced it, or with a new one.
+    pub(super) fn renew(&self, way: Way, token: &str) -> bool {
         if self.fetch.is_none() {
             return false;
         }
-        let renewed = *self.renewal.renewed.lock().unwrap_or_else(PoisonError::into_inner);
-        match renewed.map(|renewed| renewed.elapsed()) {
-            Some(age) if age < IN_FLIGHT => return true,
-            Some(age) if age < FRESH => return false,
-            _ => {}
+        let mut known = self.known();
+        if known.token.as_deref() != Some(token) {
+            return true;
         }
-        self.renewal.is_wanted.store(true, Ordering::SeqCst);
-        true
+        let (last, count) = &mut known.refused[way as usize];
+        if last.as_deref() != Some(token) {
+            (*last, *count) = (Some(token.to_owned()), *count + 1);
+        }
+        let is_in_vain =
+            known.is_renewed && (!known.has_held || known.refused[way as usize].1 >= REFUSED_MAX);
+        known.is_renewal_wanted |= !is_in_vain;
+        !is_in_vain
+    }
+
+    /// Notes that a call which had been let in ended because its token has grown old.
+    pub(super) fn renew_old(&self) {
+        let mut known = self.known();
+        known.is_renewal_wanted |= known.has_held;
+    }
+
+    /// The error of a refusal that a new token does not mend.
+    pub(super) fn rejected(&self, what: &str) -> Error {
+        let cause = match self.fetch {
+            Some(_) => "bigquery refused the token, and a new one too",
+            None => "bigquery asked for a token, and an endpoint without TLS is shown none",
+        };
+        Error::new(Kind::Auth, what.to_owned()).with_hint(REFUSED_HINT).with_source(cause)
     }
 }
 
@@ -189,7 +243,7 @@ fn refused(error: yup_oauth2::Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     #[test]
     fn a_credential_file_is_told_by_its_type_and_never_quoted() {
@@ -207,19 +261,19 @@ mod tests {
     async fn a_stand_in_is_shown_no_token_and_never_renews() {
         let none = Credentials::none();
         assert_eq!(none.token().await.unwrap(), NO_TOKEN);
-        assert!(!none.renew());
+        assert!(!none.renew(Way::Rest, NO_TOKEN));
     }
 
     /// Credentials whose source counts: how often it was asked, and how often to fetch anew whatever it holds.
     fn counting() -> (Credentials, Arc<[AtomicUsize; 2]>) {
         let asked: Arc<[AtomicUsize; 2]> = Arc::default();
         let counted = Arc::clone(&asked);
-        let fetch: Fetch = Arc::new(move |is_renewal| {
+        let fetch: Fetch = Arc::new(move |is_renewal: bool| {
             counted[usize::from(is_renewal)].fetch_add(1, Ordering::SeqCst);
             let renewed = counted[1].load(Ordering::SeqCst);
             Box::pin(async move { Ok(AccessToken::from(info(&format!("token {renewed}")))) })
         });
-        (Credentials { fetch: Some(fetch), renewal: Arc::default() }, asked)
+        (Credentials::from(Some(fetch)), asked)
     }
 
     fn info(token: &str) -> yup_oauth2::storage::TokenInfo {
@@ -232,29 +286,59 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_refused_token_is_fetched_anew_once_and_not_again_within_a_minute() {
+    async fn a_refused_token_is_fetched_anew_and_a_new_one_that_never_held_is_not() {
         let (credentials, asked) = counting();
         let counts = || [asked[0].load(Ordering::SeqCst), asked[1].load(Ordering::SeqCst)];
+        let renew = |token| credentials.renew(Way::Rest, token);
         // GIVEN a token in use
         assert_eq!(credentials.token().await.unwrap(), "token 0");
         assert_eq!(counts(), [1, 0]);
         // WHEN the server refuses it, to several callers at once
-        assert!(credentials.renew() && credentials.renew());
+        assert!(renew("token 0") && renew("token 0"));
         // THEN the next call fetches a new one, and those after it take what is held
         assert_eq!(credentials.token().await.unwrap(), "token 1");
         assert_eq!(credentials.token().await.unwrap(), "token 1");
         assert_eq!(counts(), [2, 1]);
         // WHEN a request is refused that left with the old one THEN it is sent again, with what is held
-        assert!(credentials.renew());
+        assert!(renew("token 0"));
         assert_eq!(credentials.token().await.unwrap(), "token 1");
         assert_eq!(counts(), [3, 1]);
-        // WHEN the new one is refused as well THEN its age is not why
-        *credentials.renewal.renewed.lock().unwrap() = Instant::now().checked_sub(IN_FLIGHT * 2);
-        assert!(!credentials.renew());
-        // WHEN it has grown old THEN it is fetched anew
-        *credentials.renewal.renewed.lock().unwrap() = Instant::now().checked_sub(FRESH * 2);
-        assert!(credentials.renew());
-        assert_eq!(credentials.token().await.unwrap(), "token 2");
-        assert_eq!(counts(), [3, 2]);
+        // WHEN the new one is refused as well THEN its age is not why, for nobody
+        assert!(!renew("token 1") && !credentials.renew(Way::Grpc, "token 1"));
+        assert_eq!(credentials.token().await.unwrap(), "token 1");
+        assert_eq!(counts(), [4, 1]);
+    }
+
+    #[tokio::test]
+    async fn a_token_that_held_is_fetched_anew_as_often_as_it_grows_old() {
+        let (credentials, _) = counting();
+        for number in 0..20 {
+            let token = credentials.token().await.unwrap();
+            assert_eq!(token, format!("token {number}"));
+            credentials.held(Way::Grpc, &token);
+            assert!(credentials.renew(Way::Grpc, &token));
+        }
+        // One that ended a call which had been let in is old, whichever it was.
+        let token = credentials.token().await.unwrap();
+        credentials.renew_old();
+        assert_eq!(credentials.token().await.unwrap(), token, "it never held");
+        credentials.held(Way::Rest, &token);
+        credentials.renew_old();
+        assert_ne!(credentials.token().await.unwrap(), token);
+    }
+
+    #[tokio::test]
+    async fn an_api_that_takes_no_token_at_all_ends_it_though_the_other_takes_them() {
+        let (credentials, _) = counting();
+        let mut tries = 0;
+        loop {
+            let token = credentials.token().await.unwrap();
+            credentials.held(Way::Rest, &token);
+            tries += 1;
+            if !credentials.renew(Way::Grpc, &token) {
+                break;
+            }
+        }
+        assert_eq!(tries, REFUSED_MAX);
     }
 }

@@ -1,4 +1,4 @@
-//! Datasets, through `gcp-bigquery-client`.
+//! Datasets: made and removed through `gcp-bigquery-client`, read as raw JSON, which is tried again.
 //!
 //! Invariant: a dataset that is there is never changed by making it again.
 
@@ -6,7 +6,6 @@ use super::BigQuery;
 use super::failure::from_client;
 use super::rest::Call;
 use crate::error::Result;
-use gcp_bigquery_client::error::BQError;
 use gcp_bigquery_client::model::dataset::Dataset;
 use reqwest::Method;
 use serde_json::Value;
@@ -25,13 +24,22 @@ fn facts(dataset: Dataset) -> DatasetFacts {
 impl BigQuery {
     /// Returns the facts of a dataset, or `None` where there is none.
     pub async fn dataset(&self, dataset: &str) -> Result<Option<DatasetFacts>> {
-        match self.shared.client.dataset().get(self.project(), dataset).await {
-            Ok(found) => Ok(Some(facts(found))),
-            Err(BQError::ResponseError { error }) if error.error.code == 404 => Ok(None),
-            Err(error) => {
-                Err(from_client(error, &format!("cannot read dataset {dataset} of bigquery")))
-            }
-        }
+        let location = |found: &Value| {
+            found.get("location").and_then(Value::as_str).unwrap_or_default().to_owned()
+        };
+        let found = self.dataset_resource(dataset).await?;
+        Ok(found.map(|found| DatasetFacts { location: location(&found) }))
+    }
+
+    async fn dataset_resource(&self, dataset: &str) -> Result<Option<Value>> {
+        let call = Call {
+            method: Method::GET,
+            path: format!("datasets/{dataset}"),
+            query: &[],
+            body: None,
+            what: &format!("cannot read dataset {dataset} of bigquery"),
+        };
+        self.find(call).await
     }
 
     /// Returns the names of the datasets of the project, all pages.
@@ -70,15 +78,8 @@ impl BigQuery {
 
     /// Returns how many hours back the tables of a dataset can be read, where it says so.
     pub async fn time_travel_hours(&self, dataset: &str) -> Result<Option<i64>> {
-        let call = Call {
-            method: Method::GET,
-            path: format!("datasets/{dataset}"),
-            query: &[],
-            body: None,
-            what: &format!("cannot read dataset {dataset} of bigquery"),
-        };
         // The typed model does not know this field.
-        let found = self.find(call).await?;
+        let found = self.dataset_resource(dataset).await?;
         let hours = found.as_ref().and_then(|dataset| dataset.get("maxTimeTravelHours")?.as_str());
         Ok(hours.and_then(|hours| hours.parse().ok()))
     }

@@ -3,6 +3,7 @@
 //! Invariant: every call carries a token that was valid when it was made, and the header that routes it.
 
 use super::failure::from_status;
+use super::grpc_tokens::{Refused, TokenChannel, refused};
 use super::storage::big_query_read_client::BigQueryReadClient;
 use super::storage::big_query_write_client::BigQueryWriteClient;
 use super::{BigQuery, CHANNELS};
@@ -54,22 +55,23 @@ pub async fn awaited<T>(
 
 impl BigQuery {
     /// Returns a client that reads; each call may take another connection.
-    pub fn read_client(&self) -> BigQueryReadClient<Channel> {
+    pub fn read_client(&self) -> BigQueryReadClient<TokenChannel> {
         BigQueryReadClient::new(self.channel())
             .max_decoding_message_size(RECEIVE_MAX)
             .max_encoding_message_size(SEND_MAX)
     }
 
     /// Returns a client that writes; each call may take another connection.
-    pub fn write_client(&self) -> BigQueryWriteClient<Channel> {
+    pub fn write_client(&self) -> BigQueryWriteClient<TokenChannel> {
         BigQueryWriteClient::new(self.channel())
             .max_decoding_message_size(RECEIVE_MAX)
             .max_encoding_message_size(SEND_MAX)
     }
 
-    fn channel(&self) -> Channel {
+    fn channel(&self) -> TokenChannel {
         let turn = self.shared.next_channel.fetch_add(1, Ordering::Relaxed) % CHANNELS;
-        self.shared.channels[turn].clone()
+        let channel = self.shared.channels[turn].clone();
+        TokenChannel::new(channel, self.shared.credentials.clone())
     }
 
     /// Wraps a message (or a stream of them) with a token and the routing header, for example
@@ -88,11 +90,18 @@ impl BigQuery {
         Ok(request)
     }
 
-    /// Makes the error of a gRPC status; a token that was refused for its age makes it transient, once.
+    /// Makes the error of a gRPC status; a token that was refused for its age makes it transient.
     pub fn failed(&self, status: &Status, what: &str) -> Error {
-        if status.code() == Code::Unauthenticated && self.shared.credentials.renew() {
-            return Error::new(Kind::Unavailable, what.to_owned())
-                .with_source("bigquery refused the token; a new one is fetched");
+        match refused(status) {
+            Some(Refused::InVain) => return self.shared.credentials.rejected(what),
+            Some(verdict) => {
+                if verdict == Refused::Midway {
+                    self.shared.credentials.renew_old();
+                }
+                return Error::new(Kind::Unavailable, what.to_owned())
+                    .with_source("bigquery refused the token; a new one is fetched");
+            }
+            None => {}
         }
         // A channel that cannot connect reports so as a status of its own making.
         if status.code() == Code::Unavailable && std::error::Error::source(status).is_some() {

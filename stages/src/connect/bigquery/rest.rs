@@ -3,10 +3,11 @@
 //! Invariant: only calls that may be repeated come here; every one of them is idempotent by a name of ours.
 
 use super::BigQuery;
+use super::credentials::Way;
 use super::failure::{Refusal, from_http};
 use crate::error::{Error, Kind, Result};
 use crate::policy::{self, Retry};
-use reqwest::Method;
+use reqwest::{Method, StatusCode};
 use serde_json::Value;
 use std::time::Duration;
 
@@ -67,13 +68,15 @@ impl BigQuery {
 
     /// Makes a call, again where the server is busy or the connection broke.
     pub(super) async fn try_ask(&self, call: Call<'_>) -> Result<Answer> {
+        let credentials = &self.shared.credentials;
         let mut retry = Retry::times(TRIES);
         let mut tries = 1;
         loop {
-            let failed = match self.send(&call).await {
+            let token = credentials.token().await?;
+            let failed = match self.send(&call, &token).await {
                 Ok(Answer::Refused { refusal, .. }) if refusal.code == 401 => {
-                    if !self.shared.credentials.renew() {
-                        return Err(refusal.into_error(call.what));
+                    if !credentials.renew(Way::Rest, &token) {
+                        return Err(credentials.rejected(call.what));
                     }
                     Error::new(Kind::Unavailable, call.what.to_owned())
                         .with_source("bigquery refused the token; a new one is fetched")
@@ -93,15 +96,12 @@ impl BigQuery {
         }
     }
 
-    async fn send(&self, call: &Call<'_>) -> Result<Answer> {
+    async fn send(&self, call: &Call<'_>, token: &str) -> Result<Answer> {
         let shared = &self.shared;
         let url =
             format!("{}/bigquery/v2/projects/{}/{}", shared.rest_url, shared.project, call.path);
-        let mut request = shared
-            .http
-            .request(call.method.clone(), url)
-            .bearer_auth(shared.credentials.token().await?)
-            .query(call.query);
+        let mut request =
+            shared.http.request(call.method.clone(), url).bearer_auth(token).query(call.query);
         if let Some(body) = call.body {
             request = request.json(body);
         }
@@ -109,6 +109,10 @@ impl BigQuery {
             |error| from_http(error, &format!("{} (bigquery at {})", call.what, shared.rest_url));
         let response = request.send().await.map_err(failed)?;
         let code = response.status();
+        // A server that is unwell may not have looked at the token.
+        if code != StatusCode::UNAUTHORIZED && !code.is_server_error() {
+            shared.credentials.held(Way::Rest, token);
+        }
         let body = response.bytes().await.map_err(failed)?;
         if !code.is_success() {
             let refusal = Refusal::of_body(code.as_u16(), &body);
