@@ -119,6 +119,7 @@ fn every_call_shows_a_token_and_one_that_is_refused_is_fetched_anew_once() {
     assert!(given == 2 && (2..=16).contains(&refused), "{given} {refused}");
     guarded.require(3_600, u64::MAX);
     guarded.run(&words).expect(0);
+    guarded.ended();
     let rows = guarded.cloud.sql("SELECT COUNT(*), MIN(id), MAX(id) FROM d.t");
     assert_eq!(rows, ["1800|1000|6299"]);
 }
