@@ -10,6 +10,7 @@ use crate::journal::{Begun, CommitHandle, Delta, Journal, PartitionRecord};
 use crate::ledger::{self, Ledger};
 use crate::outcome::from_journal;
 use crate::progress::Counters;
+use crate::rdb;
 use crate::refused::{Refusals, single_out};
 use crate::rejects::RejectWriter;
 use crate::route::RouteRun;
@@ -140,7 +141,10 @@ pub(crate) async fn carry_on(
         shared.ledger.forget(&partition.id)?;
     }
     let ledger_bytes = if is_stream { 0 } else { begun.ledger_bytes };
-    let length = shared.ledger.begin(&partition.id, ledger_bytes)?;
+    let length = match shared.sink.is_file() {
+        true => rdb::begin(shared, &partition.id, &begun).await?,
+        false => shared.ledger.begin(&partition.id, ledger_bytes)?,
+    };
     let refused = shared.refusals.of(&partition.id);
     // From its start a partition meets every refusal again.
     let is_anew = begun.position == Position::Start;
@@ -305,7 +309,7 @@ impl Attempt<'_> {
             self.shared.rejects.write(&self.route.bound.route.name, id, self.epoch, rejected)?;
         }
         let started = Instant::now();
-        let outcome = match self.shared.sink.write(self.lane, &encoded).await {
+        let outcome = match self.shared.sink.write_of(self.lane, id, &encoded).await {
             Err(error) if error.kind() == Kind::Refused => {
                 let Some(raw) = raw else {
                     // A key of many rows: none of them is at fault alone.
