@@ -10,7 +10,6 @@ use crate::journal::{Begun, CommitHandle, Delta, Journal, PartitionRecord};
 use crate::ledger::{self, Ledger};
 use crate::outcome::from_journal;
 use crate::progress::Counters;
-use crate::rdb;
 use crate::refused::{Refusals, single_out};
 use crate::rejects::RejectWriter;
 use crate::route::RouteRun;
@@ -140,11 +139,7 @@ pub(crate) async fn carry_on(
         // Each attempt replaces its stream, which may have another order of rows then.
         shared.ledger.forget(&partition.id)?;
     }
-    let ledger_bytes = if is_stream { 0 } else { begun.ledger_bytes };
-    let length = match shared.sink.is_file() {
-        true => rdb::begin(shared, &partition.id, &begun).await?,
-        false => shared.ledger.begin(&partition.id, ledger_bytes)?,
-    };
+    let length = crate::rdb::begin(shared, &partition.id, &begun, is_stream).await?;
     let refused = shared.refusals.of(&partition.id);
     // From its start a partition meets every refusal again.
     let is_anew = begun.position == Position::Start;

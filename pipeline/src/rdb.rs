@@ -78,9 +78,20 @@ pub async fn sweep(journal: &Journal, files: &RdbSink) -> Result<()> {
     Ok(())
 }
 
-/// Begins an attempt at a partition: a file takes back what was not committed, so its ledger does too. Returns the length
-/// of the ledger.
-pub async fn begin(shared: &Shared, partition: &PartitionId, begun: &Begun) -> Result<u64> {
+/// Opens the ledger of a partition for an attempt; returns its length.
+///
+/// A file takes back what was not committed, so its ledger does too. What is in a server stays there, and in its ledger, but
+/// for a stream, which each attempt replaces.
+pub async fn begin(
+    shared: &Shared,
+    partition: &PartitionId,
+    begun: &Begun,
+    is_stream: bool,
+) -> Result<u64> {
+    if !shared.sink.is_file() {
+        let committed = if is_stream { 0 } else { begun.ledger_bytes };
+        return shared.ledger.begin(partition, committed);
+    }
     // What the journal says of an earlier reading outlives it, for targets that cannot take back.
     let committed = if begun.position == Position::Start { 0 } else { begun.ledger_bytes };
     let entries = shared.ledger.begin_at(partition, committed)?;
@@ -106,6 +117,9 @@ pub async fn complete(
     unique::check(engine).await.map_err(one)?;
     let sink = Arc::clone(files);
     let finished = blocking(move || sink.finish(&partitions, started_ms)).await.map_err(one)?;
+    let sink = Arc::clone(files);
+    // Beside the reading: the disk has its own time.
+    let synced = tokio::task::spawn_blocking(move || sink.sync());
     if verify {
         let proof = shared.stop.unless_cancelled(prove::prove(engine, files, &finished));
         let proof = proof.await.map_err(one)?;
@@ -121,6 +135,7 @@ pub async fn complete(
             return Err(one(error));
         }
     }
+    synced.await.map_err(ended).and_then(|synced| synced).map_err(one)?;
     let (sink, replace) = (Arc::clone(files), asked.replace);
     blocking(move || sink.publish(replace)).await.map_err(one)?;
     findings.files = finished.iter().map(summary).collect();
@@ -143,7 +158,9 @@ fn summary(file: &Finished) -> FileSummary {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| {
-        Error::new(Kind::Internal, "the work on the rdb files did not end").with_source(error)
-    })?
+    tokio::task::spawn_blocking(work).await.map_err(ended)?
+}
+
+fn ended(error: tokio::task::JoinError) -> Error {
+    Error::new(Kind::Internal, "the work on the rdb files did not end").with_source(error)
 }

@@ -57,7 +57,10 @@ impl Run {
             wiring::written(plan, options).map_err(one)?;
         let journal =
             Journal::open(&options.state).await.map_err(|error| one(from_journal(error)))?;
-        let cut_over = CutOverRun::prepare(plan, options, &journal).await.map_err(one)?;
+        let cut_over = match &files {
+            Some(_) => None,
+            None => CutOverRun::prepare(plan, options, &journal).await.map_err(one)?,
+        };
         let (retry_for, cancel) = (options.retry_for, &options.cancel);
         let connect = || wiring::connect_sources(plan, &chosen, options.lanes);
         let mut sources = patiently(retry_for, cancel, connect).await.map_err(one)?;

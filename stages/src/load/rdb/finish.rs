@@ -11,9 +11,9 @@ use crate::error::{Error, Kind, Result};
 use crate::failpoint::{Point, pass};
 use schemas::{PartitionId, SlotRange};
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -75,7 +75,6 @@ impl RunFolder {
             file.write_all_at(&header, 0)
                 .and_then(|()| file.set_len(bytes))
                 .and_then(|()| file.write_all_at(&tail, at))
-                .and_then(|()| file.sync_all())
                 .map_err(|error| io_error("finish", &hidden, error))?;
             let slots = self.place.cut.ranges()[node];
             let path = self.place.paths().swap_remove(node);
@@ -90,9 +89,24 @@ impl RunFolder {
                 crc,
             });
         }
-        sync_folder(&self.hidden)?;
         pass(Point::FilesFinished);
         Ok(finished)
+    }
+
+    /// Puts finished files on disk.
+    pub(super) fn sync(&self) -> Result<()> {
+        let (generation, files) = {
+            let current = self.current();
+            (current.generation, current.files.clone())
+        };
+        for (node, file) in files.iter().enumerate() {
+            let path = self.file_path(node, generation);
+            file.sync_all().map_err(|error| io_error("sync", &path, error))?;
+            if self.flushing.has_failed() {
+                return Err(io_error("sync", &path, io::Error::other("an earlier flush failed")));
+            }
+        }
+        sync_folder(&self.hidden)
     }
 
     fn header(&self, created_s: i64, keys: u64, expiring: u64) -> Header<'_> {
@@ -127,7 +141,7 @@ impl RunFolder {
         let mut places: HashMap<(u16, u64), u64> = HashMap::new();
         for (node, (extents, from)) in live.iter().zip(&old).enumerate() {
             let path = self.file_path(node, generation);
-            let mut to = File::create(&path).map_err(|error| io_error("create", &path, error))?;
+            let mut to = create(&path).map_err(|error| io_error("create", &path, error))?;
             let mut at = header_bytes;
             let copied = copy(extents, from, &mut to, header_bytes, |extent| {
                 places.insert((extent.part.node, extent.offset), at);
@@ -146,7 +160,7 @@ impl RunFolder {
             replayed.ok_or_else(|| Error::new(Kind::Internal, "a joined list is not sound"))?;
         }
         let (path, new) = (self.list_path(), self.hidden.join("extents.new"));
-        let written = File::create(&new).and_then(|mut file| {
+        let written = create(&new).and_then(|mut file| {
             file.write_all(&text)?;
             file.sync_all()
         });
@@ -222,6 +236,11 @@ fn copy(
         rest = behind;
     }
     Ok(())
+}
+
+/// Makes a file that its owner alone may read.
+fn create(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
 }
 
 fn remove_if_there(path: &Path) -> Result<()> {

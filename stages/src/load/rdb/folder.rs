@@ -14,6 +14,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 const PREFIX: &str = ".rekindle-";
@@ -33,6 +34,45 @@ pub(super) struct RunFolder {
     pub(super) hidden: PathBuf,
     pub(super) current: Mutex<Current>,
     list: Mutex<Extents>,
+    pub(super) flushing: Flushing,
+}
+
+/// Bytes after which a file is put on disk beside the writing: what is left for the end is then little.
+const FLUSH_EVERY: u64 = 32 << 20;
+
+/// What was written since a flush began, whether one is at work, and whether one failed.
+#[derive(Debug, Default)]
+pub(super) struct Flushing {
+    written: AtomicU64,
+    is_busy: Arc<AtomicBool>,
+    has_failed: Arc<AtomicBool>,
+}
+
+impl Flushing {
+    /// Begins a flush where it is time for one.
+    fn note(&self, bytes: u64, file: &Arc<File>) {
+        let written = self.written.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if written < FLUSH_EVERY || self.is_busy.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        self.written.store(0, Ordering::Relaxed);
+        let (file, is_busy) = (Arc::clone(file), Arc::clone(&self.is_busy));
+        let has_failed = Arc::clone(&self.has_failed);
+        let spawned = std::thread::Builder::new().name("flush".into()).spawn(move || {
+            // The kernel tells of a write that failed once only: the end has to hear of it too.
+            has_failed.fetch_or(file.sync_data().is_err(), Ordering::AcqRel);
+            is_busy.store(false, Ordering::Release);
+        });
+        if spawned.is_err() {
+            // Then all of it is left for the end.
+            self.is_busy.store(false, Ordering::Release);
+        }
+    }
+
+    /// Whether bytes that were written may not have reached the disk.
+    pub(super) fn has_failed(&self) -> bool {
+        self.has_failed.load(Ordering::Acquire)
+    }
 }
 
 /// The files that are written to, and their list.
@@ -67,6 +107,7 @@ impl RunFolder {
             run_id: run_id.to_owned(),
             current: Mutex::new(current),
             list: Mutex::new(read.extents),
+            flushing: Flushing::default(),
             hidden,
             place,
         };
@@ -115,6 +156,7 @@ impl RunFolder {
             file.write_all_at(bytes, extent.offset).map_err(|error| {
                 io_error("write", &self.file_path(node, self.current().generation), error)
             })?;
+            self.flushing.note(extent.part.bytes, &file);
             rest = behind;
         }
         self.append(&reserved.line())?;

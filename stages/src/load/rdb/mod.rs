@@ -102,7 +102,12 @@ impl RdbSink {
         self.run_folder()?.finish(partitions, started_ms)
     }
 
-    /// Gives finished files their names; blocks. Fails where a name is taken, unless `replace` says otherwise.
+    /// Puts finished files on disk; blocks, and may do so beside whoever reads them.
+    pub fn sync(&self) -> Result<()> {
+        self.run_folder()?.sync()
+    }
+
+    /// Gives finished files, which are on disk, their names; blocks. Fails where a name is taken, unless `replace` says otherwise.
     pub fn publish(&self, replace: bool) -> Result<()> {
         self.run_folder()?.publish(replace)
     }
@@ -155,7 +160,10 @@ async fn blocking<T: Send + 'static>(
 
 /// A failure of the file system under the folder of the files.
 fn io_error(operation: &str, path: &Path, error: io::Error) -> Error {
-    let is_full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+    let is_full = matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
+    );
     let hint = if is_full {
         "free space where --to-rdb points, then run the same command again: it resumes"
     } else {
