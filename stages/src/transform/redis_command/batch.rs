@@ -89,7 +89,11 @@ impl<'a> BatchEncoder<'a> {
             }
             _ => Group::None,
         };
-        let nodes = NodeEntries::of(commands.files.as_deref(), bytes_read);
+        let nodes = NodeEntries::of(
+            commands.files.as_deref(),
+            bytes_read,
+            row_count * commands.row_overhead,
+        );
         let room = bytes_read * 2 + row_count * commands.row_overhead;
         Ok(Self {
             key: bound.key.renderer(&decoded.rows).map_err(mismatch)?,

@@ -26,10 +26,12 @@ pub(super) struct NodeEntries {
 
 impl NodeEntries {
     /// One per file of a cut; none where there is none.
-    pub(super) fn of(cut: Option<&SlotCut>, bytes_read: usize) -> Vec<Self> {
+    ///
+    /// What rows add to the bytes that were read are the names of fields, above all.
+    pub(super) fn of(cut: Option<&SlotCut>, bytes_read: usize, overhead: usize) -> Vec<Self> {
         let count = cut.map_or(0, |cut| cut.ranges().len());
-        // About as many bytes come out as went in; of several files each is a share of them.
-        let room = if count == 0 { 0 } else { bytes_read + bytes_read / 4 } / count.max(1);
+        // Room that is not touched costs nothing; of several files each has a share.
+        let room = (bytes_read + overhead) / count.max(1);
         let with_room = |_| Self { bytes: Vec::with_capacity(room), ..Self::default() };
         (0..count).map(with_room).collect()
     }
