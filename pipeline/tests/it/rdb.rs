@@ -216,7 +216,6 @@ fn what_makes_no_sense_for_a_file_is_refused_by_name() {
             "type = \"hash\"\nkey = \"l:{g}\"\non_collision = \"last\"\norder_by = \"id\"",
             "on_collision = \"last\"",
         ),
-        ("type = \"hash\"\nkey = \"c:{id}\"\ncatch_up = \"10s\"", "catch_up follows a server"),
     ];
     let routes: String = refused
         .iter()

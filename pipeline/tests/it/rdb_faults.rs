@@ -19,7 +19,7 @@ fn filled() -> World {
     let world = World::new();
     world.sql(
         "create table items (id bigint primary key, a text not null, b int) with (fillfactor = 90); \
-         insert into items select i, repeat(md5(i::text), 2), i from generate_series(1, 60000) i; \
+         insert into items select i, repeat(md5(i::text), 4), i from generate_series(1, 80000) i; \
          vacuum analyze items",
     );
     world.plan(&route("items", "hash", ""));
@@ -47,13 +47,13 @@ fn assert_rows(world: &World) {
 fn a_killed_run_goes_on_with_what_did_not_change() {
     let world = filled();
     // GIVEN a run that was killed on its way
-    killed(&world, Point::BatchInFile, 20, &["--lanes", "2"]);
+    killed(&world, Point::PartitionFinished, 2, &["--lanes", "2"]);
     let hidden: Vec<String> = names(&world);
     assert!(hidden.len() == 1 && hidden[0].starts_with(".rekindle-"), "{hidden:?}");
     // WHEN it goes on THEN it keeps the partitions that are whole
     let ran = to_files(&world, &["--lanes", "2", "--log-level", "info"]).expect(0);
     let ran = ran.says(&["partitions are as they were read"]);
-    assert_eq!((&ran.summary()["resumed"], &ran.summary()["rows"]), (&1.into(), &60_000.into()));
+    assert_eq!((&ran.summary()["resumed"], &ran.summary()["rows"]), (&1.into(), &80_000.into()));
     assert_rows(&world);
     assert_eq!(names(&world), ["dump.rdb"]);
 
@@ -77,7 +77,7 @@ fn a_killed_run_goes_on_with_what_did_not_change() {
     let output = command.env(VARIABLE, Point::FilesPublished.name()).output().unwrap();
     assert_eq!(output.status.signal(), Some(9));
     assert!(folder(&world).join("dump.rdb").exists());
-    world.sql("delete from items where id > 59000; vacuum full items");
+    world.sql("delete from items where id > 79000; vacuum full items");
     to_files(&world, &[]).expect(0);
     assert_rows(&world);
     assert_eq!(names(&world), ["dump.rdb"]);
