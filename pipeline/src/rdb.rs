@@ -47,9 +47,8 @@ pub fn refusal(route: &Route) -> Option<String> {
             "on_collision = \"last\" writes keys again, and a file holds each key once".to_owned(),
         );
     }
-    route
-        .catch_up
-        .map(|_| "catch_up follows a server that is in use, and a file is of one moment".to_owned())
+    // What follows a server in use (`catch_up`) compares versions, and is refused above.
+    None
 }
 
 /// Refuses every route that cannot be written into a file, before anything is connected to.
