@@ -65,7 +65,8 @@ mod tests {
 
     #[test]
     fn joined_parts_have_the_checksum_of_the_whole() {
-        let bytes: Vec<u8> = (0..100_000_u32).map(|i| (i * 31 + i / 251) as u8).collect();
+        let bytes: Vec<u8> =
+            (0..100_000_u32).map(|i| (i * 31 + i / 251).to_le_bytes()[0]).collect();
         for at in [0, 1, 7, 8, 255, 4_096, 65_537, 99_999, 100_000] {
             let (first, second) = bytes.split_at(at);
             let whole = joined(checksum(first), checksum(second), second.len() as u64);

@@ -22,7 +22,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 /// What stands behind the entries: one byte, and the checksum.
-const TAIL_BYTES: u64 = 9;
+const TAIL_BYTES: usize = 9;
 const END: u8 = 0xff;
 
 /// What was found.
@@ -140,8 +140,8 @@ fn whole(
     let length = opened.metadata()?.len();
     let mut head = vec![0; usize::try_from(file.header_bytes).unwrap_or(0)];
     opened.read_exact_at(&mut head, 0)?;
-    let mut tail = [0; TAIL_BYTES as usize];
-    opened.read_exact_at(&mut tail, length.saturating_sub(TAIL_BYTES))?;
+    let mut tail = [0; TAIL_BYTES];
+    opened.read_exact_at(&mut tail, length.saturating_sub(TAIL_BYTES as u64))?;
     let (mut crc, mut at) = (checksum(&head), file.header_bytes);
     for (offset, bytes, sum) in sums {
         if *offset != at {
@@ -159,7 +159,7 @@ fn whole(
             Some(format!("it says that it has {} keys, and has {}", found.keys, file.keys))
         }
         Ok(found) if found.version != super::RDB_VERSION => Some("it is of another version".into()),
-        Ok(_) if length != at + TAIL_BYTES || tail[0] != END => {
+        Ok(_) if length != at + TAIL_BYTES as u64 || tail[0] != END => {
             Some("it does not end where it should".into())
         }
         Ok(_) if tail[1..] != crc.to_le_bytes() => {
