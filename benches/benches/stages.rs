@@ -9,11 +9,11 @@ use schemas::digest::RowHasher;
 use schemas::plan::{
     Backup, Expiry, Layout, NullPolicy, OnConflict, Origin, RejectsMax, Route, System, Uses,
 };
-use schemas::{BoundRoute, Column, ColumnType, KeyTemplate, TableSchema};
+use schemas::{BoundRoute, Column, ColumnType, KeyTemplate, SlotCut, TableSchema};
 use stages::RawBatch;
 use stages::transform::Transform;
 use stages::transform::copy_binary::{Lead, decode};
-use stages::transform::redis_command::{ListpackLimits, RedisCommands, Style, Way};
+use stages::transform::redis_command::{FileForm, ListpackLimits, RedisCommands, Style, Way};
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Duration;
@@ -151,8 +151,16 @@ fn stages(criterion: &mut Criterion) {
         ),
         ("decode and encode, json, exact", bound(Layout::Json, false), Style::Exact, command),
     ];
-    for (name, bound, style, way) in transforms {
-        let transform = RedisCommands::new(bound, Lead::Ctid, style, way);
+    let transforms = transforms.map(|(name, bound, style, way)| {
+        (name.to_owned(), RedisCommands::new(bound, Lead::Ctid, style, way))
+    });
+    let files = [1, 3].map(|nodes| {
+        let cut = Arc::new(SlotCut::even(nodes));
+        let form = FileForm { limits: ListpackLimits::default(), cut };
+        let transform = RedisCommands::into_files(bound(Layout::Hash, false), Lead::Ctid, &form);
+        (format!("decode and encode, hash, rdb files: {nodes}"), transform)
+    });
+    for (name, transform) in transforms.into_iter().chain(files) {
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
                 let raw = RawBatch::new(bytes.clone(), ROWS, false);
@@ -160,6 +168,11 @@ fn stages(criterion: &mut Criterion) {
             });
         });
     }
+    let bytes = vec![0x5a; 1 << 20];
+    group.throughput(Throughput::Bytes(1 << 20));
+    group.bench_function("crc64 of 1 MiB", |bencher| {
+        bencher.iter(|| stages::crc64::checksum(black_box(&bytes)));
+    });
     group.finish();
 }
 

@@ -128,6 +128,58 @@ class Redis:
         self.socket.close()
 
 
+class LoadedRedis:
+    """A throwaway Redis that loads an RDB file at its start; use as a context."""
+
+    def __init__(self, path, seconds_max):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        command = ["redis-server", "--port", port, "--bind", "127.0.0.1", "--save", "", "--dir", path.parent,
+                   "--dbfilename", path.name, "--logfile", path.parent / "redis.log"]
+        start = time.monotonic()
+        self.process = subprocess.Popen([str(word) for word in command], stdin=subprocess.DEVNULL)
+        self.redis = None
+        try:
+            self._wait_loaded(port, start + seconds_max)
+        except BaseException:
+            self.close()
+            raise
+        # Until it answers: what an application waits for.
+        self.seconds = time.monotonic() - start
+        self.cpu_seconds = cpu_seconds(self.process.pid)
+
+    def _wait_loaded(self, port, deadline):
+        while True:
+            if self.process.poll() is not None:
+                raise Failure("redis-server refused the file")
+            if time.monotonic() > deadline:
+                raise Failure("redis-server did not load the file in time")
+            try:
+                redis = self.redis or Redis(f"redis://127.0.0.1:{port}")
+                self.redis = redis
+                if redis.call("PING") == "PONG":
+                    return
+            except ConnectionRefusedError:
+                pass
+            except Failure as failure:
+                if "LOADING" not in str(failure):
+                    raise
+            time.sleep(0.005)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self):
+        if self.redis:
+            self.redis.close()
+        self.process.kill()
+        self.process.wait()
+
+
 class Servers:
     """Throwaway PostgreSQL and Redis that hold Code Town; use as a context."""
 

@@ -16,6 +16,7 @@ mod watch;
 pub use admit::admitted;
 pub use bucket::Bucket;
 pub use omitted::{Omitted, omitted};
+pub(crate) use sampled::{PARTITIONS_MAX, PATIENCE, first_batch};
 pub use told::{GuardSummary, Pause, RouteNeed};
 pub use watch::{Verdict, watch};
 

@@ -139,8 +139,7 @@ pub(crate) async fn carry_on(
         // Each attempt replaces its stream, which may have another order of rows then.
         shared.ledger.forget(&partition.id)?;
     }
-    let ledger_bytes = if is_stream { 0 } else { begun.ledger_bytes };
-    let length = shared.ledger.begin(&partition.id, ledger_bytes)?;
+    let length = crate::rdb::begin(shared, &partition.id, &begun, is_stream).await?;
     let refused = shared.refusals.of(&partition.id);
     // From its start a partition meets every refusal again.
     let is_anew = begun.position == Position::Start;
@@ -305,7 +304,7 @@ impl Attempt<'_> {
             self.shared.rejects.write(&self.route.bound.route.name, id, self.epoch, rejected)?;
         }
         let started = Instant::now();
-        let outcome = match self.shared.sink.write(self.lane, &encoded).await {
+        let outcome = match self.shared.sink.write_of(self.lane, id, &encoded).await {
             Err(error) if error.kind() == Kind::Refused => {
                 let Some(raw) = raw else {
                     // A key of many rows: none of them is at fault alone.

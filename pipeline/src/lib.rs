@@ -27,6 +27,7 @@ pub mod outcome;
 pub mod plan;
 pub mod prepare;
 pub mod progress;
+pub mod rdb;
 pub mod readback;
 pub mod rebuild;
 pub mod reconcile;

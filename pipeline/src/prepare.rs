@@ -4,6 +4,7 @@
 //! committed against; everything else starts over, and its written keys are reconciled at the end.
 
 mod failed_over;
+mod files;
 mod unchanged;
 
 use crate::catch_up::{next_ordinal, partitions_of};
@@ -13,7 +14,7 @@ use crate::engine::Engine;
 use crate::journal::{Journal, NewRoute, NewRun, RouteRecord, RunRecord, RunStatus, ServerRecord};
 use crate::lane::{Shared, now_ms};
 use crate::outcome::from_journal;
-use crate::rebuild::{COMMAND, Options, patiently};
+use crate::rebuild::{Options, patiently};
 use crate::route::RouteRun;
 use crate::snapshots::Snapshots;
 use failed_over::distrust_removals;
@@ -51,7 +52,7 @@ pub async fn open_run(
     sink: &dyn Sink,
 ) -> std::result::Result<Opened, Vec<Error>> {
     let one = |error| vec![from_journal(error)];
-    let unfinished = journal.unfinished_run(COMMAND).await.map_err(one)?;
+    let unfinished = journal.unfinished_run(options.command()).await.map_err(one)?;
     match unfinished {
         Some(run) if options.fresh => {
             sink.release(&run.id).await.map_err(|error| vec![error])?;
@@ -60,6 +61,7 @@ pub async fn open_run(
         }
         Some(mut run) => {
             let drift = refuse_changes(journal, &run, routes).await?;
+            files::refuse_elsewhere(journal, &run, sink).await.map_err(|error| vec![error])?;
             journal.note_attempt(&run.id).await.map_err(one)?;
             run.attempts += 1;
             let status = RunStatus::Running;
@@ -71,7 +73,7 @@ pub async fn open_run(
     let drift = if options.fresh { Vec::new() } else { drift::check_new(journal, routes).await? };
     let started_ms = now_ms();
     let run = NewRun {
-        command: COMMAND.to_owned(),
+        command: options.command().to_owned(),
         plan_fingerprint: plan.fingerprint(),
         binary_version: env!("CARGO_PKG_VERSION").to_owned(),
         lost_at_ms: options.lost_at_ms.unwrap_or(started_ms),
@@ -155,7 +157,9 @@ pub async fn inspect_target(engine: &Engine, is_resumed: bool) -> Result<Target>
             let servers = shared.journal.servers(&shared.run_id).await.map_err(from_journal)?;
             let known = servers.iter().find(|server| server.role == TARGET);
             let is_same = known.is_some_and(|s| s.identity == identity_of(&state));
-            if !is_same {
+            if sink.is_file() {
+                files::void_unless_kept(engine).await?;
+            } else if !is_same {
                 target = Target::ServerChanged;
                 distrust_removals(engine).await?;
             }
@@ -163,9 +167,7 @@ pub async fn inspect_target(engine: &Engine, is_resumed: bool) -> Result<Target>
         Sentinel::Missing => {
             was_empty = state.entries == 0;
             if is_resumed {
-                tracing::warn!(
-                    "redis does not carry this run's sentinel: it was emptied or replaced; everything is written again"
-                );
+                tracing::warn!("{}; everything is written again", files::why_missing(&**sink));
                 void_written(engine).await?;
             }
         }
@@ -238,7 +240,7 @@ pub async fn void_route(engine: &Engine, mut record: RouteRecord) -> Result<()> 
 fn note_written(engine: &Engine, record: &mut RouteRecord) -> Result<()> {
     let ledger = &engine.shared.ledger;
     let route = engine.routes.iter().find(|route| route.name() == record.name);
-    if route.is_some_and(|route| route.bound.is_stream()) {
+    if engine.shared.sink.is_file() || route.is_some_and(|route| route.bound.is_stream()) {
         return ledger.forget_route(&record.name);
     }
     record.reconcile |= ledger.entries(&record.name)? > 0;

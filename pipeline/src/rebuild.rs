@@ -14,7 +14,7 @@ use crate::live::Lag;
 use crate::outcome::Exit;
 use crate::progress::Counters;
 use crate::readback::ReadBack;
-use crate::summary::{CutOverSummary, DriftSummary, Summary};
+use crate::summary::{CutOverSummary, DriftSummary, FileSummary, Summary};
 pub use assemble::engine as assemble;
 use run::Run;
 use schemas::{Plan, Route};
@@ -29,6 +29,8 @@ use tokio_util::sync::CancellationToken;
 
 /// The command's name in the journal and in summaries.
 pub const COMMAND: &str = "rebuild redis";
+/// The same of a rebuild into files: what one of them left, the other does not resume.
+pub const FILES_COMMAND: &str = "rebuild redis --to-rdb";
 /// Assumed time between crashes, for the checkpoint interval; pessimistic on purpose.
 pub const CRASH_EVERY: Duration = Duration::from_hours(1);
 /// Commit cost assumed until the first commits were measured: two flushes of a slow disk.
@@ -61,10 +63,30 @@ pub struct Options {
     pub way: WayChoice,
     /// Build in this database of the same server, and swap it with the one of the plan when it is proven.
     pub cut_over: Option<u32>,
+    /// Write files instead of a server.
+    pub to_rdb: Option<ToRdb>,
     /// How hard to push.
     pub limits: Limits,
     /// Cancelled by a signal.
     pub cancel: CancellationToken,
+}
+
+/// Files that are written instead of a server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ToRdb {
+    /// The folder that they are to be in.
+    pub folder: PathBuf,
+    /// How many, one for the slots of each node.
+    pub nodes: u16,
+    /// Overwrite what has their names.
+    pub replace: bool,
+}
+
+impl Options {
+    /// The command in the journal and in summaries.
+    pub fn command(&self) -> &'static str {
+        if self.to_rdb.is_some() { FILES_COMMAND } else { COMMAND }
+    }
 }
 
 /// How a rebuild ended.
@@ -109,6 +131,8 @@ pub struct Findings {
     pub is_refused: bool,
     /// What became of the cut-over, where one was asked for.
     pub cut_over: Option<CutOverSummary>,
+    /// The files that were written.
+    pub files: Vec<FileSummary>,
 }
 
 /// Rebuilds Redis. Never panics on bad input; every failure is in `Ended`.

@@ -252,6 +252,9 @@ fn left_by(run: &RunRecord) -> Vec<String> {
         crate::rebuild::COMMAND => format!(
             "redis keeps what it wrote, and its mark where it left one: rekindle rebuild redis --take-over {id}"
         ),
+        crate::rebuild::FILES_COMMAND => {
+            format!("its unfinished files stay in the hidden folder .rekindle-{id} where --to-rdb pointed")
+        }
         crate::backup::COMMAND => {
             "blocks that it wrote and did not publish stay in redis; the next backup does not know them".to_owned()
         }

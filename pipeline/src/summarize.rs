@@ -12,7 +12,7 @@ use crate::live::compares_versions;
 use crate::outcome::from_journal;
 use crate::progress::RouteCounters;
 use crate::readback::{ReadBack, detection_power};
-use crate::rebuild::{COMMAND, Findings, Options};
+use crate::rebuild::{Findings, Options};
 use crate::summary::{Freshness, PriorityDone, RouteSummary, RunEnd, Summary, Verified};
 use schemas::{Digest, Plan};
 use stages::Result;
@@ -60,7 +60,7 @@ pub async fn summarize(
     let rpo_seconds = as_of.map(|us| (run.lost_at_ms as f64 / 1e3 - us as f64 / 1e6).max(0.0));
     let total = |of: fn(&RouteSummary) -> u64| routes.iter().map(of).sum();
     Ok(Summary {
-        command: COMMAND.to_owned(),
+        command: options.command().to_owned(),
         run_id: run.id.clone(),
         status,
         lost_at: rfc3339(run.lost_at_ms),
@@ -93,6 +93,7 @@ pub async fn summarize(
             ..shared.guard.told()
         },
         cut_over: findings.cut_over.clone(),
+        files: findings.files.clone(),
         not_brought_back: Some(not_brought_back(plan, &options.routes, &options.state)),
         drift: findings.drift.clone(),
         warnings: findings.warnings.clone(),
@@ -165,7 +166,15 @@ fn verified(findings: &Findings) -> Verified {
         return Verified { tier: "none".into(), ..Verified::default() };
     };
     let differences = findings.read_back.as_ref().map_or(0, ReadBack::differences);
-    let (tier, detects) = if findings.read_back_is_full {
+    let (tier, detects) = if !findings.files.is_empty() {
+        let power = detection_power(*compared);
+        (
+            "sample",
+            format!(
+                "any altered byte, missing key or other expiry; of values that were encoded wrongly, {power}"
+            ),
+        )
+    } else if findings.read_back_is_full {
         ("full", "any missing key, any other value or expiry".to_owned())
     } else {
         ("sample", format!("any missing key; {}", detection_power(*compared)))

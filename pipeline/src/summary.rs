@@ -89,6 +89,9 @@ pub struct Summary {
     /// Which database serves now, where one was built beside it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cut_over: Option<CutOverSummary>,
+    /// The RDB files that were written, where no server was.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<FileSummary>,
     /// What a rebuild leaves out and what is known of it; absent where nothing is rebuilt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_brought_back: Option<NotBroughtBack>,
@@ -115,6 +118,25 @@ pub struct Verified {
     pub newer: u64,
     /// What the sample would have found, in words.
     pub detects: String,
+}
+
+/// An RDB file that was written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileSummary {
+    /// Where it is.
+    pub path: String,
+    /// Its length.
+    pub bytes: u64,
+    /// Its keys.
+    pub keys: u64,
+    /// Those of them that expire.
+    pub expiring: u64,
+    /// The CRC-64 at its end, in 16 hex digits.
+    pub crc64: String,
+    /// The slots of its keys, first and last, for example `0-5460`.
+    pub slots: String,
+    /// Version of the format.
+    pub rdb_version: u32,
 }
 
 /// A database that was built to take the place of another.

@@ -15,19 +15,23 @@ pub use listing::{ARRIVAL_TIME, ListedBigQuery, ListedColumn, PostgresListing, l
 pub use sample::{Sampler, sampler};
 pub use sources::{Sources, connect_bigquery, connect_postgres, connect_sources};
 
+use crate::rebuild::Options;
 use crate::route::{RouteRun, mark_shared_keys};
 use schemas::plan::{Layout, OnCollision};
-use schemas::{BoundRoute, Bounds, Plan};
+use schemas::{BoundRoute, Bounds, Plan, SlotCut};
 use stages::connect::redis;
 use stages::extract::{Estimate, Source};
+use stages::load::Sink;
+use stages::load::rdb::{Place, RdbSink};
 use stages::load::redis::cut_over::CutOver;
 use stages::load::redis::{RedisSink, WayChoice};
 use stages::transform::copy_binary::Lead;
 use stages::transform::many_rows::ManyRows;
-use stages::transform::redis_command::RedisCommands;
+use stages::transform::redis_command::{FileForm, ListpackLimits, RedisCommands};
 use stages::transform::stream_rows::StreamRows;
 use stages::transform::{Decoder, Transform};
 use stages::{Error, Kind, Result};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,6 +60,59 @@ pub fn make_cut_over(plan: &Plan, build: u32) -> Result<CutOver> {
     CutOver::new(&redis_endpoint(plan)?, build)
 }
 
+/// How entries are written for a target.
+#[derive(Clone)]
+pub enum Encoding {
+    /// As the commands that this server takes.
+    Commands(Arc<RedisSink>),
+    /// As entries of RDB files.
+    Files(FileForm),
+}
+
+/// Where a rebuild writes, and how.
+pub struct Written {
+    /// The target.
+    pub sink: Arc<dyn Sink>,
+    /// How entries are written for it.
+    pub encoding: Encoding,
+    /// The same target, where it is files.
+    pub files: Option<Arc<RdbSink>>,
+}
+
+/// Makes the target that was asked for; nothing is connected or created yet. Fails where files would be overwritten.
+pub fn written(plan: &Plan, options: &Options) -> Result<Written> {
+    let Some(asked) = &options.to_rdb else {
+        let sink = make_sink_in(plan, options.way, options.cut_over)?;
+        let encoding = Encoding::Commands(Arc::clone(&sink));
+        return Ok(Written { sink, encoding, files: None });
+    };
+    let files = make_files(plan, asked.folder.clone(), asked.nodes)?;
+    if !asked.replace {
+        files.refuse_existing()?;
+    }
+    let (limits, cut) = (ListpackLimits::default(), Arc::clone(&files.place().cut));
+    let encoding = Encoding::Files(FileForm { limits, cut });
+    let sink: Arc<dyn Sink> = Arc::<RdbSink>::clone(&files);
+    Ok(Written { sink, encoding, files: Some(files) })
+}
+
+/// Makes the files that the routes of a plan are written into; nothing is created yet.
+fn make_files(plan: &Plan, folder: PathBuf, nodes: u16) -> Result<Arc<RdbSink>> {
+    let database = match &plan.redis {
+        Some(_) => u32::try_from(redis_endpoint(plan)?.database()).unwrap_or(0),
+        None => 0,
+    };
+    if database != 0 && nodes > 1 {
+        let message = format!(
+            "--rdb-nodes {nodes}: a cluster has database 0 alone, and [redis] names database {database}"
+        );
+        return Err(Error::new(Kind::Config, message)
+            .with_hint("name no database in the url of [redis], or write one file"));
+    }
+    let cut = Arc::new(SlotCut::even(nodes));
+    Ok(Arc::new(RdbSink::new(Place { folder, cut, database })))
+}
+
 /// Names the Redis of the plan; nothing is connected yet.
 pub fn redis_endpoint(plan: &Plan) -> Result<redis::Endpoint> {
     let Some(url) = &plan.redis else {
@@ -64,10 +121,19 @@ pub fn redis_endpoint(plan: &Plan) -> Result<redis::Endpoint> {
     redis::Endpoint::parse(&url.0, CONNECT_TIMEOUT)
 }
 
-/// Makes the runnable routes of described ones.
+/// Makes the runnable routes of described ones, written to a server.
 pub fn run_routes(
     sources: &Sources,
     sink: &Arc<RedisSink>,
+    described: Vec<Described>,
+) -> Result<Vec<RouteRun>> {
+    run_routes_as(sources, &Encoding::Commands(Arc::clone(sink)), described)
+}
+
+/// Makes the runnable routes of described ones.
+pub fn run_routes_as(
+    sources: &Sources,
+    encoding: &Encoding,
     described: Vec<Described>,
 ) -> Result<Vec<RouteRun>> {
     let mut routes = Vec::with_capacity(described.len());
@@ -83,9 +149,16 @@ pub fn run_routes(
             return Err(Error::new(Kind::Config, message)
                 .with_hint("leave catch_up out; the summary then tells the stale window"));
         }
-        let (encoded, sink) = (Arc::clone(&bound), Arc::clone(sink));
+        let (encoded, encoding) = (Arc::clone(&bound), encoding.clone());
         let transform = Box::new(move |bounds: &Bounds, style| -> Arc<dyn Transform> {
             let decoder = decoder_of(bounds);
+            let sink = match &encoding {
+                Encoding::Files(form) => {
+                    let encoded = Arc::clone(&encoded);
+                    return Arc::new(RedisCommands::into_files(encoded, decoder, form));
+                }
+                Encoding::Commands(sink) => sink,
+            };
             if encoded.is_stream() {
                 return Arc::new(StreamRows::new(Arc::clone(&encoded), decoder));
             }

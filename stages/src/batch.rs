@@ -69,15 +69,32 @@ pub struct Unit {
     pub replies: u32,
 }
 
+/// The entries of a batch that belong into one file, where the target is files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FilePart {
+    /// Which file, by the number of its node.
+    pub node: u16,
+    /// Entries.
+    pub entries: u32,
+    /// Those of them that expire.
+    pub expiring: u32,
+    /// Bytes of them in the payload.
+    pub bytes: u64,
+    /// CRC-64 of those bytes.
+    pub crc: u64,
+}
+
 /// What a transform makes of a raw batch: bytes ready for the target.
 #[derive(Debug)]
 pub struct Encoded {
     /// How far the partition has come once this batch is durable.
     pub position: Position,
-    /// Commands in the target's wire format.
+    /// Commands in the target's wire format, or entries in the format of its file.
     pub payload: Bytes,
     /// How the replies group; empty means one row and one reply per entry.
     pub units: Vec<Unit>,
+    /// Where the target is files: what the payload is made of, in its order; none is without entries.
+    pub parts: Vec<FilePart>,
     /// Whether a null or zero reply means that the key existed and was left alone (`keep`, `newest`).
     pub may_keep: bool,
     /// Rows decoded.
@@ -117,6 +134,7 @@ impl Encoded {
             position: Position::Start,
             payload: Bytes::new(),
             units: Vec::new(),
+            parts: Vec::new(),
             may_keep: false,
             rows_read: 0,
             bytes_read: 0,

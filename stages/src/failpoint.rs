@@ -53,6 +53,7 @@ points! {
     RejectsWritten = "rejects-written", "the rejects of a batch are in their file";
     BatchSent = "batch-sent", "a batch is on its way to redis; no reply was read";
     BatchAcknowledged = "batch-acknowledged", "redis has acknowledged a batch; the journal was not told";
+    BatchInFile = "batch-in-file", "a batch is in the rdb files and in the list of their extents; the journal was not told";
     KeyInPlace = "key-in-place", "a key built under a temporary name is in its place; the journal was not told";
     LedgerSynced = "ledger-synced", "the ledger is on disk, the commit that counts on it is not";
     JournalCommitted = "journal-committed", "positions and counts are in the journal; no lane was told";
@@ -61,10 +62,14 @@ points! {
     ChangesRead = "changes-read", "rows changed since are written; the route does not say so yet";
     DroppedRemoved = "dropped-removed", "keys of vanished rows are gone; the compacted ledger is not written";
     LedgerCompacted = "ledger-compacted", "the compacted ledger is in its place; the route still is to be reconciled";
+    FilesJoined = "files-joined", "what counts of the rdb files was copied into files without holes";
+    FilesFinished = "files-finished", "the rdb files are whole, under hidden names; nothing was read back";
     ReadBack = "read-back", "the target was read back; nothing says so";
+    FilesPublished = "files-published", "the rdb files have their names; the journal was not told";
     DatabasesSwapped = "databases-swapped", "what was built serves; the journal was not told";
     MarkReleased = "mark-released", "the target is free; the journal still calls the run unfinished";
     StatusRecorded = "status-recorded", "the journal says how the run stands, or how it ended";
+    FilesReleased = "files-released", "the hidden folder of the rdb files is gone";
     QueryDropped = "query-dropped", "the result of a query is gone";
     LeftBehindRemoved = "left-behind-removed", "blocks that an attempt did not publish are gone; its partitions are not void";
     TableRecorded = "table-recorded", "what bigquery says of the table is in the duplicate";

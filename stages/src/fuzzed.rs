@@ -4,6 +4,7 @@
 
 mod arrow;
 mod copy;
+mod rdb;
 mod redis;
 
 use fixtures::fuzz::Fuzz;

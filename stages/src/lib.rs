@@ -6,6 +6,7 @@
 
 pub mod batch;
 pub mod connect;
+pub mod crc64;
 pub mod error;
 pub mod extract;
 pub mod failpoint;
@@ -15,5 +16,5 @@ pub mod load;
 pub mod policy;
 pub mod transform;
 
-pub use batch::{Encoded, Entry, RawBatch, Rejected, Unit};
+pub use batch::{Encoded, Entry, FilePart, RawBatch, Rejected, Unit};
 pub use error::{Error, Kind, Result};

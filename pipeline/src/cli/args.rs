@@ -161,6 +161,9 @@ pub struct RebuildRedis {
     /// Take the target over from this run, which must be dead
     #[arg(long, value_name = "RUN_ID", conflicts_with = "cut_over")]
     pub take_over: Option<String>,
+    /// Whether it writes files.
+    #[command(flatten)]
+    pub rdb: super::rdb::RdbFlags,
 }
 
 /// Flags of `plan`.

@@ -15,6 +15,7 @@ mod init;
 mod limits;
 mod live_text;
 mod loading;
+mod rdb;
 mod rejects;
 mod restore;
 mod signals;
@@ -125,7 +126,8 @@ async fn dispatch(cli: &Cli, bars: MultiProgress, signals: &Signals) -> Exit {
         Command::Status => Box::pin(until_signal(show_status(shared), signals)).await,
         Command::Rebuild { target: Target::Redis(flags) } => {
             let take_over = flags.take_over.clone();
-            let options = Options { take_over, ..options(shared, &flags.run, signals) };
+            let to_rdb = flags.rdb.asked();
+            let options = Options { take_over, to_rdb, ..options(shared, &flags.run, signals) };
             Box::pin(rebuild(shared, options, bars, signals)).await
         }
         Command::Backup { source: backup::Source::Bigquery(flags) } => {
@@ -164,6 +166,7 @@ fn options(shared: &Shared, flags: &RunFlags, signals: &Signals) -> Options {
         take_over: None,
         way: flags.way.choice(),
         cut_over: flags.cut_over,
+        to_rdb: None,
         limits: flags.limits.limits(),
         cancel: signals.cancel.clone(),
     }

@@ -25,7 +25,8 @@ use std::time::SystemTime;
 /// How long the Redis of the duplicates may take to answer.
 const AGES_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(3);
 /// The commands that leave runs in the journal.
-const COMMANDS: [&str; 2] = [crate::rebuild::COMMAND, crate::backup::COMMAND];
+const COMMANDS: [&str; 3] =
+    [crate::rebuild::COMMAND, crate::rebuild::FILES_COMMAND, crate::backup::COMMAND];
 
 /// How the last run stands.
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -5,7 +5,7 @@
 use super::figures::{bytes, clock, clock_of_seconds, count, per_second, seconds, things};
 use super::{guard_text, live_text};
 use crate::coverage::left_out::{Declared, NotBroughtBack};
-use crate::summary::{RouteSummary, RunEnd, Summary};
+use crate::summary::{FileSummary, RouteSummary, RunEnd, Summary};
 use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
@@ -35,6 +35,9 @@ pub(crate) fn render(summary: &Summary, rejects: &Path) -> String {
     );
     if let Some(way) = &summary.way {
         line("hashes", format!("by {way}"));
+    }
+    for file in &summary.files {
+        line("file", told_file(file));
     }
     line("verified", verified(summary));
     line("RTO", rto(summary));
@@ -76,6 +79,19 @@ pub(crate) fn render(summary: &Summary, rejects: &Path) -> String {
         text.push_str(&table(&summary.routes));
     }
     text
+}
+
+fn told_file(file: &FileSummary) -> String {
+    format!(
+        "{}: {}, {}, {} of them with an expiry, slots {}, RDB version {}, CRC-64 {}",
+        file.path,
+        bytes(file.bytes),
+        things(file.keys, "key"),
+        count(file.expiring),
+        file.slots,
+        file.rdb_version,
+        file.crc64
+    )
 }
 
 /// The lines on what a rebuild does not bring back.
@@ -174,7 +190,9 @@ fn rto(summary: &Summary) -> String {
         "loss" => "clock from the loss",
         _ => "clock from start, not from loss",
     };
+    let is_file = !summary.files.is_empty();
     let verb = match summary.status {
+        RunEnd::Done | RunEnd::Unverified if is_file => "written, and still to be loaded, in",
         RunEnd::Done | RunEnd::Unverified => "recovered in",
         RunEnd::Partial => "recovered in part in",
         RunEnd::Interrupted | RunEnd::Failed => "not recovered after",
@@ -303,6 +321,7 @@ mod tests {
             }],
             guard: crate::guard::GuardSummary::default(),
             cut_over: None,
+            files: Vec::new(),
             not_brought_back: None,
             way: Some("RESTORE: in a trial 1.70 times as fast as HSET".into()),
             drift: Vec::new(),

@@ -126,7 +126,7 @@ async fn need(sink: &dyn Sink, remaining: &Remaining<'_>, how: How) -> Result<(R
 const NO_ROWS: &str = "its number of rows is unknown (never analysed, a view or a query)";
 
 /// Rows still to be written, by the statistics of the source.
-async fn rows(remaining: &Remaining<'_>) -> Result<Option<u64>> {
+pub(crate) async fn rows(remaining: &Remaining<'_>) -> Result<Option<u64>> {
     let route = remaining.route;
     if let Some(all) = route.source.rows_expected().await? {
         return Ok(Some(all.saturating_sub(remaining.committed[1])));
@@ -251,20 +251,7 @@ impl RouteNeed {
 /// Projects the run and refuses it where it does not fit; returns what is unknown. Nothing of the run was written yet.
 pub async fn check(engine: &Engine) -> Result<Vec<String>> {
     let shared = &engine.shared;
-    let mut routes = Vec::new();
-    for route in &engine.routes {
-        let records = partitions_of(engine, route.name()).await?;
-        let mut committed = [0, 0];
-        let mut partitions = Vec::new();
-        for record in records {
-            committed[1] += record.counts.rows;
-            if record.status != Status::Done {
-                committed[0] += record.counts.rows;
-                partitions.push((record.partition, record.position));
-            }
-        }
-        routes.push(Remaining { route, partitions, committed });
-    }
+    let routes = remaining(engine).await?;
     let (projection, added) = project(&*shared.sink, &routes, How::Measured).await?;
     let guard: &Arc<Guard> = &shared.guard;
     for (remaining, bytes) in routes.iter().zip(added) {
@@ -289,4 +276,23 @@ pub async fn check(engine: &Engine) -> Result<Vec<String>> {
         return Err(projection.refusal(shared.sink.address()));
     }
     Ok(projection.unknowns())
+}
+
+/// What is left to be read of every route.
+pub(crate) async fn remaining(engine: &Engine) -> Result<Vec<Remaining<'_>>> {
+    let mut routes = Vec::new();
+    for route in &engine.routes {
+        let records = partitions_of(engine, route.name()).await?;
+        let mut committed = [0, 0];
+        let mut partitions = Vec::new();
+        for record in records {
+            committed[1] += record.counts.rows;
+            if record.status != Status::Done {
+                committed[0] += record.counts.rows;
+                partitions.push((record.partition, record.position));
+            }
+        }
+        routes.push(Remaining { route, partitions, committed });
+    }
+    Ok(routes)
 }

@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 /// Partitions whose beginning is read.
-const PARTITIONS_MAX: usize = 4;
+pub(crate) const PARTITIONS_MAX: usize = 4;
 /// Rows read of each, where the source can be told.
 const ROWS_MAX: usize = 2000;
 /// Keys taken of each.
@@ -24,7 +24,7 @@ const BYTES_MAX: usize = 256 * 1024;
 /// Entries taken of a stream: enough to fill some of its nodes.
 const ENTRIES_MAX: usize = 400;
 /// How long one read may take: a partition that is sorted first may take long.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Keys of a route, with the rows behind them.
 #[derive(Debug, Default)]
@@ -64,7 +64,8 @@ pub(super) async fn sample(
     Ok(found)
 }
 
-async fn first_batch(
+/// Encodes the first rows behind a position, as a run would.
+pub(crate) async fn first_batch(
     route: &RouteRun,
     partition: &Partition,
     position: &Position,

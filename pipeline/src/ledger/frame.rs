@@ -195,6 +195,11 @@ impl FrameReader {
         Ok(Some(if self.refused.is_empty() { frame } else { frame.without(&self.refused) }))
     }
 
+    /// Bytes of the frames read so far.
+    pub fn bytes_read(&self) -> u64 {
+        self.whole
+    }
+
     /// Passes over the next frame and returns its number of entries; `None` as in `next_frame`.
     pub fn skip_frame(&mut self) -> Result<Option<usize>> {
         Ok(self.next_body()?.map(|(header, _)| header.rows))

@@ -70,6 +70,33 @@ impl Ledger {
         Ok(whole)
     }
 
+    /// Opens a partition's file for appending behind what is committed, and returns how many entries that has: for a target
+    /// that takes back what is not.
+    pub fn begin_at(&self, partition: &PartitionId, committed: u64) -> Result<u64> {
+        self.begin(partition, committed)?;
+        let path = self.path(partition);
+        let file = self.lock().get(partition).map(Arc::clone);
+        let truncated = file.map_or(Ok(()), |file| file.set_len(committed));
+        truncated.map_err(|error| io_error("truncate", &path, error))?;
+        self.entries_within(partition, committed)
+    }
+
+    /// Number of entries in so many bytes of a partition's file, which end with a whole batch.
+    pub fn entries_within(&self, partition: &PartitionId, bytes: u64) -> Result<u64> {
+        if bytes == 0 {
+            return Ok(0);
+        }
+        let path = self.path(partition);
+        let (mut reader, mut entries) = (FrameReader::open(&path)?, 0);
+        while reader.bytes_read() < bytes {
+            let Some(rows) = reader.skip_frame()? else {
+                return Err(damaged(&path, "it is shorter than what was committed"));
+            };
+            entries += rows as u64;
+        }
+        Ok(entries)
+    }
+
     /// Forgets what a partition may have written.
     pub fn forget(&self, partition: &PartitionId) -> Result<()> {
         let path = self.path(partition);

@@ -61,7 +61,8 @@ pub(super) async fn keep_unchanged(
     if kept.len() < partitions.len() {
         let (run_id, name) = (&shared.run_id, &record.name);
         shared.journal.reset_partitions(run_id, name, &kept).await.map_err(from_journal)?;
-        record.reconcile |= shared.ledger.entries(name)? > 0;
+        // A file forgets what a partition wrote when it is begun anew.
+        record.reconcile |= !shared.sink.is_file() && shared.ledger.entries(name)? > 0;
         record.completed_ms = None;
     }
     shared.journal.update_route(record).await.map_err(from_journal)?;

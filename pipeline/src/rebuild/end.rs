@@ -15,6 +15,7 @@ use crate::summary::{RunEnd, Summary};
 use schemas::Route;
 use schemas::plan::RejectsMax;
 use stages::failpoint::{Point, pass};
+use stages::load::Sink;
 use stages::{Error, Kind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -107,7 +108,8 @@ impl Run {
                 return failed(findings.errors);
             }
         };
-        if is_complete {
+        // The hidden folder of files stays until the journal needs nothing of it any more.
+        if is_complete && self.files.is_none() {
             // What is partly loaded stays marked, so that the next run finds what is its own.
             let marked = if is_partial {
                 shared.sink.annotate(&shared.run_id, PARTIAL_NOTE).await
@@ -118,6 +120,8 @@ impl Run {
                 exits.push(Exit::of_kind(error.kind()));
                 findings.errors.push(error);
             }
+        }
+        if is_complete {
             let over = self.over_budget(&summary);
             exits.extend(over.iter().map(|_| Exit::Rejects));
             findings.errors.extend(over);
@@ -129,7 +133,9 @@ impl Run {
         let mut summary = summary;
         match self.store_end(&summary, is_complete && !is_partial, &findings).await {
             // Only now: a run that the journal does not call done may still have to read it.
-            Ok(()) if status == RunEnd::Done => summary.warnings.extend(self.discard().await),
+            Ok(()) if matches!(status, RunEnd::Done | RunEnd::Unverified) => {
+                summary.warnings.extend(self.let_go(status).await);
+            }
             Ok(()) => {}
             Err(error) => {
                 exits.push(Exit::of_kind(error.kind()));
@@ -151,6 +157,17 @@ impl Run {
         }
         pass(Point::MarkReleased);
         Ok(())
+    }
+
+    /// Removes what was made for this run alone; says what stays.
+    async fn let_go(&self, status: RunEnd) -> Vec<String> {
+        let mut left = if status == RunEnd::Done { self.discard().await } else { Vec::new() };
+        if let Some(files) = &self.files
+            && let Err(error) = files.release(&self.engine.shared.run_id).await
+        {
+            left.push(format!("{error}; the next run with the same --to-rdb removes it"));
+        }
+        left
     }
 
     /// Removes what the sources made for this run alone; says what stays until it expires.

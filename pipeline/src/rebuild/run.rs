@@ -19,11 +19,11 @@ use crate::prepare::{self, Opened, Target};
 use crate::progress::Phase;
 use crate::readback::{ReadBack, Tier, is_count_proven, read_back};
 use crate::summary::DriftSummary;
-use crate::{drift, streams, wiring};
+use crate::{drift, rdb, streams, wiring};
 use schemas::Plan;
 use schemas::drift::Drift;
 use stages::failpoint::{Point, pass};
-use stages::load::Sink;
+use stages::load::rdb::RdbSink;
 use stages::{Error, Kind};
 use std::sync::Arc;
 
@@ -38,6 +38,8 @@ pub(super) struct Run {
     pub(super) target: Target,
     pub(super) sources: wiring::Sources,
     pub(super) cut_over: Option<CutOverRun>,
+    /// Where files are written instead of a server.
+    pub(super) files: Option<Arc<RdbSink>>,
     /// How tables differ from what they were when this run, or the one before it, read them.
     pub(super) drift: Vec<Drift>,
     /// Whether routes were written again because the target had lost what it had acknowledged.
@@ -48,14 +50,25 @@ impl Run {
     pub(super) async fn new(plan: &Plan, options: &Options) -> Result<Self, Vec<Error>> {
         let one = |error: Error| vec![error];
         let chosen = selected_routes(plan, &options.routes)?;
+        if options.to_rdb.is_some() {
+            rdb::refuse(&chosen)?;
+        }
+        let wiring::Written { sink, encoding, files } =
+            wiring::written(plan, options).map_err(one)?;
         let journal =
             Journal::open(&options.state).await.map_err(|error| one(from_journal(error)))?;
-        let cut_over = CutOverRun::prepare(plan, options, &journal).await.map_err(one)?;
+        let cut_over = match &files {
+            Some(_) => None,
+            None => CutOverRun::prepare(plan, options, &journal).await.map_err(one)?,
+        };
         let (retry_for, cancel) = (options.retry_for, &options.cancel);
         let connect = || wiring::connect_sources(plan, &chosen, options.lanes);
         let mut sources = patiently(retry_for, cancel, connect).await.map_err(one)?;
         sources.sort_in(emptied(options.state.join("sorted")).map_err(one)?);
-        let sink = wiring::make_sink_in(plan, options.way, options.cut_over).map_err(one)?;
+        if let Some(files) = &files {
+            rdb::sweep(&journal, files).await.map_err(one)?;
+            sources.read_each_row_once();
+        }
         patiently(retry_for, cancel, || sink.state()).await.map_err(one)?;
         let described = match wiring::describe_routes(&sources, &chosen).await {
             Ok(described) => described,
@@ -63,7 +76,7 @@ impl Run {
                 return Err(drift::explained(&journal, &sources, &chosen, errors).await);
             }
         };
-        let routes = wiring::run_routes(&sources, &sink, described).map_err(one)?;
+        let routes = wiring::run_routes_as(&sources, &encoding, described).map_err(one)?;
         let gauge = sources.gauge().filter(|_| options.limits.watches_source());
         if let Some(gauge) = &gauge {
             gauge.check_rights().await.map_err(one)?;
@@ -89,7 +102,7 @@ impl Run {
         };
         let (record, plan) = (run, plan.clone());
         let has_rewritten = false;
-        Ok(Self { engine, plan, record, target, sources, cut_over, drift, has_rewritten })
+        Ok(Self { engine, plan, record, target, sources, cut_over, files, drift, has_rewritten })
     }
 
     /// Loads, catches up and reads back; everything found is in the findings.
@@ -187,7 +200,7 @@ impl Run {
         shared.stop.unless_cancelled(prepare::check_keys(&engine)).await.map_err(one)?;
         let (retry_for, cancel) = (options.retry_for, &options.cancel);
         let stale = patiently(retry_for, cancel, || streams::look(&engine)).await.map_err(one)?;
-        let fits = patiently(retry_for, cancel, || guard::fits::check(&engine)).await;
+        let fits = patiently(retry_for, cancel, || self.fits()).await;
         findings.is_refused = fits.as_ref().is_err_and(|error| error.kind() == Kind::Capacity);
         for unknown in fits.map_err(one)? {
             tracing::warn!("{unknown}");
@@ -227,13 +240,24 @@ impl Run {
         findings.lags = lags;
         // Nothing is read from the source any more, but for a second look.
         self.sources.release_snapshot().await;
-        if options.verify {
+        if let (Some(files), Some(asked)) = (&self.files, &options.to_rdb) {
+            let how = (asked, self.record.started_ms, options.verify);
+            rdb::complete(&engine, files, how, findings).await?;
+        } else if options.verify {
             self.prove(findings).await?;
         }
         for route in &engine.routes {
             shared.counters.enter(route.index, Phase::Done);
         }
         Ok(())
+    }
+
+    /// Refuses what does not fit where it is to be; returns what is unknown.
+    async fn fits(&self) -> stages::Result<Vec<String>> {
+        match &self.files {
+            Some(files) => rdb::check_space(&self.engine, files).await,
+            None => guard::fits::check(&self.engine).await,
+        }
     }
 
     async fn load(&self) -> Result<(), Vec<Error>> {

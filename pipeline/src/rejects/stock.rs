@@ -74,7 +74,9 @@ pub(super) async fn replayable(
     stock: &Stock,
 ) -> std::result::Result<Vec<Route>, Vec<Error>> {
     let record = journal.run(run).await.map_err(|error| vec![from_journal(error)])?;
-    let is_rebuild = record.is_none_or(|record| record.command == crate::rebuild::COMMAND);
+    let is_rebuild = record.is_none_or(|record| {
+        [crate::rebuild::COMMAND, crate::rebuild::FILES_COMMAND].contains(&record.command.as_str())
+    });
     if !is_rebuild && !stock.files.is_empty() {
         let message = format!("the rows of run {run} were rejected on their way to bigquery");
         return Err(vec![Error::new(Kind::Config, message).with_hint(

@@ -77,6 +77,7 @@ pub(super) fn summary(
         way: None,
         guard: crate::guard::GuardSummary::default(),
         cut_over: None,
+        files: Vec::new(),
         not_brought_back: None,
         drift: Vec::new(),
         warnings: tables.iter().flat_map(warnings).collect(),

@@ -23,6 +23,8 @@ pub struct Sources {
     bigquery: Option<Arc<BigQueryServer>>,
     /// Where rows are sorted that come in no order; the folder for temporary files where nobody says.
     sorted: Option<PathBuf>,
+    /// Whether the target takes each row once.
+    is_once: bool,
 }
 
 /// Connects to every system that one of the routes reads.
@@ -86,6 +88,11 @@ impl Sources {
         self.sorted = Some(folder);
     }
 
+    /// Reads for a target that takes each row once, and nothing back.
+    pub fn read_each_row_once(&mut self) {
+        self.is_once = true;
+    }
+
     /// Lets go of what a snapshot holds on a source.
     pub async fn release_snapshot(&self) {
         if let Some(server) = &self.postgres {
@@ -120,7 +127,8 @@ impl Sources {
         bound: Arc<BoundRoute>,
         shape: PostgresShape,
     ) -> Result<Arc<dyn Source>> {
-        Ok(Arc::new(PostgresSource::new(Arc::clone(self.postgres()?), bound, shape)))
+        let source = PostgresSource::new(Arc::clone(self.postgres()?), bound, shape);
+        Ok(Arc::new(if self.is_once { source.for_each_row_once() } else { source }))
     }
 
     pub(super) fn bigquery_source(

@@ -50,6 +50,8 @@ mod net_each;
 mod net_random;
 mod net_silent;
 mod one_pass;
+mod rdb;
+mod rdb_faults;
 mod refused_rows;
 mod rejects;
 mod restore;

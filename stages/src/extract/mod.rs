@@ -2,6 +2,7 @@
 
 pub mod bigquery;
 pub mod postgres;
+pub mod rdb_entries;
 pub mod redis_entries;
 pub mod redis_keys;
 pub mod redis_rows;

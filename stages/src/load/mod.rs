@@ -2,6 +2,7 @@
 
 pub mod bigquery;
 mod pressure;
+pub mod rdb;
 pub mod redis;
 
 use crate::batch::Encoded;
@@ -10,7 +11,7 @@ use crate::extract::redis_entries::Stored;
 use async_trait::async_trait;
 use bytes::Bytes;
 pub use pressure::{Footprint, Limit, Pressure, Sampled, SourcePressure};
-use schemas::BoundRoute;
+use schemas::{BoundRoute, PartitionId};
 use std::time::Duration;
 
 /// What became of the entries of one batch.
@@ -118,6 +119,27 @@ pub trait Sink: Send + Sync {
     fn address(&self) -> &str;
     /// Writes a batch through the lane's connection.
     async fn write(&self, lane: usize, batch: &Encoded) -> Result<Written>;
+    /// Writes a batch of a partition; only files have to know of which.
+    async fn write_of(
+        &self,
+        lane: usize,
+        _partition: &PartitionId,
+        batch: &Encoded,
+    ) -> Result<Written> {
+        self.write(lane, batch).await
+    }
+    /// Whether it is files that this run makes: they hold what was committed and nothing else, each key once.
+    fn is_file(&self) -> bool {
+        false
+    }
+    /// Begins an attempt at a partition of which so many entries are committed; what else files hold of it counts no more.
+    async fn begin(&self, _partition: &PartitionId, _entries: u64) -> Result<()> {
+        Ok(())
+    }
+    /// Whether files still hold what was committed: of each partition so many entries.
+    async fn has_kept(&self, _run_id: &str, _committed: &[(PartitionId, u64)]) -> Result<bool> {
+        Ok(true)
+    }
     /// Reads who the target is and what it holds.
     async fn state(&self) -> Result<TargetState>;
     /// Reads how full and how busy it is.

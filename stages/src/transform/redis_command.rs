@@ -26,8 +26,8 @@ use crate::error::Result;
 use batch::BatchEncoder;
 pub(super) use batch::{mismatch, rejected};
 use dump::DumpEncoder;
-use schemas::BoundRoute;
 use schemas::plan::Layout;
+use schemas::{BoundRoute, SlotCut};
 use std::sync::Arc;
 
 /// What the commands assume of the target, and what they leave there.
@@ -52,7 +52,16 @@ pub enum Way {
     Restore(ListpackLimits),
 }
 
-/// Encodes raw batches as Redis commands.
+/// How the entries of files are written.
+#[derive(Debug, Clone)]
+pub struct FileForm {
+    /// Up to which size a hash is a listpack; a server with lower limits converts what is above them when it loads.
+    pub limits: ListpackLimits,
+    /// Which file a key belongs to.
+    pub cut: Arc<SlotCut>,
+}
+
+/// Encodes raw batches as Redis commands, or as entries of RDB files.
 ///
 /// | layout | `Blank` | `Exact` | `Keep` |
 /// |---|---|---|---|
@@ -70,8 +79,10 @@ pub struct RedisCommands {
     bound: Arc<BoundRoute>,
     decoder: Decoder,
     style: Style,
-    /// Present where hashes go by `RESTORE`.
+    /// Present where hashes go by `RESTORE`, or into a file.
     dump: Option<DumpEncoder>,
+    /// Present where entries go into files instead of commands.
+    files: Option<Arc<SlotCut>>,
     /// `$<length>\r\n<name>\r\n` of every field.
     field_headers: Vec<Vec<u8>>,
     /// Bytes that a row's commands add to its values, without the key.
@@ -106,7 +117,18 @@ impl RedisCommands {
             }
             _ => None,
         };
-        Self { bound, decoder: decoder.into(), style, dump, field_headers, row_overhead }
+        let (decoder, files) = (decoder.into(), None);
+        Self { bound, decoder, style, dump, files, field_headers, row_overhead }
+    }
+
+    /// Makes the transform of one route into RDB files, which hold every key once: nothing is there before.
+    pub fn into_files(
+        bound: Arc<BoundRoute>,
+        decoder: impl Into<Decoder>,
+        form: &FileForm,
+    ) -> Self {
+        let way = Way::Restore(form.limits);
+        Self { files: Some(Arc::clone(&form.cut)), ..Self::new(bound, decoder, Style::Blank, way) }
     }
 }
 

@@ -129,6 +129,7 @@ impl Run {
             way: None,
             guard: crate::guard::GuardSummary::default(),
             cut_over: None,
+            files: Vec::new(),
             not_brought_back: None,
             drift: drifts.iter().map(|drift| DriftSummary::of(drift)).collect(),
             warnings: self

@@ -5,7 +5,7 @@
 use super::controls::Control;
 use crate::journal::Journal;
 use crate::outcome::from_journal;
-use crate::rebuild::COMMAND;
+use crate::rebuild::{COMMAND, FILES_COMMAND};
 use nix::unistd::{AccessFlags, access};
 use std::path::Path;
 
@@ -60,13 +60,16 @@ async fn journal(state: &Path) -> stages::Result<(Control, Option<String>)> {
     let Some(journal) = Journal::open_read_only(state).await.map_err(from_journal)? else {
         return Ok((Control::ok("journal", "none yet"), None));
     };
-    let found = journal.unfinished_run(COMMAND).await.map_err(from_journal);
+    let mut found = journal.unfinished_run(COMMAND).await.map_err(from_journal);
+    if matches!(found, Ok(None)) {
+        found = journal.unfinished_run(FILES_COMMAND).await.map_err(from_journal);
+    }
     journal.close().await;
     Ok(match found? {
         Some(run) => (
             Control::ok(
                 "journal",
-                format!("run {} is unfinished; rekindle {COMMAND} resumes it", run.id),
+                format!("run {} is unfinished; rekindle {} resumes it", run.id, run.command),
             ),
             Some(run.id),
         ),

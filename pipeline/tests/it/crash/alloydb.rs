@@ -4,6 +4,7 @@
 //! Invariant: what must be in Redis is asked of PostgreSQL by SQL.
 
 use super::{Flow, Held, Matrix, Scenario, State, assert_held, held, killed, size};
+use crate::rdb::loaded;
 use crate::world::World;
 use stages::failpoint::Point;
 use std::cell::Cell;
@@ -188,7 +189,51 @@ fn a_rebuild_from_alloydb_survives_a_crash_at_every_boundary() {
         check: &check,
     });
     cut_over(&world, &state, &mut matrix);
+    files(&world, &state, &mut matrix);
     matrix.assert_documented();
+}
+
+/// Into RDB files, which a server then loads.
+fn files(world: &World, state: &State, matrix: &mut Matrix) {
+    world.plan(ITEMS);
+    let folder = world.folder.path().join("files");
+    let sql = "select 'item:' || id, 'a=' || a from items union all \
+               select 'item:' || id, 'b=' || b from items where b is not null";
+    let check = || {
+        let mut rows = wanted(world, sql);
+        rows.retain(|key, _| key.starts_with("item:"));
+        let redis = loaded(&folder.join("dump.rdb"), &[]);
+        assert_held(&held(redis.port(), "0", "ev:"), &rows);
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1);
+    };
+    let command = || command(world, state, &["--to-rdb", "files", "--replace-rdb"]);
+    let reset = || {
+        empty(world, state);
+        if folder.exists() {
+            std::fs::remove_dir_all(&folder).unwrap();
+        }
+    };
+    matrix.kill_everywhere(&Scenario {
+        name: "files",
+        also: &[Point::TargetClaimed, Point::ReadBack, Point::StatusRecorded],
+        reset: &reset,
+        command: &command,
+        redis_port: world.redis.port(),
+        check: &check,
+    });
+    // Partitions that changed leave holes, and what counts is copied together.
+    matrix.kill_everywhere(&Scenario {
+        name: "changed files",
+        also: &[Point::FilesFinished],
+        reset: &|| {
+            reset();
+            killed(command(), Point::ReadBack, world.redis.port());
+            world.sql("update items set b = coalesce(b, 0) + 1 where id < 50");
+        },
+        command: &command,
+        redis_port: world.redis.port(),
+        check: &check,
+    });
 }
 
 /// Built in database 3 while database 0 serves.

@@ -58,6 +58,7 @@ fn options(state: &Path, lanes: usize, way: WayChoice, cancel: CancellationToken
         take_over: None,
         way,
         cut_over: None,
+        to_rdb: None,
         limits: Limits::default(),
         cancel,
     }

@@ -36,6 +36,8 @@ pub struct PostgresSource {
     server: Arc<PostgresServer>,
     bound: Arc<BoundRoute>,
     shape: Arc<Shape>,
+    /// Whether a row that was written cannot be written again when it changed.
+    is_once: bool,
 }
 
 impl PostgresSource {
@@ -43,7 +45,14 @@ impl PostgresSource {
     pub fn new(server: Arc<PostgresServer>, bound: Arc<BoundRoute>, shape: Shape) -> Self {
         let shape = Arc::new(shape);
         server.tables.note(&bound, &shape);
-        Self { server, bound, shape }
+        Self { server, bound, shape, is_once: false }
+    }
+
+    /// For a target that takes each row once, and nothing back: what may have changed is read anew as a whole.
+    #[must_use]
+    pub fn for_each_row_once(mut self) -> Self {
+        self.is_once = true;
+        self
     }
 
     /// How the rows are cut, for `plan`.
@@ -75,6 +84,9 @@ impl Source for PostgresSource {
             return Some("an entry of a stream cannot be replaced by a row that changed");
         }
         match self.cut() {
+            Cut::Ctid if self.is_once => {
+                Some("a file holds each key once, and a row that changed cannot replace its entry")
+            }
             Cut::Ctid => None,
             Cut::Key => Some("a view, foreign table or query has no row versions"),
             Cut::Whole => Some("it is read in one ordered or uncut pass"),
@@ -113,7 +125,7 @@ impl Source for PostgresSource {
     }
 
     fn tells_unchanged(&self) -> bool {
-        unchanged::is_told(&self.bound, &self.shape())
+        unchanged::is_told(&self.bound, &self.shape(), self.is_once)
     }
 
     async fn unchanged(&self, parts: &[ReadBefore<'_>]) -> Result<Option<(Snapshot, Vec<bool>)>> {

@@ -96,6 +96,7 @@ impl Stitcher {
                 position: part.position,
                 payload: Bytes::from(payload),
                 units,
+                parts: Vec::new(),
                 may_keep: self.manner.style == Style::Keep,
                 rows_read: rows + part.left_out + part.expired + rejects as u64,
                 bytes_read: if index == 0 { bytes_read } else { 0 },

@@ -4,6 +4,7 @@
 //! value is refused for leaves no byte in the output.
 
 mod document;
+mod file;
 mod group;
 mod newest;
 
@@ -15,6 +16,7 @@ use crate::transform::copy_binary::{BadRow, Decoded, LastLead, Lead};
 use arrow::array::UInt64Array;
 use arrow::compute::take_record_batch;
 use bytes::Bytes;
+use file::NodeEntries;
 use group::{GROUP_ROWS_MAX, Group, MSET_HEAD};
 use schemas::digest::RowHasher;
 use schemas::key::KeyRenderer;
@@ -38,8 +40,10 @@ pub(super) struct BatchEncoder<'a> {
     value: Vec<u8>,
     fields: HashFields,
     documents: Documents,
-    /// The `RESTORE` payload of the row at hand.
+    /// The `RESTORE` payload of the row at hand, or its hash as a file has it.
     dump: Vec<u8>,
+    /// One per file; none where commands are written.
+    nodes: Vec<NodeEntries>,
     group: Group,
     /// Rows and commands of the open group, and where it starts in the payload.
     open_rows: u32,
@@ -71,6 +75,7 @@ impl<'a> BatchEncoder<'a> {
         let bound = &*commands.bound;
         let row_count = decoded.rows.num_rows();
         let group = match (bound.route.layout, commands.style) {
+            _ if commands.files.is_some() => Group::None,
             (_, Style::Newest) => Group::Call,
             (Layout::Hash, _) if commands.dump.is_some() => Group::None,
             (Layout::Hash | Layout::RedisJson, Style::Blank) if bound.expiry.is_none() => {
@@ -84,6 +89,12 @@ impl<'a> BatchEncoder<'a> {
             }
             _ => Group::None,
         };
+        let nodes = NodeEntries::of(
+            commands.files.as_deref(),
+            bytes_read,
+            row_count * commands.row_overhead,
+        );
+        let room = bytes_read * 2 + row_count * commands.row_overhead;
         Ok(Self {
             key: bound.key.renderer(&decoded.rows).map_err(mismatch)?,
             values: RowValues::new(&decoded.rows, bound).map_err(mismatch)?,
@@ -98,13 +109,14 @@ impl<'a> BatchEncoder<'a> {
             fields: HashFields::default(),
             documents: Documents::default(),
             dump: Vec::new(),
+            payload: Vec::with_capacity(if nodes.is_empty() { room } else { 0 }),
+            nodes,
             group,
             open_rows: 0,
             open_commands: 0,
             open_at: 0,
             arguments: Vec::new(),
             open_arguments: 0,
-            payload: Vec::with_capacity(bytes_read * 2 + row_count * commands.row_overhead),
             units: Vec::new(),
             keys: Vec::with_capacity(row_count * 24),
             entries: Vec::with_capacity(row_count),
@@ -167,7 +179,9 @@ impl<'a> BatchEncoder<'a> {
         let expires_ms = expires_ms.unwrap_or(0);
         let version = self.versions.version(row);
         self.entry_versions.extend(version);
-        let value_hash = if self.commands.style == Style::Newest {
+        let value_hash = if let Some(cut) = &self.commands.files {
+            self.write_entry(cut, key_start, expires_ms)
+        } else if self.commands.style == Style::Newest {
             self.write_newest(expires_ms, version)?
         } else {
             self.write_value(key_start, expires_ms)
@@ -281,11 +295,13 @@ impl<'a> BatchEncoder<'a> {
 
     pub(super) fn finish(mut self, raw: &RawBatch) -> Result<Encoded> {
         self.close_group();
+        let parts = self.join_nodes();
         Ok(Encoded {
             position: position(&self.decoded.last, self.commands.decoder.lead(), raw.is_last),
             rejected: rejected(self.decoded, self.rejected, &self.commands.bound.schema)?,
             payload: Bytes::from(self.payload),
             units: self.units,
+            parts,
             may_keep: matches!(self.commands.style, Style::Keep | Style::Newest),
             rows_read: self.decoded.rows.num_rows() as u64,
             bytes_read: raw.bytes_read,

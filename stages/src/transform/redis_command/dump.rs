@@ -1,10 +1,10 @@
-//! Hashes as `RESTORE` payloads: what `DUMP` would answer for the finished key.
+//! Hashes as the RDB file format has them: in `RESTORE` payloads, which are what `DUMP` would answer, and in files.
 //!
 //! Invariant: the server's own limits stay in force. A hash within them is built as the listpack that the
 //! server would have built; any other goes as plain field-value pairs, and the server picks the encoding.
 //! Formats: the RDB file format, version 10 (Redis 7.0, `rdb.c`), and listpack (`listpack.c`).
 
-use crc::{CRC_64_REDIS, Crc, Table};
+use crate::crc64::checksum;
 
 /// Redis 7.0; later servers read it too, older ones refuse it.
 const RDB_VERSION: u16 = 10;
@@ -16,8 +16,6 @@ const TYPE_HASH_LISTPACK: u8 = 16;
 const LISTPACK_END: u8 = 0xff;
 /// Bytes before the first element: total bytes (u32) and elements (u16), little-endian.
 const LISTPACK_HEADER: usize = 6;
-
-static CRC: Crc<u64, Table<16>> = Crc::<u64, Table<16>>::new(&CRC_64_REDIS);
 
 /// Up to which size the target keeps a hash as a listpack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,16 +82,26 @@ impl DumpEncoder {
         fields: impl ExactSizeIterator<Item = (usize, &'a [u8])> + Clone,
         out: &mut Vec<u8>,
     ) -> usize {
+        let start = self.write_value(fields, out);
+        out.extend_from_slice(&RDB_VERSION.to_le_bytes());
+        let checksum = checksum(&out[start..]);
+        out.extend_from_slice(&checksum.to_le_bytes());
+        start
+    }
+
+    /// The same without version and checksum: the type, then the value as it stands behind its key in a file.
+    #[inline]
+    pub(super) fn write_value<'a>(
+        &self,
+        fields: impl ExactSizeIterator<Item = (usize, &'a [u8])> + Clone,
+        out: &mut Vec<u8>,
+    ) -> usize {
         out.clear();
-        let start = self.write_listpack(fields.clone(), out).unwrap_or_else(|| {
+        self.write_listpack(fields.clone(), out).unwrap_or_else(|| {
             out.clear();
             self.write_pairs(fields, out);
             0
-        });
-        out.extend_from_slice(&RDB_VERSION.to_le_bytes());
-        let checksum = CRC.checksum(&out[start..]);
-        out.extend_from_slice(&checksum.to_le_bytes());
-        start
+        })
     }
 
     /// Returns where it starts; `None`, with rubbish in `out`, where the hash is beyond the limits.
@@ -185,7 +193,9 @@ fn write_rdb_length(length: usize, out: &mut Vec<u8>) {
     out.extend_from_slice(&bytes[..width]);
 }
 
-fn write_rdb_string(text: &[u8], out: &mut Vec<u8>) {
+/// Appends a string: its length, then its bytes as they are.
+#[inline]
+pub(super) fn write_rdb_string(text: &[u8], out: &mut Vec<u8>) {
     write_rdb_length(text.len(), out);
     out.extend_from_slice(text);
 }
@@ -317,11 +327,5 @@ mod tests {
         assert_eq!((&medium[..2], medium.len(), medium[66]), (&[0xe0, 64][..], 67, 66));
         let long = element(&[b'a'; 4095]);
         assert_eq!((&long[..2], &long[4097..]), (&[0xef, 0xff][..], &[32, 0x81][..]));
-    }
-
-    #[test]
-    fn the_checksum_is_that_of_redis() {
-        // The check value of the catalogue, and of `crc64.c`.
-        assert_eq!(CRC.checksum(b"123456789"), 0xe9c6_d914_c4b8_d9ca);
     }
 }
