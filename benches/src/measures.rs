@@ -100,7 +100,7 @@ pub async fn transform(plan: &Path) -> Result<Value> {
     let us = |part: Duration| part.as_secs_f64() * 1e6 / parts.rows.max(1) as f64;
     Ok(json!({
         "rows": parts.rows,
-        "cpu_us_per_row": us(parts.whole),
+        "own_cpu_us_per_row": us(parts.whole),
         "of_which": {
             "decode": us(parts.decode),
             "row hash": us(parts.digest),
