@@ -12,6 +12,7 @@ AT_MOST, AT_LEAST = "<=", ">="
 # Growth of the peak memory, 1 M to 10 M rows, up to which it counts as flat.
 FLAT = 1.1
 MIB = 1024 * 1024
+SERVERS = {"postgres": "PostgreSQL", "stand_in": "stand-in", "redis": "Redis"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +46,7 @@ FIGURES = (
     Figure("cpu", "our own CPU per row, RESTORE, decode to payload", 1.1, 0.8, "transform", unit=" us", sense=AT_MOST),
     Figure("extract", "COPY to typed arrow, two ranges / connectorx, no jsonb", 1.5, 2.2,
            "extract-typed", "connectorx-typed"),
-    Figure("extract", "the same with the jsonb column", 1.5, 2.2, "extract-whole", "connectorx-whole"),
+    Figure("extract", "COPY to typed arrow, two ranges / connectorx, with jsonb", 1.5, 2.2, "extract-whole", "connectorx-whole"),
     Figure("extract", "peak memory of that read, no jsonb", 100, 64, "extract-typed", unit=" MiB", sense=AT_MOST),
     Figure("extract", "peak memory of that read, with jsonb", 100, 64, "extract-whole", unit=" MiB", sense=AT_MOST),
     Figure("blocks", "blocks there / smaller of stand-in and codec", 0.8, 0.95, "rekindle-backup"),
@@ -174,8 +175,9 @@ def markdown(result):
     text += [f"Not measured: {skipped}." for skipped in result["skipped"]]
     for table, groups in result["runs"].items():
         for group, tools in groups.items():
-            text += ["", f"## {table}, {group}", "", "| tool | k rows/s, median (min to max) | CPU us/row: "
-                     "client / PostgreSQL / Redis | peak MiB |", "|---|---|---|---|"]
+            names = " / ".join(SERVERS.get(name, name) for name in next(iter(tools.values()))[0]["cpu_us_per_row"])
+            text += ["", f"## {table}, {group}", "", f"| tool | k rows/s, median (min to max) | CPU us/row: {names} "
+                     "| peak MiB |", "|---|---|---|---|"]
             text += [tool_row(tool, runs) for tool, runs in tools.items()]
             notes = {note for runs in tools.values() for run in runs for note in run.get("notes", ())}
             text += [""] * bool(notes) + sorted(notes)
@@ -186,7 +188,7 @@ def tool_row(tool, runs):
     speed = harness.spread([run[SPEED] / 1e3 for run in runs])
     cpu = " / ".join(
         f"{harness.spread([run['cpu_us_per_row'][name] for run in runs])['median']:.2f}"
-        for name in ("client", "postgres", "redis") if name in runs[0]["cpu_us_per_row"]
+        for name in runs[0]["cpu_us_per_row"]
     )
     peaks = [run["peak_rss_bytes"] / MIB for run in runs if run.get("peak_rss_bytes")]
     peak = f"{harness.spread(peaks)['median']:.0f}" if peaks else ""

@@ -58,7 +58,7 @@ GROUPS = {
         "connectorx-whole": (None, "the same with the jsonb column"),
     },
     "cpu": {
-        "transform": (None, "COPY bytes to RESTORE payloads on one thread, by getrusage"),
+        "transform": (None, "COPY bytes to RESTORE payloads, CPU time of the one thread"),
     },
 }
 LOADER_MODES = {
@@ -232,13 +232,13 @@ def knows_rdb(rekindle):
 
 
 def find_versions(servers, programs):
-    packages = ("psycopg", "redis", "hiredis", "connectorx", "pyarrow")
-    ask = f"import importlib.metadata as m; print(*map(m.version, {packages}))"
+    packages = {"psycopg": "psycopg", "redis-py": "redis", "hiredis": "hiredis", "connectorx": "connectorx",
+                "pyarrow": "pyarrow"}
+    ask = f"import importlib.metadata as m; print(*map(m.version, {list(packages.values())}))"
     return {
-        "rekindle": harness.version([programs["rekindle"], "--version"]),
-        "postgresql": servers.sql("SHOW server_version")[0],
-        "redis-server": harness.version(["redis-server", "--version"]).split("=")[1].split()[0],
-        "psql": harness.version(["psql", "--version"]),
-        "python": harness.version([programs["python"], "--version"]),
+        "rekindle": harness.version([programs["rekindle"], "--version"]).split()[-1],
+        "PostgreSQL and psql": servers.sql("SHOW server_version")[0],
+        "Redis": harness.version(["redis-server", "--version"]).split("=")[1].split()[0],
+        "Python": harness.version([programs["python"], "--version"]).split()[-1],
         **dict(zip(packages, harness.version([programs["python"], "-c", ask]).split(), strict=True)),
     }
