@@ -7,12 +7,11 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use pipeline::checkpoint::Counts;
 use pipeline::journal::Delta;
 use pipeline::ledger::encode_frame;
-use rekindle_benches::builds::{bound, wire};
+use rekindle_benches::builds::{bound, plan, wire};
 use rekindle_benches::by_hand::{ready, restored};
 use rekindle_benches::null_sink::NullSink;
 use rekindle_benches::replay::Replay;
-use schemas::plan::Layout;
-use schemas::{Plan, Position};
+use schemas::Position;
 use stages::RawBatch;
 use stages::extract::Source as _;
 use stages::transform::Transform as _;
@@ -23,16 +22,14 @@ use std::sync::Arc;
 use tokio::runtime::Runtime;
 
 const ROWS: usize = 2_048;
-const PLAN: &str = "[alloydb]\nurl = \"postgres://h/d\"\n[redis]\nurl = \"redis://h\"\n\
-    [[route]]\nname = \"builds\"\ntable = \"alloydb:builds\"\nkey = \"build:{id}\"\ntype = \"hash\"\n";
 
 fn journal(criterion: &mut Criterion) {
     let runtime = Runtime::new().expect("a runtime starts");
-    let no_file = |_: &str| Err(std::io::Error::other("no file"));
-    let plan = Plan::parse(PLAN, &|_| None, &no_file).expect("the plan is sound");
+    let plan = plan("hash", "");
+    let hash = bound(&plan);
     let source: Arc<Replay> = Arc::new(Replay::new(1, 1, ROWS));
     let state = tempfile::tempdir().expect("there is room for a journal");
-    let route = restored(bound(Layout::Hash, false), Arc::clone(&source) as _);
+    let route = restored(Arc::clone(&hash), Arc::clone(&source) as _);
     let run = ready(&plan, state.path(), Arc::new(NullSink), vec![route]);
     let run = runtime.block_on(run).expect("a run can be prepared");
     let (shared, partition) = (&run.engine.shared, &run.partitions[0].partition.id);
@@ -45,7 +42,7 @@ fn journal(criterion: &mut Criterion) {
     let begun = begun.expect("a partition can be begun");
     shared.ledger.begin(partition, 0).expect("a ledger can be begun");
     let way = Way::Restore(ListpackLimits::default());
-    let transform = RedisCommands::new(bound(Layout::Hash, false), Lead::Ctid, Style::Blank, way);
+    let transform = RedisCommands::new(hash, Lead::Ctid, Style::Blank, way);
     let raw = RawBatch::new(wire(0, ROWS), ROWS, false);
     let encoded = transform.apply(raw, 0).expect("sound bytes");
     let frame = encode_frame(&encoded).expect("a frame of few rows");

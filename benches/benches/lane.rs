@@ -5,12 +5,11 @@
 //! `cargo bench -p rekindle-benches --bench lane`.
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use rekindle_benches::builds::bound;
+use rekindle_benches::builds::{bound, plan};
 use rekindle_benches::by_hand::{Ready, bare, loaded, ready, restored};
 use rekindle_benches::null_sink::NullSink;
 use rekindle_benches::replay::Replay;
 use schemas::Plan;
-use schemas::plan::Layout;
 use std::sync::Arc;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -18,12 +17,10 @@ use tokio::runtime::Runtime;
 const PARTITIONS: usize = 8;
 const BATCHES: usize = 16;
 const ROWS: usize = 2_048;
-const PLAN: &str = "[alloydb]\nurl = \"postgres://h/d\"\n[redis]\nurl = \"redis://h\"\n\
-    [[route]]\nname = \"builds\"\ntable = \"alloydb:builds\"\nkey = \"build:{id}\"\ntype = \"hash\"\n";
 
 fn prepared(runtime: &Runtime, plan: &Plan, source: &Arc<Replay>) -> (TempDir, Ready) {
     let state = tempfile::tempdir().expect("there is room for a journal");
-    let route = restored(bound(Layout::Hash, false), Arc::clone(source) as _);
+    let route = restored(bound(plan), Arc::clone(source) as _);
     let ready = ready(plan, state.path(), Arc::new(NullSink), vec![route]);
     let ready = runtime.block_on(ready).expect("a run can be prepared");
     (state, ready)
@@ -31,8 +28,7 @@ fn prepared(runtime: &Runtime, plan: &Plan, source: &Arc<Replay>) -> (TempDir, R
 
 fn lanes(criterion: &mut Criterion) {
     let runtime = Runtime::new().expect("a runtime starts");
-    let no_file = |_: &str| Err(std::io::Error::other("no file"));
-    let plan = Plan::parse(PLAN, &|_| None, &no_file).expect("the plan is sound");
+    let plan = plan("hash", "");
     let source = Arc::new(Replay::new(PARTITIONS, BATCHES, ROWS));
     let mut group = criterion.benchmark_group("lanes");
     group.throughput(Throughput::Elements(source.rows())).sample_size(20);

@@ -3,17 +3,35 @@
 //! Invariant: the rows are made from their number alone, so every run measures the same bytes. Throughput
 //! is in rows per second; `cargo bench -p rekindle-benches --bench stages`.
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use rekindle_benches::builds::{bound, schema, wire};
+use bytes::Bytes;
+use criterion::measurement::WallTime;
+use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
+use rekindle_benches::builds::{bound, plan, schema, wire};
 use schemas::digest::RowHasher;
-use schemas::plan::Layout;
 use stages::RawBatch;
 use stages::transform::Transform;
 use stages::transform::copy_binary::{Lead, decode};
 use stages::transform::redis_command::{ListpackLimits, RedisCommands, Style, Way};
+use stages::transform::stream_rows::StreamRows;
 use std::hint::black_box;
 
 const ROWS: usize = 8_192;
+/// Long after every row.
+const EXPIRY: &str = "ttl = \"3650d\"\nttl_from = \"finished_at\"";
+
+fn applied(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    name: &str,
+    transform: &dyn Transform,
+    bytes: &Bytes,
+) {
+    group.bench_function(format!("decode and encode, {name}"), |bencher| {
+        bencher.iter(|| {
+            let raw = RawBatch::new(bytes.clone(), ROWS, false);
+            transform.apply(black_box(raw), 0).expect("sound bytes")
+        });
+    });
+}
 
 fn stages(criterion: &mut Criterion) {
     let bytes = wire(0, ROWS);
@@ -23,7 +41,7 @@ fn stages(criterion: &mut Criterion) {
     group.bench_function("decode", |bencher| {
         bencher.iter(|| decode(black_box(&bytes), Lead::Ctid, &table).expect("sound bytes"));
     });
-    let hash = bound(Layout::Hash, false);
+    let hash = bound(&plan("hash", ""));
     let rows = decode(&bytes, Lead::Ctid, &table).expect("sound bytes").rows;
     group.bench_function("row hash", |bencher| {
         let mut hasher = RowHasher::new(&rows, &hash).expect("typed rows");
@@ -38,35 +56,22 @@ fn stages(criterion: &mut Criterion) {
         });
     });
     let (command, restore) = (Way::Command, Way::Restore(ListpackLimits::default()));
-    let transforms = [
-        ("decode and encode, hash, blank", bound(Layout::Hash, false), Style::Blank, command),
-        ("decode and encode, hash, restore", bound(Layout::Hash, false), Style::Blank, restore),
-        (
-            "decode and encode, hash, restore, expiry",
-            bound(Layout::Hash, true),
-            Style::Exact,
-            restore,
-        ),
-        (
-            "decode and encode, hash, expiry, exact",
-            bound(Layout::Hash, true),
-            Style::Exact,
-            command,
-        ),
-        ("decode and encode, hash, keep", bound(Layout::Hash, false), Style::Keep, command),
-        ("decode and encode, json, exact", bound(Layout::Json, false), Style::Exact, command),
-        ("decode and encode, json, expiry", bound(Layout::Json, true), Style::Exact, command),
-        ("decode and encode, redisjson", bound(Layout::RedisJson, false), Style::Blank, command),
-    ];
-    for (name, bound, style, way) in transforms {
-        let transform = RedisCommands::new(bound, Lead::Ctid, style, way);
-        group.bench_function(name, |bencher| {
-            bencher.iter(|| {
-                let raw = RawBatch::new(bytes.clone(), ROWS, false);
-                transform.apply(black_box(raw), 0).expect("sound bytes")
-            });
-        });
+    for (name, layout, more, style, way) in [
+        ("hash, command", "hash", "", Style::Blank, command),
+        ("hash, command, expiry, exact", "hash", EXPIRY, Style::Exact, command),
+        ("hash, keep", "hash", "on_conflict = \"keep\"", Style::Keep, command),
+        ("hash, restore", "hash", "", Style::Blank, restore),
+        ("hash, restore, expiry", "hash", EXPIRY, Style::Exact, restore),
+        ("string", "string", "columns = [\"commit_sha\"]", Style::Exact, command),
+        ("json", "json", "", Style::Exact, command),
+        ("json, expiry", "json", EXPIRY, Style::Exact, command),
+        ("redisjson", "redisjson", "", Style::Blank, command),
+    ] {
+        let transform = RedisCommands::new(bound(&plan(layout, more)), Lead::Ctid, style, way);
+        applied(&mut group, name, &transform, &bytes);
     }
+    let stream = bound(&plan("stream", "use = [\"rebuild\"]"));
+    applied(&mut group, "stream", &StreamRows::new(stream, Lead::Ctid), &bytes);
     group.finish();
 }
 

@@ -236,7 +236,7 @@ def find_versions(servers, programs):
                 "pyarrow": "pyarrow"}
     ask = f"import importlib.metadata as m; print(*map(m.version, {list(packages.values())}))"
     return {
-        "rekindle": harness.version([programs["rekindle"], "--version"]).split()[-1],
+        "rekindle": harness.version([programs["rekindle"], "--version"]).partition(" ")[2],
         "PostgreSQL and psql": servers.sql("SHOW server_version")[0],
         "Redis": harness.version(["redis-server", "--version"]).split("=")[1].split()[0],
         "Python": harness.version([programs["python"], "--version"]).split()[-1],

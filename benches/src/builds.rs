@@ -3,12 +3,8 @@
 //! Invariant: a row is a function of its number alone, so every run measures the same bytes.
 
 use bytes::Bytes;
-use schemas::plan::{
-    Backup, Expiry, Layout, NullPolicy, OnConflict, Origin, RejectsMax, Route, System, Uses,
-};
-use schemas::{BoundRoute, Column, ColumnType, KeyTemplate, TableSchema};
+use schemas::{BoundRoute, Column, ColumnType, Plan, TableSchema};
 use std::sync::Arc;
-use std::time::Duration;
 
 /// The begin of 2024, in microseconds since 2000.
 const FIRST_US: i64 = 757_382_400_000_000;
@@ -39,41 +35,27 @@ pub fn schema() -> TableSchema {
     }
 }
 
-/// The route, bound.
+/// A plan of one route over that table: the layout as the plan writes it, and more lines of the route.
 ///
 /// # Panics
-/// Where the layout does not hold one row per key.
-pub fn bound(layout: Layout, has_expiry: bool) -> Arc<BoundRoute> {
-    let route = Route {
-        name: "builds".into(),
-        origin: Origin::Table {
-            system: System::AlloyDb,
-            schema: "public".into(),
-            table: "builds".into(),
-        },
-        split_by: None,
-        filter: None,
-        key: KeyTemplate::parse("build:{id}").expect("the template is sound"),
-        layout,
-        columns: None,
-        many: None,
-        as_text: Vec::new(),
-        expiry: has_expiry
-            .then(|| Expiry::After { column: "finished_at".into(), ttl: Duration::from_hours(24) }),
-        null: NullPolicy::Omit,
-        on_collision: None,
-        on_conflict: OnConflict::Replace,
-        version_by: None,
-        catch_up: None,
-        priority: 100,
-        newest_by: None,
-        rejects_max: RejectsMax::Rows(0),
-        on_drift: schemas::drift::OnDrift::Fail,
-        rejects_keep: None,
-        uses: Uses { rebuild: true, backup: false },
-        backup: Backup::default(),
-    };
-    Arc::new(BoundRoute::bind(&route, schema()).expect("the route fits the table"))
+/// Where that is no plan.
+pub fn plan(layout: &str, more: &str) -> Plan {
+    let key = if layout == "stream" { "builds" } else { "build:{id}" };
+    let text = format!(
+        "[alloydb]\nurl = \"postgres://h/d\"\n[redis]\nurl = \"redis://h\"\n[[route]]\nname = \"builds\"\n\
+         table = \"alloydb:builds\"\nkey = \"{key}\"\ntype = \"{layout}\"\n{more}\n"
+    );
+    let no_file = |_: &str| Err(std::io::Error::other("no file"));
+    Plan::parse(&text, &|_| None, &no_file).expect("the plan is sound")
+}
+
+/// The route of a plan, bound.
+///
+/// # Panics
+/// Where it does not fit the table.
+pub fn bound(plan: &Plan) -> Arc<BoundRoute> {
+    let bound = BoundRoute::bind(&plan.routes[0], schema());
+    Arc::new(bound.expect("the route fits the table"))
 }
 
 /// The block that a row is in.
