@@ -3,7 +3,7 @@
 //!
 //! Invariant: every commit moves its partition on, as the journal insists. `cargo bench -p rekindle-benches --bench journal`.
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use pipeline::checkpoint::Counts;
 use pipeline::journal::Delta;
 use pipeline::ledger::encode_frame;
@@ -40,7 +40,6 @@ fn journal(criterion: &mut Criterion) {
         begun.map_err(pipeline::outcome::from_journal)
     });
     let begun = begun.expect("a partition can be begun");
-    shared.ledger.begin(partition, 0).expect("a ledger can be begun");
     let way = Way::Restore(ListpackLimits::default());
     let transform = RedisCommands::new(hash, Lead::Ctid, Style::Blank, way);
     let raw = RawBatch::new(wire(0, ROWS), ROWS, false);
@@ -52,13 +51,20 @@ fn journal(criterion: &mut Criterion) {
     group.bench_function("frame of the ledger", |bencher| {
         bencher.iter(|| encode_frame(black_box(&encoded)));
     });
-    let (mut block, mut from, mut ledger_bytes) = (0, Position::Start, 0);
+    let empty = || {
+        shared.ledger.forget(partition).expect("the file can be removed");
+        shared.ledger.begin(partition, 0).expect("a ledger can be begun")
+    };
     group.bench_function("append", |bencher| {
-        bencher.iter(|| {
-            ledger_bytes += frame.len() as u64;
-            shared.ledger.append(partition, &frame).expect("the disk has room");
-        });
+        // Into an empty file each time, which else would grow beyond the disk.
+        bencher.iter_batched(
+            empty,
+            |_| shared.ledger.append(partition, &frame).expect("the disk has room"),
+            BatchSize::PerIteration,
+        );
     });
+    empty();
+    let (mut block, mut from, mut ledger_bytes) = (0, Position::Start, 0);
     // One batch at a time: group commit shares one sync among all lanes of an interval.
     group.sample_size(20).bench_function("append, commit and flush", |bencher| {
         bencher.iter(|| {
