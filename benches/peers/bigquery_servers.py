@@ -14,6 +14,7 @@ import tempfile
 import time
 
 import harness
+import pyarrow
 from harness import Failure
 
 CLIENTS = harness.ROOT / "fixtures" / "bigquery-clients"
@@ -22,6 +23,8 @@ from google.cloud import bigquery  # noqa: E402
 from suite import LOCATION, PROJECT, read_client, rest_client  # noqa: E402
 
 READY_SECONDS_MAX = 30
+# About a block.
+ROWS_PER_CODEC_BATCH = 24_000
 # The second table keeps what the first one is set back to.
 TABLE, SEEDED = "logs.build_logs", "logs.seeded"
 # Ends with its stdin, which redis-server by itself does not.
@@ -154,6 +157,17 @@ class LogTable:
             # A client may write the same JSON with other spaces.
             if name != "attrs" or list(map(parsed, found[name])) != list(map(parsed, self.expected[name])):
                 raise Failure(f"{tool} changed column {name} of {TABLE}")
+
+    def codec(self, measure, seconds_max):
+        """Returns how fast one core makes blocks of these rows, and rows of these blocks."""
+        with tempfile.NamedTemporaryFile(suffix=".arrows") as file:
+            with pyarrow.ipc.new_stream(file, self.expected.schema) as writer:
+                writer.write_table(self.expected, max_chunksize=ROWS_PER_CODEC_BATCH)
+            file.flush()
+            found = json.loads(harness.run([measure, "codec", file.name], os.environ, seconds_max).stdout)
+        if found["rows"] != self.rows:
+            raise Failure(f"the codec took {found['rows']} rows instead of {self.rows}")
+        return found
 
     def json_bytes(self):
         """Returns the mean length of a row as compact JSON, members that are null left out."""

@@ -1,4 +1,4 @@
-"""What compare, compare-bigquery, rss and verify share: throwaway servers, a measured run of a command, a small Redis client.
+"""What the scripts of this folder share: throwaway servers, a measured run of a command, a small Redis client.
 
 Invariant: however the script ends, the servers end with it, and so does the command under measurement (after a SIGKILL
 by the loss of its servers).
@@ -23,7 +23,6 @@ import urllib.parse
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-PLANS = ROOT / "fixtures" / "plans"
 LAYOUTS = ("hash", "json")
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 SETTLE_SECONDS_MAX = 10
@@ -82,14 +81,19 @@ def binary(path, how):
     return pathlib.Path(path).resolve()
 
 
+def clients_python(folder, requirements):
+    """Returns a Python that has Google's clients and what a file of requirements names, installed on first use."""
+    maker = ROOT / "fixtures" / "bigquery-clients" / "venv"
+    command = [maker, "--with", HERE / requirements, folder.resolve()]
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+
+
 def enter_clients_python(folder):
-    """Goes on in the environment that has Google's clients, which is made on first use."""
+    """Goes on in the environment that has Google's clients."""
     if pathlib.Path(sys.prefix) == folder.resolve():
         return
-    maker = ROOT / "fixtures" / "bigquery-clients" / "venv"
-    requirements = HERE / "requirements-bigquery.txt"
-    made = subprocess.run([maker, "--with", requirements, folder.resolve()], stdout=subprocess.PIPE, text=True, check=True)
-    os.execv(made.stdout.strip(), [made.stdout.strip(), *sys.argv])
+    python = clients_python(folder, "requirements-bigquery.txt")
+    os.execv(python, [python, *sys.argv])
 
 
 class Redis:
@@ -126,58 +130,6 @@ class Redis:
     def close(self):
         self.replies.close()
         self.socket.close()
-
-
-class LoadedRedis:
-    """A throwaway Redis that loads an RDB file at its start; use as a context."""
-
-    def __init__(self, path, seconds_max):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        command = ["redis-server", "--port", port, "--bind", "127.0.0.1", "--save", "", "--dir", path.parent,
-                   "--dbfilename", path.name, "--logfile", path.parent / "redis.log"]
-        start = time.monotonic()
-        self.process = subprocess.Popen([str(word) for word in command], stdin=subprocess.DEVNULL)
-        self.redis = None
-        try:
-            self._wait_loaded(port, start + seconds_max)
-        except BaseException:
-            self.close()
-            raise
-        # Until it answers: what an application waits for.
-        self.seconds = time.monotonic() - start
-        self.cpu_seconds = cpu_seconds(self.process.pid)
-
-    def _wait_loaded(self, port, deadline):
-        while True:
-            if self.process.poll() is not None:
-                raise Failure("redis-server refused the file")
-            if time.monotonic() > deadline:
-                raise Failure("redis-server did not load the file in time")
-            try:
-                redis = self.redis or Redis(f"redis://127.0.0.1:{port}")
-                self.redis = redis
-                if redis.call("PING") == "PONG":
-                    return
-            except ConnectionRefusedError:
-                pass
-            except Failure as failure:
-                if "LOADING" not in str(failure):
-                    raise
-            time.sleep(0.005)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
-
-    def close(self):
-        if self.redis:
-            self.redis.close()
-        self.process.kill()
-        self.process.wait()
 
 
 class Servers:
@@ -358,8 +310,12 @@ def kill_group(pid):
         os.killpg(pid, signal.SIGKILL)
 
 
-def rebuild_command(rekindle, layout, state):
-    plan = PLANS / f"builds-{layout}.toml"
+def builds_plan(layout):
+    """Returns the path of the plan for table builds."""
+    return ROOT / "fixtures" / "plans" / f"builds-{layout}.toml"
+
+
+def rebuild_command(rekindle, plan, state):
     return [rekindle, "rebuild", "redis", "--plan", plan, "--state", state, "--progress", "none", "--json"]
 
 
@@ -381,7 +337,7 @@ def check_summary(summary, rows):
 
 def version(command):
     """Returns the first line that a --version prints."""
-    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
     return (done.stdout.strip().splitlines() or ["unknown"])[0]
 
 
@@ -430,14 +386,14 @@ def ratio(ours, theirs):
     }
 
 
-def ratio_text(ratio):
-    return f"{ratio['of_medians']:.2f}x ({ratio['by_round_min']:.2f} to {ratio['by_round_max']:.2f})"
-
-
-def write_json(path, value):
+def write_text(path, text):
     """Writes a result file whole or not at all."""
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(path.name + ".draft")
-    draft.write_text(json.dumps(value, indent=2) + "\n")
+    draft.write_text(text)
     draft.replace(path)
+
+
+def write_json(path, value):
+    write_text(path, json.dumps(value, indent=2) + "\n")
