@@ -52,7 +52,7 @@ impl Run {
             Journal::open(&options.state).await.map_err(|error| one(from_journal(error)))?;
         let cut_over = CutOverRun::prepare(plan, options, &journal).await.map_err(one)?;
         let (retry_for, cancel) = (options.retry_for, &options.cancel);
-        let connect = || wiring::connect_sources(plan, &chosen, options.lanes);
+        let connect = || wiring::connect_sources(plan, &chosen, options.lanes.most);
         let mut sources = patiently(retry_for, cancel, connect).await.map_err(one)?;
         sources.sort_in(emptied(options.state.join("sorted")).map_err(one)?);
         let sink = wiring::make_sink_in(plan, options.way, options.cut_over).map_err(one)?;
