@@ -94,8 +94,8 @@ pub struct Dials {
 }
 
 impl Dials {
-    /// The settings that a run begins with. The load is halved where the target takes longer than half of
-    /// `pause_above`, or 25 ms, to answer others.
+    /// The settings that a run begins with. The load is halved where the target takes half of `pause_above`, or 25 ms, longer
+    /// to answer others than it needs.
     pub fn new(lanes: Lanes, pause_above: Option<Duration>) -> Self {
         let first = Settings::at_first(lanes);
         Self {

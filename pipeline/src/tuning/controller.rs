@@ -76,6 +76,8 @@ pub struct Controller {
     settings: Settings,
     lanes: Lanes,
     latency_max: Duration,
+    /// The fastest answer so far: how far away the target is.
+    distance: Duration,
     rates: Vec<f64>,
     trial: Option<Trial>,
     patience: [Patience; DIALS],
@@ -86,12 +88,14 @@ pub struct Controller {
 }
 
 impl Controller {
-    /// Begins with the settings of a run; above this latency of the target the load is halved.
+    /// Begins with the settings of a run. The load is halved where the target takes so much longer to answer than its fastest
+    /// answer did: how far away it is says nothing about how hard it is pressed.
     pub fn new(lanes: Lanes, latency_max: Duration) -> Self {
         Self {
             settings: Settings::at_first(lanes),
             lanes,
             latency_max,
+            distance: Duration::MAX,
             rates: Vec::new(),
             trial: None,
             patience: [Patience { left: 0, next: PAUSE[0] }; DIALS],
@@ -112,7 +116,9 @@ impl Controller {
         for patience in &mut self.patience {
             patience.left = patience.left.saturating_sub(1);
         }
-        if let Some(latency) = seen.latency.filter(|latency| *latency > self.latency_max) {
+        self.distance = seen.latency.map_or(self.distance, |latency| latency.min(self.distance));
+        let queued = seen.latency.map(|latency| latency.saturating_sub(self.distance));
+        if let Some(latency) = queued.filter(|queued| *queued > self.latency_max) {
             self.slow += 1;
             if self.slow >= SLOW_PERIODS {
                 return self.halve(latency);
@@ -160,8 +166,10 @@ impl Controller {
             return None;
         }
         self.counts[2] += 1;
-        let why =
-            format!("the target took {latency:?} to answer, more than {:?}", self.latency_max);
+        let most = self.latency_max;
+        let why = format!(
+            "the target took {latency:?} longer to answer than it needs, more than {most:?}"
+        );
         Some((self.settings, why))
     }
 

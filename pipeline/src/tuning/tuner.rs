@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 const PERIOD: Duration = Duration::from_millis(500);
 /// How often the target's answers are timed in a period.
 const PINGS: u32 = 10;
-/// What the target may take to answer others where nothing was said.
+/// How much longer than it needs the target may take to answer others, where nothing was said.
 const LATENCY_MAX: Duration = Duration::from_millis(25);
 
 /// What came of it, for the summary.
@@ -124,7 +124,7 @@ async fn latency(sink: &dyn Sink) -> Option<Duration> {
     times.get((times.len() * 9 / 10).min(times.len().saturating_sub(1))).copied()
 }
 
-/// Above which latency of the target the load is halved: half of what pauses the run, where something does.
+/// Above which delay of the target the load is halved: half of what pauses the run, where something does.
 pub(super) fn latency_max(pause_above: Option<Duration>) -> Duration {
     pause_above.map_or(LATENCY_MAX, |limit| (limit / 2).min(LATENCY_MAX))
 }

@@ -38,11 +38,9 @@ impl Systems {
             target: if is_source { 0.1 } else { 0.8 },
             held: 0.0,
             cpu_busy: 0.3,
-            latency: Some(Duration::from_secs_f64(if offered > self.target {
-                queue
-            } else {
-                0.001
-            })),
+            latency: Some(Duration::from_secs_f64(
+                self.trip + if offered > self.target { queue } else { 0.0 },
+            )),
         }
     }
 
@@ -106,7 +104,8 @@ fn a_target_that_gets_slow_gets_half_and_what_does_not_pay_is_left_alone() {
         cpu_busy: 0.2,
         latency: Some(Duration::from_millis(1)),
     };
-    let slow = Observed { latency: Some(Duration::from_millis(80)), ..calm };
+    let slow = Observed { latency: Some(Duration::from_millis(81)), ..calm };
+    controller.observe(&calm);
     assert_eq!(
         (controller.observe(&slow), controller.settings().depth),
         (None, 2),
@@ -126,6 +125,14 @@ fn a_target_that_gets_slow_gets_half_and_what_does_not_pay_is_left_alone() {
     assert_eq!(controller.settings(), Settings::at_first(LANES));
     assert!((12..60).contains(&changes), "{changes} {controller:?}");
     assert_eq!((controller.counts[0], controller.counts[2]), (0, 0));
+}
+
+#[test]
+fn a_target_far_away_is_not_taken_for_a_slow_one() {
+    let systems =
+        Systems { lane: 1.0 * MB, source: 900.0 * MB, target: 900.0 * MB, trip: 0.2, noise: 0.0 };
+    let (controller, _) = run(systems, 200);
+    assert_eq!(controller.counts[2], 0);
 }
 
 #[test]
