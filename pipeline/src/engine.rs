@@ -10,6 +10,7 @@ use crate::one_pass::{Ended, Member, group, run_pass};
 use crate::outcome::from_journal;
 use crate::prepare::void_written;
 use crate::route::RouteRun;
+use crate::tuning::tune;
 use stages::extract::Gauge;
 use stages::load::TargetState;
 use stages::policy::{Retry, Verdict, outage_max};
@@ -18,6 +19,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 /// How long lanes may finish their writes in flight after a signal; below the promised 10 s.
 const DRAIN_MAX: Duration = Duration::from_secs(8);
@@ -30,8 +32,6 @@ pub struct Engine {
     pub shared: Arc<Shared>,
     /// Routes in plan order.
     pub routes: Vec<Arc<RouteRun>>,
-    /// Partitions at once.
-    pub lanes: usize,
     /// How long a system may stay away before something other than a partition gives up.
     pub retry_for: Duration,
     /// Looks at the load of the source, where it can be told.
@@ -56,16 +56,19 @@ impl Engine {
             return Vec::new();
         }
         let queue: VecDeque<_> = group(partitions, &self.routes).into();
-        let lanes = self.lanes.min(queue.len());
+        let lanes = self.shared.dials.range().most.min(queue.len());
         let round = Arc::new(Mutex::new(Round { queue, failures: Vec::new() }));
         let evictions = Arc::new(Evictions::since_now(&self.shared).await);
         self.shared.guard.begin_round();
         let watch = tokio::spawn(watch_target(Arc::clone(self), Arc::clone(&evictions)));
+        let engine = Arc::clone(self);
+        let tuner = tokio::spawn(async move { tune(&engine).await });
+        // Cancelled when nothing waits for a lane any more.
+        let emptied = CancellationToken::new();
         let mut tasks = JoinSet::new();
         for lane in 0..lanes {
-            let engine = Arc::clone(self);
-            let round = Arc::clone(&round);
-            tasks.spawn(async move { engine.run_lane(lane, &round).await });
+            let (engine, round, emptied) = (Arc::clone(self), Arc::clone(&round), emptied.clone());
+            tasks.spawn(async move { engine.run_lane(lane, &round, &emptied).await });
         }
         let drained = async { while tasks.join_next().await.is_some() {} };
         let stop = self.shared.stop.token();
@@ -78,6 +81,7 @@ impl Engine {
             () = give_up => tracing::warn!("writes in flight did not end in time; they are repeated on resume"),
         }
         tasks.shutdown().await;
+        tuner.abort();
         watch.abort();
         let mut failures = std::mem::take(&mut lock(&round).failures);
         failures.extend(watch.await.ok().flatten());
@@ -102,10 +106,22 @@ impl Engine {
         failures
     }
 
-    async fn run_lane(&self, lane: usize, round: &Mutex<Round>) {
-        while !self.shared.stop.is_cancelled() {
-            let Some(group) = lock(round).queue.pop_front() else { return };
-            for error in self.persist(lane, group).await {
+    async fn run_lane(&self, lane: usize, round: &Mutex<Round>, emptied: &CancellationToken) {
+        let mut lanes = self.shared.dials.lanes();
+        let stop = self.shared.stop.token();
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = emptied.cancelled() => return,
+                allowed = lanes.wait_for(|lanes| lane < *lanes) => if allowed.is_err() { return },
+            }
+            let Some(group) = lock(round).queue.pop_front() else {
+                emptied.cancel();
+                return;
+            };
+            let connection = self.shared.dials.connection_of(lane);
+            for error in self.persist(connection, group).await {
                 if error.kind() == Kind::Cancelled {
                     // Whoever threw the switch has said why; this lane only followed, and stops.
                     continue;

@@ -164,6 +164,10 @@ struct Inner {
     is_share_over: bool,
     /// Why nothing is known of the target's room any more.
     blind: Option<String>,
+    /// CPU time of the target when it was last looked at, and when that was.
+    cpu_seen: Option<(Instant, Duration)>,
+    /// Seconds between looks, and CPU seconds of the target in them.
+    cpu_spent: [f64; 2],
     /// What the projection came to.
     projection: Option<GuardSummary>,
 }
@@ -285,7 +289,7 @@ impl Guard {
     pub fn begin_round(&self) {
         let mut inner = self.lock();
         inner.room.forget();
-        (inner.wanted, inner.blind) = (None, None);
+        (inner.wanted, inner.blind, inner.cpu_seen) = (None, None, None);
         if self.limits.redis_latency.is_some() {
             inner.awaited.insert(Reason::RedisLatency);
         }
@@ -299,6 +303,12 @@ impl Guard {
         if self.lock().awaited.remove(&what) {
             self.announce();
         }
+    }
+
+    /// Share of one core that the target used while rows were on their way; absent where it did not tell.
+    pub fn target_busy(&self) -> Option<f64> {
+        let [seconds, busy] = self.lock().cpu_spent;
+        (seconds > 0.0).then(|| busy / seconds)
     }
 
     /// Ends a round: nobody waits any more.

@@ -3,6 +3,9 @@
 //! Invariant: what is committed is a contiguous prefix of the partition, acknowledged by the target before
 //! the journal hears of it. The first error stops the lane; everything after the last commit is redone.
 
+mod clock;
+mod pieces;
+
 use crate::checkpoint::Counts;
 use crate::cpu::CpuPool;
 use crate::guard::{Guard, admitted};
@@ -15,19 +18,22 @@ use crate::rejects::RejectWriter;
 use crate::route::RouteRun;
 use crate::snapshots::Snapshots;
 use crate::stop::StopSwitch;
+use crate::tuning::{Dials, Window};
+use clock::Clock;
 use futures::{StreamExt, TryStreamExt};
+use pieces::{Ready, Transformed, ended, framed, placed, stitched};
 use schemas::{Partition, PartitionId, Position};
 use stages::extract::{BatchStream, Columns, READAHEAD};
 use stages::load::{Sink, Written};
-use stages::transform::{Attempt as Numbered, Stitcher, Transform, leave_out};
+use stages::transform::{Attempt as Numbered, Transform, leave_out};
 use stages::{Encoded, Error, Kind, RawBatch, Result};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Transforms a lane may have queued or running.
 pub const TRANSFORMS: usize = 2;
-/// Batches a lane may have at the target, unanswered.
-pub const WRITES: usize = 2;
+/// Batches a lane may have at the target, unanswered, where it turned out to help.
+pub const WRITES: usize = 4;
 
 /// Batches that may be alive in one lane: waiting, being filled, transformed, written.
 pub const BATCHES_ALIVE: usize = READAHEAD + TRANSFORMS + WRITES + 1;
@@ -54,25 +60,12 @@ pub struct Shared {
     pub snapshots: Snapshots,
     /// Holds batches back where a system has no room or is pressed.
     pub guard: Arc<Guard>,
+    /// How much may be on its way.
+    pub dials: Dials,
     /// Live counters.
     pub counters: Arc<Counters>,
     /// Cancelled when lanes must stop at the next batch.
     pub stop: StopSwitch,
-}
-
-/// A batch that was transformed, with its ledger frame where it stands for itself.
-struct Transformed {
-    encoded: Encoded,
-    frame: Option<Vec<u8>>,
-    raw: Option<RawBatch>,
-}
-
-/// A batch ready to be written, with its ledger frame.
-struct Ready {
-    encoded: Encoded,
-    frame: Vec<u8>,
-    /// What it was made of, where it stands for itself: its rows may have to be told apart.
-    raw: Option<RawBatch>,
 }
 
 /// A batch that the target acknowledged.
@@ -192,7 +185,10 @@ impl Attempt<'_> {
         let mut stitcher = transform.stitcher(&Numbered { name: &name, number });
         let refused = self.shared.refusals.of(&self.partition.id);
         let decoder = (self.route.decoder_of)(&self.partition.bounds);
-        let transformed = self.batches(stream).map_ok(|raw| {
+        let clock = Clock::start(&self.shared.counters.routes[self.route.index]);
+        let window = Window::new(self.shared.dials.depth());
+        let transformed = self.batches(stream, &clock).map_ok(|raw| {
+            clock.turn(|now| now.transforms += 1);
             let (transform, refused) = (Arc::clone(&transform), Arc::clone(&refused));
             let bound = Arc::clone(&self.route.bound);
             self.shared.cpu.submit(move || {
@@ -206,6 +202,7 @@ impl Attempt<'_> {
         let stop = self.shared.stop.token();
         let pieces = transformed
             .try_buffered(TRANSFORMS)
+            .inspect(|_| clock.turn(|now| now.transforms = now.transforms.saturating_sub(1)))
             .map(Some)
             .chain(futures::stream::iter([None]))
             .map(|transformed| match transformed {
@@ -217,13 +214,20 @@ impl Attempt<'_> {
             .flat_map(futures::stream::iter);
         let shared = Arc::clone(self.shared);
         let ready = pieces.and_then(move |transformed| framed(Arc::clone(&shared), transformed));
-        let ask = |ready: &Ready| self.shared.guard.asked(self.route.index, &ready.encoded);
-        let written = admitted(&self.shared.guard, &stop, ask, ready).map_ok(|(ready, grant)| {
+        let ask = |ready: &Ready| {
+            clock.turn(|now| now.is_held = true);
+            self.shared.guard.asked(self.route.index, &ready.encoded)
+        };
+        let admitted = admitted(&self.shared.guard, &stop, ask, ready);
+        let clock = &clock;
+        let placed = placed(&self.shared.dials, clock, &window, admitted);
+        let written = placed.map_ok(|(ready, held)| {
             length += ready.frame.len() as u64;
             let written = self.write(ready, length);
             async move {
                 let written = written.await;
-                drop(grant);
+                drop(held);
+                clock.turn(|now| now.writes = now.writes.saturating_sub(1));
                 written
             }
         });
@@ -272,18 +276,23 @@ impl Attempt<'_> {
         Ok(unsettled)
     }
 
-    /// Turns the source's channel into a stream and counts the time the lane waits for it.
-    fn batches(&self, stream: BatchStream) -> impl futures::Stream<Item = Result<RawBatch>> + '_ {
+    /// Turns the source's channel into a stream.
+    fn batches<'b>(
+        &'b self,
+        stream: BatchStream,
+        clock: &'b Clock<'_>,
+    ) -> impl futures::Stream<Item = Result<RawBatch>> + 'b {
         let stop = self.shared.stop.token();
         futures::stream::unfold((stream, stop), move |(mut stream, stop)| async move {
-            let asked = Instant::now();
             // Asked to stop, the lane takes no more batches; those on their way are still written and committed.
             let next = tokio::select! {
                 biased;
                 () = stop.cancelled() => return None,
                 next = stream.next() => next,
             };
-            self.shared.counters.source_wait(self.route.index, asked.elapsed());
+            if next.is_none() {
+                clock.turn(|now| now.is_read = true);
+            }
             next.map(|batch| (batch, (stream, stop)))
         })
     }
@@ -303,7 +312,6 @@ impl Attempt<'_> {
             rejects = rejected.reasons.len() as u64;
             self.shared.rejects.write(&self.route.bound.route.name, id, self.epoch, rejected)?;
         }
-        let started = Instant::now();
         let outcome = match self.shared.sink.write_of(self.lane, id, &encoded).await {
             Err(error) if error.kind() == Kind::Refused => {
                 let Some(raw) = raw else {
@@ -316,7 +324,6 @@ impl Attempt<'_> {
             outcome => outcome?,
         };
         let Written { written, kept, folded } = outcome;
-        self.shared.counters.target_time(self.route.index, started.elapsed());
         let counts = Counts {
             rows: encoded.rows_read,
             bytes: encoded.bytes_read,
@@ -338,45 +345,6 @@ impl Attempt<'_> {
         let Encoded { position, is_settled, .. } = encoded;
         Ok(Acknowledged { position, counts, is_settled, ledger_bytes })
     }
-}
-
-/// Makes the ledger frame of a batch that has none yet.
-async fn framed(shared: Arc<Shared>, transformed: Transformed) -> Result<Ready> {
-    let Transformed { encoded, frame, raw } = transformed;
-    if let Some(frame) = frame {
-        return Ok(Ready { encoded, frame, raw });
-    }
-    let framing = shared.cpu.submit(move || {
-        let frame = ledger::encode_frame(&encoded)?;
-        Ok(Ready { encoded, frame, raw: None })
-    });
-    framing.await
-}
-
-/// Joins a batch that is open at its ends to the one before; every other one passes.
-fn stitched(
-    stitcher: &mut Option<Stitcher>,
-    transformed: Result<Transformed>,
-) -> Vec<Result<Transformed>> {
-    let (open, stitcher) = match (transformed, stitcher) {
-        (Ok(Transformed { encoded: Encoded { open: Some(open), .. }, .. }), Some(stitcher)) => {
-            (open, stitcher)
-        }
-        (transformed, _) => return vec![transformed],
-    };
-    match stitcher.take(open) {
-        Ok(parts) => parts
-            .into_iter()
-            .map(|encoded| Ok(Transformed { encoded, frame: None, raw: None }))
-            .collect(),
-        Err(error) => vec![Err(error)],
-    }
-}
-
-/// Ends what the batches of a partition were joined to.
-fn ended(stitcher: &mut Option<Stitcher>) -> Vec<Result<Transformed>> {
-    let end = stitcher.as_mut().and_then(|stitcher| stitcher.end().transpose());
-    end.into_iter().map(|end| Ok(Transformed { encoded: end?, frame: None, raw: None })).collect()
 }
 
 /// Journals when a route was first complete, at once: a crash later in the run must not forget it.

@@ -42,5 +42,6 @@ pub mod stop;
 pub mod streams;
 pub mod summarize;
 pub mod summary;
+pub mod tuning;
 pub mod verify;
 pub mod wiring;

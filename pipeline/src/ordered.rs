@@ -72,6 +72,10 @@ impl Source for Ordered {
         self.inner.rows_expected().await
     }
 
+    fn size_batches(&self, bytes: usize) {
+        self.inner.size_batches(bytes);
+    }
+
     fn batch_bytes(&self) -> usize {
         self.inner.batch_bytes()
     }

@@ -19,9 +19,11 @@ use crate::documents;
 use crate::keys::Buckets;
 use crate::lane::WRITES;
 use crate::one_pass::{ROUTES_MAX, batches_alive};
+use crate::prepare::PARTITIONS_PER_LANE;
 use crate::rebuild::{COMMIT_COST_GUESS, CRASH_EVERY, Options, patiently, selected_routes};
 use crate::route::RouteRun;
 use crate::summarize::rss_bytes;
+use crate::tuning::Lanes;
 use crate::wiring::{self, Described, Facts, Sources};
 use schemas::plan::{Layout, OnCollision};
 use schemas::{Bounds, Plan, Route, duration};
@@ -60,8 +62,10 @@ pub struct PlanReport {
     pub lane_batches: u64,
     /// `host:port/db`.
     pub target: TargetReport,
-    /// Partitions at once.
+    /// Partitions at once, at first.
     pub lanes: usize,
+    /// Partitions at once at most: the run adds lanes as long as that makes it faster. The memory bound counts these.
+    pub lanes_max: usize,
     /// The recovery time objective.
     pub rto_seconds: u64,
     /// Upper bound of this process's resident memory during the run.
@@ -150,7 +154,7 @@ pub async fn plan_rebuild(plan: &Plan, options: &Options) -> Result<PlanReport, 
     let one = |error: Error| vec![error];
     let chosen = selected_routes(plan, &options.routes)?;
     let (retry_for, cancel) = (options.retry_for, &options.cancel);
-    let connect = || wiring::connect_sources(plan, &chosen, options.lanes);
+    let connect = || wiring::connect_sources(plan, &chosen, options.lanes.most);
     let sources = patiently(retry_for, cancel, connect).await.map_err(one)?;
     let mut notes = Vec::new();
     if let Some(build) = options.cut_over {
@@ -171,13 +175,13 @@ pub async fn plan_rebuild(plan: &Plan, options: &Options) -> Result<PlanReport, 
     routes.sort_by_key(|route| route.priority);
     sources.release_snapshot().await;
     let rows_estimate = routes.iter().map(|route| route.rows_estimate).sum::<Option<u64>>();
-    let lanes_bytes = options.lanes as u64 * LANE_BASE_BYTES;
+    let lanes_bytes = options.lanes.most as u64 * LANE_BASE_BYTES;
     let base = rss_bytes() + RUN_BASE_BYTES + lanes_bytes + held_bytes;
     // A pass over a table holds the batches of every route that it serves.
     let together = routes.iter().map(|route| route.read_with.len() + 1).max().unwrap_or(1);
     let together = together.min(ROUTES_MAX);
     let lane_batches = batches_alive(together) as u64;
-    let batches = options.lanes as u64 * lane_batches * batch_bytes;
+    let batches = options.lanes.most as u64 * lane_batches * batch_bytes;
     let in_flight_batches = (WRITES as u64 + 1) * together as u64;
     let largest = routes.iter().filter_map(|route| route.rows_estimate).max().unwrap_or(0);
     let keys = Buckets::memory_bytes(largest);
@@ -202,12 +206,13 @@ pub async fn plan_rebuild(plan: &Plan, options: &Options) -> Result<PlanReport, 
             limit_bytes: state.limit_bytes,
             eviction: state.eviction,
         },
-        lanes: options.lanes,
+        lanes: options.lanes.start,
+        lanes_max: options.lanes.most,
         rto_seconds: rto.as_secs(),
         memory_bound_bytes: base + 2 * batches + keys,
         memory_base_bytes: base,
         memory_keys_bytes: keys,
-        in_flight_bytes: options.lanes as u64 * in_flight_batches * batch_bytes,
+        in_flight_bytes: options.lanes.most as u64 * in_flight_batches * batch_bytes,
         checkpoint_seconds: commit_interval(COMMIT_COST_GUESS, CRASH_EVERY).as_secs_f64(),
         memory,
         ledger_bytes: rows_estimate.map(|rows| rows * LEDGER_ROW_BYTES),
@@ -229,7 +234,7 @@ async fn route_reports(
     sources: &Sources,
     sink: &Arc<RedisSink>,
     described: Vec<Described>,
-    (lanes, entries): (usize, u64),
+    (lanes, entries): (Lanes, u64),
     notes: &mut Vec<String>,
 ) -> stages::Result<Reported> {
     let known: Vec<Facts> = described.iter().map(Described::facts).collect();
@@ -239,10 +244,10 @@ async fn route_reports(
     // Each is one partition, so at most as many are read at once as there are lanes.
     let mut held: Vec<u64> = runs.iter().map(|run| run.source.held_bytes()).collect();
     held.sort_unstable_by_key(|bytes| std::cmp::Reverse(*bytes));
-    let held_bytes = held.into_iter().take(lanes).sum();
+    let held_bytes = held.into_iter().take(lanes.most).sum();
     for (run, mut facts) in runs.iter().zip(known) {
         batch_bytes = batch_bytes.max(run.source.batch_bytes());
-        let partitions = run.source.partitions(lanes * 8, 0).await?;
+        let partitions = run.source.partitions(lanes.start * PARTITIONS_PER_LANE, 0).await?;
         if facts.is_counted_by_cut {
             facts.rows = Some(partitions.iter().map(|partition| partition.rows_estimate).sum());
         }

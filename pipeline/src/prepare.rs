@@ -29,7 +29,7 @@ use std::sync::atomic::Ordering;
 use unchanged::keep_unchanged;
 
 /// Partitions per lane that a table is cut into at least, so that lanes end together.
-const PARTITIONS_PER_LANE: usize = 8;
+pub const PARTITIONS_PER_LANE: usize = 8;
 /// Role of the target in the journal's list of servers.
 const TARGET: &str = "redis";
 
@@ -282,7 +282,7 @@ pub async fn cut_routes(engine: &Engine) -> Result<()> {
         }
         record.relations = route.source.relations();
         let first = next_ordinal(engine, route.name()).await?;
-        let wanted = engine.lanes * PARTITIONS_PER_LANE;
+        let wanted = engine.shared.dials.range().start * PARTITIONS_PER_LANE;
         let cut = route.source.partitions(wanted, first).await?;
         route.cut_into(cut.iter().map(|partition| &partition.id));
         let ordinal = i64::try_from(first).unwrap_or(i64::MAX);

@@ -44,8 +44,12 @@ pub struct RouteCounters {
     pub phase: AtomicU64,
     /// Microseconds lanes waited for the source.
     pub source_wait_us: AtomicU64,
-    /// Microseconds batches spent at the target.
+    /// Microseconds lanes waited for the transform threads.
+    pub cpu_wait_us: AtomicU64,
+    /// Microseconds lanes waited for the target.
     pub target_us: AtomicU64,
+    /// Microseconds lanes were held back by a limit, or for want of room.
+    pub held_us: AtomicU64,
 }
 
 /// What a route may be doing.

@@ -15,6 +15,7 @@ use crate::outcome::Exit;
 use crate::progress::Counters;
 use crate::readback::ReadBack;
 use crate::summary::{CutOverSummary, DriftSummary, FileSummary, Summary};
+use crate::tuning::Lanes;
 pub use assemble::engine as assemble;
 use run::Run;
 use schemas::{Plan, Route};
@@ -42,7 +43,7 @@ pub struct Options {
     /// Where journal, ledger and rejects live.
     pub state: PathBuf,
     /// Partitions at once.
-    pub lanes: usize,
+    pub lanes: Lanes,
     /// Routes to run; empty means all.
     pub routes: Vec<String>,
     /// Replaces the RTO of the plan.

@@ -14,6 +14,7 @@ use crate::progress::RouteCounters;
 use crate::readback::{ReadBack, detection_power};
 use crate::rebuild::{Findings, Options};
 use crate::summary::{Freshness, PriorityDone, RouteSummary, RunEnd, Summary, Verified};
+use crate::tuning::bottleneck;
 use schemas::{Digest, Plan};
 use stages::Result;
 use stages::extract::Snapshot;
@@ -88,6 +89,7 @@ pub async fn summarize(
         priorities: priorities(engine, &records, run.started_ms),
         routes,
         way: shared.sink.way_note(),
+        tuned: Some(shared.dials.tuned()),
         guard: GuardSummary {
             omitted: findings.omitted.clone().unwrap_or_default(),
             ..shared.guard.told()
@@ -127,6 +129,7 @@ fn route_summary(
         partitions.iter().flat_map(|p| [p.first_snapshot, p.last_snapshot]).collect();
     snapshots.sort_unstable();
     snapshots.dedup();
+    let (limit, share) = bottleneck(waits(counters), engine.shared.guard.target_busy());
     RouteSummary {
         name: name.to_owned(),
         rows: total(|p| p.counts.rows),
@@ -139,26 +142,18 @@ fn route_summary(
         rejects: total(|p| p.counts.rejects),
         dropped_keys: record.map_or(0, |record| record.dropped_keys),
         seconds: total(|p| p.busy_ms) as f64 / 1000.0,
-        bottleneck: bottleneck(counters, engine).to_owned(),
+        bottleneck: limit.word().to_owned(),
+        bottleneck_share: Some(share).filter(|share| *share > 0.0),
         freshness: None,
         // Rows read in several snapshots, some twice, have no digest that another run could repeat.
         digest: (snapshots.len() == 1).then(|| digest.hex()),
     }
 }
 
-/// Names what the lanes waited for most: the source, the target, or else the transform threads.
-fn bottleneck(counters: &RouteCounters, engine: &Engine) -> &'static str {
-    let source = counters.source_wait_us.load(Ordering::Relaxed);
-    let target = counters.target_us.load(Ordering::Relaxed);
-    let elapsed = engine.shared.counters.started.elapsed().as_micros();
-    let capacity = elapsed * engine.shared.cpu.threads() as u128;
-    let is_cpu_full = u128::from(engine.shared.cpu.busy_us()) * 10 > capacity * 9;
-    match (source, target) {
-        (0, 0) => "none",
-        _ if is_cpu_full => "cpu",
-        _ if source > target => "source",
-        _ => "target",
-    }
+/// What the lanes of a route waited for, in microseconds: source, transform threads, target, limits.
+fn waits(counters: &RouteCounters) -> [u64; 4] {
+    [&counters.source_wait_us, &counters.cpu_wait_us, &counters.target_us, &counters.held_us]
+        .map(|waited| waited.load(Ordering::Relaxed))
 }
 
 fn verified(findings: &Findings) -> Verified {

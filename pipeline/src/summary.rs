@@ -4,6 +4,7 @@
 
 use crate::coverage::left_out::NotBroughtBack;
 use crate::guard::GuardSummary;
+use crate::tuning::Tuned;
 use schemas::drift::Drift;
 use serde::{Deserialize, Serialize};
 
@@ -83,6 +84,9 @@ pub struct Summary {
     /// How hashes were written and why; absent where none were.
     #[serde(default)]
     pub way: Option<String>,
+    /// How much was on its way at once in the end, and how that was found; absent where it was not looked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tuned: Option<Tuned>,
     /// How the run was held back, what it needs in the target, and what it left out.
     #[serde(default, flatten)]
     pub guard: GuardSummary,
@@ -222,8 +226,11 @@ pub struct RouteSummary {
     pub dropped_keys: u64,
     /// Sum of the lanes' working time, in seconds.
     pub seconds: f64,
-    /// What the lanes waited for most in this process: `source`, `cpu` or `target`.
+    /// What the lanes waited for most in this process: `source`, `cpu`, `network`, `target`, `limits`, or `none`.
     pub bottleneck: String,
+    /// Its share of all that was waited for, from 0 to 1; absent where it was not measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bottleneck_share: Option<f64>,
     /// How old the route's source state is; absent when nothing was read, and where no source is read.
     #[serde(flatten)]
     pub freshness: Option<Freshness>,

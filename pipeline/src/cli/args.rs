@@ -5,6 +5,7 @@
 use super::help::{ABOUT, ABOUT_REDIS, AFTER_REBUILD, EXAMPLES, EXIT_CODES};
 pub use super::watch::Progress;
 use super::way::Way;
+use crate::tuning::Lanes;
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -229,16 +230,16 @@ pub struct Shared {
     /// Only this route of the plan; may be given several times
     #[arg(long = "route", global = true, value_name = "NAME", help_heading = "Shared options")]
     pub routes: Vec<String>,
-    /// Partitions on their way at once, 1 to 64
+    /// Partitions on their way at once, 1 to 64, or auto: as the machine has cores, and more while that is faster
     #[arg(
         long,
         global = true,
         value_name = "N",
-        default_value_t = 4,
-        value_parser = clap::value_parser!(u8).range(1..=64),
+        default_value = "auto",
+        value_parser = parse_lanes,
         help_heading = "Shared options"
     )]
-    pub lanes: u8,
+    pub lanes: Lanes,
     /// Replaces the RTO of the plan for this run, for example 24h
     #[arg(
         long,
@@ -294,6 +295,14 @@ pub struct Rest {
     pub rest: Vec<OsString>,
 }
 
+pub(super) fn parse_lanes(text: &str) -> Result<Lanes, String> {
+    if text == "auto" {
+        return Ok(Lanes::of_machine());
+    }
+    let lanes = text.parse().ok().filter(|lanes| (1..=64).contains(lanes));
+    lanes.map(Lanes::fixed).ok_or_else(|| "must be a number from 1 to 64, or auto".to_owned())
+}
+
 pub(super) fn parse_past(text: &str) -> Result<jiff::Timestamp, String> {
     let time: jiff::Timestamp = text.parse().map_err(|_| {
         "must be a time with its zone, for example \"2026-01-31T04:05:06Z\"".to_owned()
@@ -335,7 +344,10 @@ mod tests {
             "rekindle rebuild redis --fresh --lanes 8 --route a --route b",
         ] {
             let cli = parse(line).unwrap();
-            assert_eq!((cli.shared.lanes, cli.shared.routes.join(" ")), (8, "a b".to_owned()));
+            assert_eq!(
+                (cli.shared.lanes, cli.shared.routes.join(" ")),
+                (Lanes::fixed(8), "a b".to_owned())
+            );
             let Command::Rebuild { target: Target::Redis(redis) } = cli.command else {
                 panic!("{line}")
             };

@@ -64,7 +64,7 @@ pub(super) async fn backup(
     };
     let options = Options {
         state: shared.state.clone(),
-        lanes: usize::from(shared.lanes),
+        lanes: shared.lanes.start,
         routes: shared.routes.clone(),
         deadline: shared.deadline,
         full: flags.full,

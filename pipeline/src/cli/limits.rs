@@ -3,6 +3,7 @@
 //! Invariant: everything is off unless asked for, except what keeps the target from evicting.
 
 use crate::guard::Limits;
+use crate::tuning::Lanes;
 use clap::Args;
 use std::time::Duration;
 
@@ -63,9 +64,9 @@ impl LimitFlags {
     }
 
     /// As many lanes as the connections to the source allow.
-    pub fn lanes(&self, asked: usize) -> usize {
+    pub fn lanes(&self, asked: Lanes) -> Lanes {
         let most = self.source_connections.map(|most| usize::from(most) - CONTROL_CONNECTIONS);
-        most.map_or(asked, |most| asked.min(most))
+        most.map_or(asked, |most| asked.at_most(most))
     }
 }
 

@@ -155,7 +155,7 @@ async fn until_signal(command: impl Future<Output = Exit>, signals: &Signals) ->
 fn options(shared: &Shared, flags: &RunFlags, signals: &Signals) -> Options {
     Options {
         state: shared.state.clone(),
-        lanes: flags.limits.lanes(usize::from(shared.lanes)),
+        lanes: flags.limits.lanes(shared.lanes),
         routes: shared.routes.clone(),
         deadline: shared.deadline,
         lost_at_ms: shared.lost_at.map(jiff::Timestamp::as_millisecond),
@@ -186,7 +186,7 @@ async fn plan(shared: &Shared, flags: &PlanFlags, signals: &Signals) -> Exit {
         Err(exit) => return exit,
     };
     let lost_at_ms = shared.lost_at.map(jiff::Timestamp::as_millisecond);
-    let lanes = usize::from(shared.lanes);
+    let lanes = shared.lanes.start;
     let restores = restore_forecast(&plan, &shared.routes, lanes, lost_at_ms).await;
     let backups = match forecast(&plan, &shared.routes).await {
         Ok(backups) => backups,

@@ -77,7 +77,7 @@ async fn again(shared: &Shared, flags: &Replay, signals: &Signals) -> Exit {
         state: shared.state.clone(),
         run: flags.run.clone(),
         routes: shared.routes.clone(),
-        lanes: usize::from(shared.lanes),
+        lanes: shared.lanes.start,
         settle: flags.settle,
         retry_for: flags.retry_for,
         cancel: signals.cancel.clone(),

@@ -70,7 +70,7 @@ pub struct RestoreBigquery {
 fn options(shared: &Shared, flags: &RestoreBigquery, signals: &Signals) -> Options {
     Options {
         state: shared.state.clone(),
-        lanes: usize::from(shared.lanes),
+        lanes: shared.lanes.start,
         routes: shared.routes.clone(),
         deadline: shared.deadline,
         lost_at_ms: shared.lost_at.map(jiff::Timestamp::as_millisecond),

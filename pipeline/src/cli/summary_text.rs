@@ -216,6 +216,12 @@ fn rpo(summary: &Summary) -> String {
     }
 }
 
+/// What was waited for most, and how much of the time.
+fn waits_for(route: &RouteSummary) -> String {
+    let share = route.bottleneck_share.map(|share| format!(" {:.0} %", share * 100.0));
+    format!("{}{}", route.bottleneck, share.unwrap_or_default())
+}
+
 /// Renders routes as columns, numbers to the right.
 fn table(routes: &[RouteSummary]) -> String {
     const HEAD: [&str; 11] = [
@@ -244,7 +250,7 @@ fn table(routes: &[RouteSummary]) -> String {
             count(route.rejects),
             count(route.dropped_keys),
             format!("{:.1}", route.seconds),
-            route.bottleneck.clone(),
+            waits_for(route),
         ]
     }));
     let widths: Vec<usize> = (0..HEAD.len())
@@ -316,6 +322,7 @@ mod tests {
                 dropped_keys: 1,
                 seconds: 120.25,
                 bottleneck: "target".into(),
+                bottleneck_share: Some(0.62),
                 freshness: None,
                 digest: None,
             }],
@@ -323,6 +330,7 @@ mod tests {
             cut_over: None,
             files: Vec::new(),
             not_brought_back: None,
+            tuned: None,
             way: Some("RESTORE: in a trial 1.70 times as fast as HSET".into()),
             drift: Vec::new(),
             warnings: vec!["the server evicts under pressure".into()],

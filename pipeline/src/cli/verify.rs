@@ -156,7 +156,7 @@ impl TierFlags {
         }
         Ok(Options {
             state: shared.state.clone(),
-            lanes: usize::from(shared.lanes),
+            lanes: shared.lanes.start,
             routes: shared.routes.clone(),
             tier: self.tier()?,
             // The standard library seeds every `RandomState` at random; 32 bits are easier to type again.

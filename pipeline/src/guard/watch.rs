@@ -4,7 +4,7 @@
 //! Invariant: the target is looked at once a second and whenever room runs out; a look that failed gives out nothing.
 
 use super::fits::{HINT, ceiling};
-use super::{Guard, Reason};
+use super::{Guard, Inner, Reason};
 use crate::cli::figures::bytes;
 use stages::extract::Gauge;
 use stages::load::{Limit, Pressure, Sink};
@@ -78,6 +78,20 @@ async fn watch_room(guard: &Arc<Guard>, sink: &dyn Sink) -> Verdict {
     }
 }
 
+impl Inner {
+    fn note_cpu(&mut self, cpu: Option<Duration>) {
+        let now = cpu.map(|cpu| (Instant::now(), cpu));
+        let Some(((before, spent), (at, cpu))) =
+            std::mem::replace(&mut self.cpu_seen, now).zip(now)
+        else {
+            return;
+        };
+        self.cpu_spent[0] += at.duration_since(before).as_secs_f64();
+        // A server that was started anew counts from its own start.
+        self.cpu_spent[1] += cpu.saturating_sub(spent).as_secs_f64();
+    }
+}
+
 impl Guard {
     /// Gives out the room that was found. Returns why the round must end, if it must.
     fn look_at(
@@ -98,6 +112,7 @@ impl Guard {
             let mut inner = self.lock();
             let is_share = self.limits.fit_percent.is_some() && !inner.is_share_over;
             inner.blind = None;
+            inner.note_cpu(found.cpu);
             inner.room.found(self.bound(found.limit, is_share), found, on_its_way);
             (inner.wanted, inner.room.open(), is_share)
         };

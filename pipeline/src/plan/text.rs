@@ -46,7 +46,7 @@ impl PlanReport {
             "memory bound       {} = {} base + 2 x {} lanes x {} batches x {} + {} for passes over keys",
             mib(self.memory_bound_bytes),
             mib(self.memory_base_bytes),
-            self.lanes,
+            self.lanes_max,
             self.lane_batches,
             mib(self.batch_bytes),
             mib(self.memory_keys_bytes)

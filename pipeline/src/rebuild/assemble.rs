@@ -16,6 +16,7 @@ use crate::rejects::RejectWriter;
 use crate::route::RouteRun;
 use crate::snapshots::Snapshots;
 use crate::stop::StopSwitch;
+use crate::tuning::Dials;
 use schemas::Plan;
 use stages::extract::Gauge;
 use stages::load::Sink;
@@ -54,13 +55,13 @@ pub async fn engine(
         cpu: CpuPool::new()?,
         ledger,
         guard: Guard::new(options.limits.clone(), routes.len()),
+        dials: Dials::new(options.lanes, options.limits.redis_latency),
         counters,
         stop: StopSwitch::new(options.cancel.clone()),
     };
     Ok(Arc::new(Engine {
         shared: Arc::new(shared),
         routes: routes.into_iter().map(Arc::new).collect(),
-        lanes: options.lanes,
         retry_for: options.retry_for,
         gauge,
         outage: options.outage,

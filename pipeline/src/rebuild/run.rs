@@ -62,7 +62,7 @@ impl Run {
             None => CutOverRun::prepare(plan, options, &journal).await.map_err(one)?,
         };
         let (retry_for, cancel) = (options.retry_for, &options.cancel);
-        let connect = || wiring::connect_sources(plan, &chosen, options.lanes);
+        let connect = || wiring::connect_sources(plan, &chosen, options.lanes.most);
         let mut sources = patiently(retry_for, cancel, connect).await.map_err(one)?;
         sources.sort_in(emptied(options.state.join("sorted")).map_err(one)?);
         if let Some(files) = &files {

@@ -75,6 +75,7 @@ pub(super) fn summary(
         },
         routes,
         way: None,
+        tuned: None,
         guard: crate::guard::GuardSummary::default(),
         cut_over: None,
         files: Vec::new(),
@@ -125,6 +126,7 @@ fn route(shared: &Shared, table: &Table) -> RouteSummary {
         dropped_keys: 0,
         seconds: (source + target) as f64 / 1e6,
         bottleneck: if source > target { "source" } else { "target" }.to_owned(),
+        bottleneck_share: None,
         freshness: None,
         digest: Some(loaded.map_or_else(|| digest.hex(), |loaded| loaded.digest.clone())),
     }

@@ -65,6 +65,7 @@ mod state;
 mod streams;
 mod streams_faults;
 mod systems;
+mod tuned;
 mod twice;
 mod type_matrix;
 mod unwell_servers;

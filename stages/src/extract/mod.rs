@@ -151,6 +151,8 @@ pub trait Source: Send + Sync {
     async fn rows_expected(&self) -> Result<Option<u64>> {
         Ok(None)
     }
+    /// Asks for batches of about so many bytes from the next read on, where the source has a choice.
+    fn size_batches(&self, _bytes: usize) {}
     /// Bytes that one raw batch may hold.
     fn batch_bytes(&self) -> usize {
         BATCH_BYTES

@@ -21,6 +21,8 @@ pub struct Pressure {
     pub entries: u64,
     /// Bytes that the slowest replica in touch is behind; absent without one.
     pub replica_lag_bytes: Option<u64>,
+    /// CPU time since its start of what works on commands; absent where it does not tell.
+    pub cpu: Option<Duration>,
     /// Resident bytes per byte in use, from 1 to 2.
     pub fragmentation: f64,
 }

@@ -127,6 +127,7 @@ impl Run {
                 .chain(self.row_tables.iter().map(|table| counted(&table.route.name)))
                 .collect(),
             way: None,
+            tuned: None,
             guard: crate::guard::GuardSummary::default(),
             cut_over: None,
             files: Vec::new(),
@@ -168,6 +169,7 @@ fn counted(name: &str) -> RouteSummary {
         dropped_keys: 0,
         seconds: 0.0,
         bottleneck: "source".to_owned(),
+        bottleneck_share: None,
         freshness: None,
         digest: None,
     }
@@ -198,6 +200,7 @@ fn route_summary(table: &Table, findings: &Findings) -> RouteSummary {
         dropped_keys: 0,
         seconds,
         bottleneck: bottleneck.to_owned(),
+        bottleneck_share: None,
         freshness: None,
         digest: digest.map(|digest| digest.hex()),
     }

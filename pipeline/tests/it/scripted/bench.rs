@@ -17,6 +17,7 @@ use rekindle::journal::{Journal, PartitionRecord};
 use rekindle::prepare;
 use rekindle::readback::{Tier, read_back};
 use rekindle::rebuild::{Options, assemble};
+use rekindle::tuning::Lanes;
 use stages::Error;
 use stages::load::Sink;
 use stages::load::redis::WayChoice;
@@ -47,7 +48,7 @@ pub(super) struct Setting<'a> {
 fn options(state: &Path, lanes: usize, way: WayChoice, cancel: CancellationToken) -> Options {
     Options {
         state: state.to_owned(),
-        lanes,
+        lanes: Lanes::fixed(lanes),
         routes: Vec::new(),
         deadline: None,
         lost_at_ms: None,

@@ -41,6 +41,9 @@ impl Source for ScriptedSource {
     async fn rows_expected(&self) -> Result<Option<u64>> {
         self.inner.rows_expected().await
     }
+    fn size_batches(&self, bytes: usize) {
+        self.inner.size_batches(bytes);
+    }
     fn batch_bytes(&self) -> usize {
         self.inner.batch_bytes()
     }

@@ -76,6 +76,10 @@ impl Source for PostgresSource {
         self.server.tables.noticed(&self.bound.route)
     }
 
+    fn size_batches(&self, bytes: usize) {
+        self.server.size_batches(bytes);
+    }
+
     fn no_catch_up(&self) -> Option<&'static str> {
         if self.bound.is_many() {
             return Some("a key is made of many rows, and those that changed do not make it whole");

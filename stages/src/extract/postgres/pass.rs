@@ -6,12 +6,13 @@
 use super::snapshot::{PostgresServer, Transaction};
 use super::{read, sql};
 use crate::error::Result;
-use crate::extract::{BATCH_BYTES, BatchStream, PassSession, PassSource, Reader, Snapshot};
+use crate::extract::{BatchStream, PassSession, PassSource, Reader, Snapshot};
 use crate::transform::TakeApart;
 use crate::transform::copy_binary::{Part, Split};
 use async_trait::async_trait;
 use schemas::{BoundRoute, Bounds, Position};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// Routes that read the same heap tables in the same ranges.
@@ -63,9 +64,10 @@ impl PassSession for Session {
         let (sql, fields, parts) = pass(&routes, bounds, &from);
         let names: Vec<String> =
             readers.iter().map(|reader| reader.partition.to_string()).collect();
+        let batch_bytes = self.transaction.size().load(Ordering::Relaxed);
         let stream =
             read::stream((self.transaction, self.held), sql, self.deadline, names.join(", "));
-        (stream, Box::new(Split::new(fields, parts, BATCH_BYTES)))
+        (stream, Box::new(Split::new(fields, parts, batch_bytes)))
     }
 }
 

@@ -8,10 +8,11 @@ use super::watch::Expected;
 use crate::batch::RawBatch;
 use crate::connect::postgres::from_sqlx;
 use crate::error::{Error, Kind, Result};
-use crate::extract::{BATCH_BYTES, BatchStream, READAHEAD};
+use crate::extract::{BatchStream, READAHEAD};
 use bytes::BytesMut;
 use futures::{FutureExt, StreamExt};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -57,10 +58,12 @@ async fn copy(
     let end_at = Instant::now() + deadline;
     let (postgres, session) = transaction.watch();
     let session = session.as_ref();
+    let batch_bytes = transaction.size();
     {
         let begin = async { transaction.connection.copy_out_raw(sql).await.map_err(failed) };
         let mut messages = postgres.watched(session, begin).await?;
-        let mut filling = BytesMut::with_capacity(BATCH_BYTES + 4096);
+        let mut size = batch_bytes.load(Ordering::Relaxed);
+        let mut filling = BytesMut::with_capacity(size + 4096);
         let mut rows = 0;
         loop {
             // Most messages are there already; a timer for each would cost more than they do.
@@ -72,7 +75,7 @@ async fn copy(
             let message = message.map_err(failed)?;
             filling.extend_from_slice(&message);
             rows += usize::from(!is_trailer(&message));
-            if filling.len() < BATCH_BYTES {
+            if filling.len() < size {
                 continue;
             }
             if Instant::now() > end_at {
@@ -81,8 +84,8 @@ async fn copy(
                     format!("partition {partition} outlasted snapshot_max"),
                 ));
             }
-            let bytes =
-                std::mem::replace(&mut filling, BytesMut::with_capacity(BATCH_BYTES + 4096));
+            size = batch_bytes.load(Ordering::Relaxed);
+            let bytes = std::mem::replace(&mut filling, BytesMut::with_capacity(size + 4096));
             let batch = RawBatch::new(bytes.freeze(), rows, false);
             rows = 0;
             if sender.send(Ok(batch)).await.is_err() {

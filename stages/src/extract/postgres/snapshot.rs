@@ -6,10 +6,12 @@
 use super::watch::Tables;
 use crate::connect::postgres::{Postgres, SessionId, from_sqlx};
 use crate::error::{Error, Kind, Result};
-use crate::extract::Snapshot;
+use crate::extract::{BATCH_BYTES, Snapshot};
 use crate::policy;
 use sqlx::pool::PoolConnection;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 
@@ -33,6 +35,8 @@ pub struct PostgresServer {
     postgres: Postgres,
     snapshot_max: Duration,
     exported: Mutex<Option<Exported>>,
+    /// Bytes at which a batch is closed.
+    batch_bytes: Arc<AtomicUsize>,
     /// What its routes read.
     pub(super) tables: Tables,
 }
@@ -52,6 +56,7 @@ pub(super) struct Transaction {
     pub(super) snapshot: Snapshot,
     session: Option<SessionId>,
     postgres: Postgres,
+    batch_bytes: Arc<AtomicUsize>,
     is_committed: bool,
 }
 
@@ -59,6 +64,11 @@ impl Transaction {
     /// What a wait for this transaction needs, apart from its connection.
     pub(super) fn watch(&self) -> (Postgres, Option<SessionId>) {
         (self.postgres.clone(), self.session.clone())
+    }
+
+    /// Bytes at which a batch is closed; they may change while it reads.
+    pub(super) fn size(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.batch_bytes)
     }
 
     /// Ends the transaction; nothing was written, so a failure costs only the connection.
@@ -82,7 +92,14 @@ impl Drop for Transaction {
 impl PostgresServer {
     /// Wraps a connected pool.
     pub fn new(postgres: Postgres, snapshot_max: Duration) -> Self {
-        Self { postgres, snapshot_max, exported: Mutex::new(None), tables: Tables::default() }
+        let batch_bytes = Arc::new(AtomicUsize::new(BATCH_BYTES));
+        let (exported, tables) = (Mutex::new(None), Tables::default());
+        Self { postgres, snapshot_max, exported, batch_bytes, tables }
+    }
+
+    /// Closes batches at about so many bytes from the next one on.
+    pub fn size_batches(&self, bytes: usize) {
+        self.batch_bytes.store(bytes, Ordering::Relaxed);
     }
 
     /// Returns `host:port/database`.
@@ -155,8 +172,10 @@ impl PostgresServer {
         snapshot: Snapshot,
     ) -> Result<Transaction> {
         let postgres = self.postgres.clone();
+        let batch_bytes = Arc::clone(&self.batch_bytes);
+        let (session, is_committed) = (None, false);
         let mut transaction =
-            Transaction { connection, snapshot, session: None, postgres, is_committed: false };
+            Transaction { connection, snapshot, session, postgres, batch_bytes, is_committed };
         // Who does not tell is watched less closely.
         let session = async { Ok(SessionId::of(&mut transaction.connection).await.ok()) };
         transaction.session = self.at_once(session).await?;

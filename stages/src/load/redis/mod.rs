@@ -40,8 +40,10 @@ use std::time::Duration;
 use tokio::sync::{Mutex, RwLock};
 pub use way::{Chosen, WayChoice};
 
-/// Connections for the hot path per node; a third gains nothing, the server's main thread is the limit.
+/// Connections for the hot path per node at first; a third gains nothing on a server nearby, whose main thread is the limit.
 pub const CONNECTIONS: usize = 2;
+/// And at most, for a server far away.
+pub const CONNECTIONS_MAX: usize = 8;
 /// Name of the key that marks the target as being filled by a run.
 pub const SENTINEL_KEY: &str = "rekindle:run";
 /// Keys per command of the read-back; bounds one command's time on the server to well under a millisecond.
@@ -68,7 +70,7 @@ impl RedisSink {
     /// Makes a sink; nothing is connected yet.
     pub fn new(endpoint: Endpoint, choice: Option<WayChoice>) -> Result<Self> {
         let control = endpoint.pool(5)?;
-        let pipes = (0..CONNECTIONS).map(|_| Mutex::new(None)).collect();
+        let pipes = (0..CONNECTIONS_MAX).map(|_| Mutex::new(None)).collect();
         Ok(Self {
             endpoint,
             control,

@@ -54,8 +54,20 @@ fn of_info(info: &str) -> Pressure {
         evicted: number("evicted_keys").unwrap_or(0),
         entries: 0,
         replica_lag_bytes: replica_lag(&fields),
+        cpu: cpu(&fields),
         fragmentation,
     }
+}
+
+/// The time of the main thread (from Redis 6.2 on), or else of the whole process.
+fn cpu(fields: &HashMap<&str, &str>) -> Option<Duration> {
+    let seconds = |name: &str| fields.get(name)?.parse::<f64>().ok();
+    let sum = |suffix: &str| {
+        let parts = ["user", "sys"].map(|part| seconds(&format!("used_cpu_{part}{suffix}")));
+        parts.into_iter().sum::<Option<f64>>()
+    };
+    let seconds = sum("_main_thread").or_else(|| sum(""))?;
+    Duration::try_from_secs_f64(seconds).ok()
 }
 
 /// `slave0:ip=…,port=…,state=online,offset=…,lag=…`; one that is not online yet is sent a whole copy, not a stream.

@@ -1,0 +1,233 @@
+//! Decides which dial to turn: additive increase while it pays, multiplicative decrease when the target gets slow (Chiu and
+//! Jain, "Analysis of the Increase and Decrease Algorithms for Congestion Avoidance", 1989).
+//!
+//! Invariant: pure. A step is kept only where the rate rose with it; what did not pay is taken back, and is tried again after
+//! a pause that doubles each time.
+
+use super::{BATCH_BYTES_MAX, BATCH_BYTES_MIN, Lanes, Settings};
+use crate::lane::WRITES;
+use stages::extract::BATCH_BYTES;
+use stages::load::redis::CONNECTIONS_MAX;
+use std::time::Duration;
+
+/// Periods after a change whose rate says nothing yet: what is on its way was sent before.
+const SETTLE: usize = 1;
+/// Periods whose median is the rate of a setting.
+const SAMPLES: usize = 3;
+/// A step has to raise the rate by this much: measured rates of the same setting differ by about as much.
+const GAIN: f64 = 1.05;
+/// Slow periods in a row before the load is halved; one may be a fork, or somebody else.
+const SLOW_PERIODS: u32 = 2;
+/// Periods without a try after the target was slow.
+const COOL_DOWN: u32 = 10;
+/// Periods after which a step that did not pay is tried again: at first, and at most.
+const PAUSE: [u32; 2] = [8, 512];
+/// Above this share of the transform threads more on its way only waits for them.
+const CPU_FULL: f64 = 0.9;
+
+/// What one period showed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Observed {
+    /// Bytes acknowledged per second.
+    pub bytes_per_second: f64,
+    /// Shares of the lanes' time, of all that was waited for: for the source, the transform threads, the target, a limit.
+    pub source: f64,
+    /// For the transform threads.
+    pub cpu: f64,
+    /// For the target.
+    pub target: f64,
+    /// For a limit that was asked for, or for room.
+    pub held: f64,
+    /// How busy the transform threads were, from 0 to 1.
+    pub cpu_busy: f64,
+    /// How long the target took to answer somebody else.
+    pub latency: Option<Duration>,
+}
+
+/// A dial.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Dial {
+    Lanes,
+    Depth,
+    Connections,
+    BatchBytes,
+}
+
+const DIALS: usize = 4;
+
+/// A step that is being tried.
+#[derive(Debug)]
+struct Trial {
+    dial: Dial,
+    before: Settings,
+    rate_before: f64,
+}
+
+/// When a dial may be turned again.
+#[derive(Debug, Clone, Copy)]
+struct Patience {
+    left: u32,
+    next: u32,
+}
+
+/// The state of the search.
+#[derive(Debug)]
+pub struct Controller {
+    settings: Settings,
+    lanes: Lanes,
+    latency_max: Duration,
+    /// The fastest answer so far: how far away the target is.
+    distance: Duration,
+    rates: Vec<f64>,
+    trial: Option<Trial>,
+    patience: [Patience; DIALS],
+    slow: u32,
+    cool: u32,
+    /// Steps that paid, that did not, and halvings.
+    pub counts: [u32; 3],
+}
+
+impl Controller {
+    /// Begins with the settings of a run. The load is halved where the target takes so much longer to answer than its fastest
+    /// answer did: how far away it is says nothing about how hard it is pressed.
+    pub fn new(lanes: Lanes, latency_max: Duration) -> Self {
+        Self {
+            settings: Settings::at_first(lanes),
+            lanes,
+            latency_max,
+            distance: Duration::MAX,
+            rates: Vec::new(),
+            trial: None,
+            patience: [Patience { left: 0, next: PAUSE[0] }; DIALS],
+            slow: 0,
+            cool: 0,
+            counts: [0; 3],
+        }
+    }
+
+    /// What is in force.
+    pub fn settings(&self) -> Settings {
+        self.settings
+    }
+
+    /// Takes in a period and returns what to change, with the reason.
+    pub fn observe(&mut self, seen: &Observed) -> Option<(Settings, String)> {
+        self.cool = self.cool.saturating_sub(1);
+        for patience in &mut self.patience {
+            patience.left = patience.left.saturating_sub(1);
+        }
+        self.distance = seen.latency.map_or(self.distance, |latency| latency.min(self.distance));
+        let queued = seen.latency.map(|latency| latency.saturating_sub(self.distance));
+        if let Some(latency) = queued.filter(|queued| *queued > self.latency_max) {
+            self.slow += 1;
+            if self.slow >= SLOW_PERIODS {
+                return self.halve(latency);
+            }
+            // The rate of such a period compares with no other.
+            self.rates.clear();
+            return None;
+        }
+        self.slow = 0;
+        self.rates.push(seen.bytes_per_second);
+        let rate = self.rate()?;
+        if let Some(trial) = self.trial.take() {
+            if rate < trial.rate_before * GAIN {
+                return Some(self.take_back(&trial, rate));
+            }
+            self.counts[0] += 1;
+            self.patience[trial.dial as usize] = Patience { left: 0, next: PAUSE[0] };
+        }
+        self.step(seen, rate)
+    }
+
+    /// The median of the periods since the last change, once there are enough.
+    fn rate(&self) -> Option<f64> {
+        let mut settled = self.rates.get(SETTLE..)?.to_vec();
+        if settled.len() < SAMPLES {
+            return None;
+        }
+        settled.drain(..settled.len() - SAMPLES);
+        settled.sort_by(f64::total_cmp);
+        settled.get(SAMPLES / 2).copied()
+    }
+
+    fn halve(&mut self, latency: Duration) -> Option<(Settings, String)> {
+        self.slow = 0;
+        self.trial = None;
+        self.rates.clear();
+        self.cool = COOL_DOWN;
+        let before = self.settings;
+        if before.depth > 1 {
+            self.settings.depth = before.depth / 2;
+        } else {
+            self.settings.lanes = (before.lanes / 2).max(1);
+        }
+        if self.settings == before {
+            return None;
+        }
+        self.counts[2] += 1;
+        let most = self.latency_max;
+        let why = format!(
+            "the target took {latency:?} longer to answer than it needs, more than {most:?}"
+        );
+        Some((self.settings, why))
+    }
+
+    fn take_back(&mut self, trial: &Trial, rate: f64) -> (Settings, String) {
+        self.counts[1] += 1;
+        self.settings = trial.before;
+        self.rates.clear();
+        let patience = &mut self.patience[trial.dial as usize];
+        patience.left = patience.next;
+        patience.next = (patience.next * 2).min(PAUSE[1]);
+        let gain = (rate / trial.rate_before.max(1.0) - 1.0) * 100.0;
+        (self.settings, format!("{:?} taken back: {gain:+.0} %", trial.dial))
+    }
+
+    /// Tries what may help against what is waited for most.
+    fn step(&mut self, seen: &Observed, rate: f64) -> Option<(Settings, String)> {
+        if self.cool > 0 || rate <= 0.0 || seen.cpu_busy > CPU_FULL {
+            return None;
+        }
+        let waits = [seen.source, seen.cpu, seen.target, seen.held];
+        let most = waits.into_iter().fold(0.0, f64::max);
+        let dials: &[Dial] = if most <= 0.0 || most == seen.held {
+            &[]
+        } else if most == seen.target {
+            &[Dial::Depth, Dial::Connections, Dial::BatchBytes]
+        } else if most == seen.source {
+            &[Dial::Lanes, Dial::BatchBytes]
+        } else {
+            &[]
+        };
+        let (dial, next) = dials
+            .iter()
+            .filter(|dial| self.patience[**dial as usize].left == 0)
+            .find_map(|dial| Some((*dial, self.raised(*dial)?)))?;
+        self.trial = Some(Trial { dial, before: self.settings, rate_before: rate });
+        self.settings = next;
+        self.rates.clear();
+        Some((next, format!("{dial:?} raised: {:.0} % of the time is waited for it", most * 100.0)))
+    }
+
+    /// One step up, where there is room for it.
+    fn raised(&self, dial: Dial) -> Option<Settings> {
+        let mut next = self.settings;
+        match dial {
+            Dial::Lanes => next.lanes += 1,
+            Dial::Depth => next.depth += 1,
+            Dial::Connections => next.connections += 1,
+            Dial::BatchBytes => next.batch_bytes *= 2,
+        }
+        let is_allowed = next.lanes <= self.lanes.most
+            && next.depth <= WRITES
+            && next.connections <= CONNECTIONS_MAX.min(next.lanes)
+            && (BATCH_BYTES_MIN..=BATCH_BYTES_MAX).contains(&next.batch_bytes)
+            && next.lanes * next.batch_bytes <= self.lanes.most * BATCH_BYTES;
+        is_allowed.then_some(next)
+    }
+}
+
+#[cfg(test)]
+#[path = "controller/tests.rs"]
+mod tests;
