@@ -46,13 +46,12 @@ pub async fn extract(plan: &Path, ranges: usize) -> Result<Value> {
             let decoder = (route.decoder_of)(&partition.bounds);
             let session = route.source.open().await?;
             let stream = session.read(&partition, &Position::Start, Columns::All);
-            let decoded = by_hand::batches(stream).map_ok(|raw| {
+            let columns = by_hand::batches(stream).map_ok(|raw| {
                 let bound = Arc::clone(&route.bound);
                 cpu.submit(move || decoder.decode(&raw, &bound.schema))
             });
-            let decoded = decoded.try_buffered(TRANSFORMS);
             let rows = |sum, batch: Decoded| async move { Ok(sum + batch.rows.num_rows() as u64) };
-            decoded.try_fold(0, rows).await
+            columns.try_buffered(TRANSFORMS).try_fold(0, rows).await
         });
     }
     let mut rows = 0;
@@ -130,10 +129,10 @@ impl Parts {
             timed(|| (0..count).fold(0_u128, |sum, row| sum.wrapping_add(hasher.hash(row))));
         let renderer = bound.key.renderer(&rows).map_err(mismatch)?;
         let mut keys = Vec::new();
-        let (rendered, key) =
+        let (key_count, key) =
             timed(|| (0..count).filter(|row| renderer.render(*row, &mut keys).is_ok()).count());
         let encoded = encoded?;
-        if encoded.carried != rendered as u64 || encoded.digest.sum != sum {
+        if encoded.carried != key_count as u64 || encoded.digest.sum != sum {
             return Err(Error::new(Kind::Internal, "the parts do not add up to the whole"));
         }
         self.rows += encoded.rows_read;
