@@ -11,6 +11,7 @@ use pipeline::journal::{Journal, PartitionRecord};
 use pipeline::lane::{TRANSFORMS, WRITES, now_ms};
 use pipeline::outcome::from_journal;
 use pipeline::rebuild::{Options, assemble};
+use pipeline::tuning::Lanes;
 use pipeline::route::RouteRun;
 use pipeline::{prepare, wiring};
 use schemas::{Plan, Position};
@@ -113,7 +114,7 @@ pub async fn bare(ready: Ready) -> Result<u64> {
     let queue: VecDeque<_> = ready.partitions.into();
     let queue = Arc::new(Mutex::new(queue));
     let mut lanes = JoinSet::new();
-    for lane in 0..ready.engine.lanes {
+    for lane in 0..LANES {
         let (engine, queue) = (Arc::clone(&ready.engine), Arc::clone(&queue));
         lanes.spawn(async move {
             let mut rows = 0;
@@ -159,7 +160,7 @@ async fn one_bare(engine: &Engine, record: &PartitionRecord, lane: usize) -> Res
 fn options(state: &Path) -> Options {
     Options {
         state: state.to_owned(),
-        lanes: LANES,
+        lanes: Lanes::fixed(LANES),
         routes: Vec::new(),
         deadline: None,
         lost_at_ms: None,
@@ -170,6 +171,7 @@ fn options(state: &Path) -> Options {
         take_over: None,
         way: WayChoice::Restore,
         cut_over: None,
+        to_rdb: None,
         limits: Limits::default(),
         cancel: CancellationToken::new(),
     }
