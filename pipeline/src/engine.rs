@@ -12,7 +12,7 @@ use crate::prepare::void_written;
 use crate::route::RouteRun;
 use crate::tuning::tune;
 use stages::extract::Gauge;
-use stages::load::TargetState;
+use stages::load::Pressure;
 use stages::policy::{Retry, Verdict, outage_max};
 use stages::{Error, Kind};
 use std::collections::VecDeque;
@@ -23,8 +23,6 @@ use tokio_util::sync::CancellationToken;
 
 /// How long lanes may finish their writes in flight after a signal; below the promised 10 s.
 const DRAIN_MAX: Duration = Duration::from_secs(8);
-/// How often the target is looked at during a round.
-const WATCH_EVERY: Duration = Duration::from_secs(1);
 
 /// What runs the rounds of a run.
 pub struct Engine {
@@ -220,23 +218,29 @@ impl Engine {
 
 /// What the target had evicted when a round began.
 struct Evictions {
-    before: Option<TargetState>,
+    before: Option<Pressure>,
 }
 
 impl Evictions {
     async fn since_now(shared: &Shared) -> Self {
-        Self { before: shared.sink.state().await.ok() }
+        Self { before: shared.sink.pressure().await.ok() }
     }
 
-    /// Returns the failure of a target that has evicted since. A new process counts from its own start.
+    /// Keys that it has evicted since, by this look. A new process counts from its own start.
+    fn by(&self, found: &Pressure) -> u64 {
+        let Some(before) = &self.before else { return 0 };
+        let is_same = before.process_id == found.process_id;
+        found.evicted.saturating_sub(if is_same { before.evicted } else { 0 })
+    }
+
+    /// Returns the failure of a target that has evicted since.
     async fn found(&self, shared: &Shared) -> Option<Error> {
-        let state = shared.sink.state().await.ok()?;
-        let before = self.before.as_ref().filter(|before| before.process_id == state.process_id);
-        let count = state.evicted.saturating_sub(before.map_or(0, |before| before.evicted));
-        if count == 0 || self.before.is_none() {
+        let found = shared.sink.pressure().await.ok()?;
+        let count = self.by(&found);
+        if count == 0 {
             return None;
         }
-        let policy = state.eviction;
+        let policy = found.eviction;
         let message =
             format!("the target evicted {count} keys (policy {policy}) while it was filled");
         Some(Error::new(Kind::Capacity, message).with_hint(
@@ -249,17 +253,12 @@ impl Evictions {
 /// was just written. Returns why there is no room.
 async fn watch_target(engine: Arc<Engine>, evictions: Arc<Evictions>) -> Option<Error> {
     let shared = &engine.shared;
-    let evicting = async {
-        while evictions.found(shared).await.is_none() {
-            tokio::time::sleep(WATCH_EVERY).await;
-        }
-    };
-    let failed = tokio::select! {
-        () = evicting => None,
-        verdict = guard::watch(&shared.guard, &*shared.sink, engine.gauge.as_deref()) => match verdict {
-            guard::Verdict::Full => None,
-            guard::Verdict::Failed(error) => Some(error),
-        },
+    let is_evicting = |found: &Pressure| evictions.by(found) > 0;
+    let gauge = engine.gauge.as_deref();
+    let failed = match guard::watch(&shared.guard, &*shared.sink, gauge, &is_evicting).await {
+        // The round asks once more when it ends, and says how many.
+        guard::Verdict::Full | guard::Verdict::Evicting => None,
+        guard::Verdict::Failed(error) => Some(error),
     };
     shared.stop.cancel();
     failed

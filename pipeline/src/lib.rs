@@ -36,7 +36,7 @@ pub mod rejects;
 pub mod restore;
 pub mod route;
 pub mod snapshots;
-pub(crate) mod spool;
+pub mod spool;
 pub mod state;
 pub mod stop;
 pub mod streams;

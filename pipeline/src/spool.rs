@@ -13,11 +13,12 @@ mod file;
 mod pages;
 mod sort;
 
-pub(crate) use collect::Search;
-pub(crate) use cut::{Cut, cut};
+pub use collect::{Looked, Search};
+pub use cut::{Cut, cut};
+pub(crate) use file::Records;
 use file::Writer;
-pub(crate) use file::{Facts, Record, Records, check};
-pub(crate) use pages::Pages;
+pub use file::{Facts, Record, check};
+pub use pages::Pages;
 use sort::SORTED_BYTES_MAX;
 pub(crate) use sort::Sorter;
 

@@ -32,23 +32,33 @@ const PINGS_MIN: usize = 20;
 pub enum Verdict {
     /// The share that was asked for is filled.
     Full,
+    /// The target evicts keys.
+    Evicting,
     /// There is no room, and none came.
     Failed(Error),
 }
 
+/// Tells of a look whether the target has evicted keys since the round began.
+type IsEvicting<'a> = &'a (dyn Fn(&Pressure) -> bool + Sync);
+
 /// Watches until it is dropped, or returns why the round must end.
-pub async fn watch(guard: &Arc<Guard>, sink: &dyn Sink, gauge: Option<&dyn Gauge>) -> Verdict {
+pub async fn watch(
+    guard: &Arc<Guard>,
+    sink: &dyn Sink,
+    gauge: Option<&dyn Gauge>,
+    is_evicting: IsEvicting<'_>,
+) -> Verdict {
     let gentle = async {
         tokio::join!(watch_latency(guard, sink), watch_source(guard, gauge));
         std::future::pending().await
     };
     tokio::select! {
-        verdict = watch_room(guard, sink) => verdict,
+        verdict = watch_room(guard, sink, is_evicting) => verdict,
         verdict = gentle => verdict,
     }
 }
 
-async fn watch_room(guard: &Arc<Guard>, sink: &dyn Sink) -> Verdict {
+async fn watch_room(guard: &Arc<Guard>, sink: &dyn Sink, is_evicting: IsEvicting<'_>) -> Verdict {
     let mut failed = 0;
     let mut full_since: Option<Instant> = None;
     loop {
@@ -56,6 +66,9 @@ async fn watch_room(guard: &Arc<Guard>, sink: &dyn Sink) -> Verdict {
         match sink.pressure().await {
             Ok(found) => {
                 failed = 0;
+                if is_evicting(&found) {
+                    return Verdict::Evicting;
+                }
                 if let Some(verdict) = guard.look_at(&found, on_its_way, &mut full_since) {
                     return verdict;
                 }

@@ -22,30 +22,30 @@ const STREAMS_AT_ONCE: usize = 256;
 
 /// What was found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Looked {
+pub struct Looked {
     /// The file.
-    pub(crate) facts: Facts,
+    pub facts: Facts,
     /// Keys of the type and prefix that the template does not fit.
-    pub(crate) unfit: u64,
+    pub unfit: u64,
 }
 
 /// Where and how rows are looked for.
-pub(crate) struct Search<'a> {
+pub struct Search<'a> {
     /// The server.
-    pub(crate) rows: &'a RedisRows,
+    pub rows: &'a RedisRows,
     /// What the rows are kept in.
-    pub(crate) held: Held,
+    pub held: Held,
     /// What their keys look like.
-    pub(crate) template: &'a KeyTemplate,
+    pub template: &'a KeyTemplate,
     /// How long the server may stay away.
-    pub(crate) retry_for: Duration,
+    pub retry_for: Duration,
     /// Ends the search.
-    pub(crate) cancel: &'a CancellationToken,
+    pub cancel: &'a CancellationToken,
 }
 
 impl Search<'_> {
     /// Looks for all rows and writes their keys to a file.
-    pub(crate) async fn collect(&self, path: &Path) -> Result<Looked> {
+    pub async fn collect(&self, path: &Path) -> Result<Looked> {
         if self.held != Held::Streams {
             return self.sort(path).await;
         }
@@ -68,12 +68,15 @@ impl Search<'_> {
             let scan = || self.rows.scan(cursor, self.held, prefix);
             let page = patiently(self.retry_for, self.cancel, scan).await?;
             // A sorter that is gone tells why below.
-            if sender.send(page.keys).await.is_err() || page.next == 0 {
+            if sender.send(Some(page.keys)).await.is_err() {
+                break;
+            }
+            if page.next == 0 {
+                drop(sender.send(None).await);
                 break;
             }
             cursor = page.next;
         }
-        drop(sender);
         sorting.await.map_err(|error| {
             Error::new(Kind::Internal, "sorting the keys of a spool panicked").with_source(error)
         })?
@@ -103,18 +106,23 @@ impl Search<'_> {
     }
 }
 
-fn sort(
-    mut pages: mpsc::Receiver<Vec<Vec<u8>>>,
-    path: &Path,
-    template: &KeyTemplate,
-) -> Result<Looked> {
+/// Some keys on their way to the sorter, or the end of all of them.
+type Page = Option<Vec<Vec<u8>>>;
+
+fn sort(mut pages: mpsc::Receiver<Page>, path: &Path, template: &KeyTemplate) -> Result<Looked> {
     let folder = path.parent().unwrap_or(Path::new(".")).to_owned();
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut fit = Sorter::new(&folder, &name, SORTED_BYTES_MAX)?;
     // SCAN may show a key twice, one that does not fit as well.
     let mut others = Sorter::new(&folder, &format!("{name}.unfit"), SORTED_BYTES_MAX / 8)?;
-    while let Some(page) = pages.blocking_recv() {
-        for key in page {
+    loop {
+        let keys = match pages.blocking_recv() {
+            Some(Some(keys)) => keys,
+            Some(None) => break,
+            // Whoever walked says why; a file of some of the keys must not get the name of all.
+            None => return Err(Error::new(Kind::Cancelled, "the search for rows ended early")),
+        };
+        for key in keys {
             let sorter = if template.parse_key(&key).is_some() { &mut fit } else { &mut others };
             sorter.push(&key)?;
         }

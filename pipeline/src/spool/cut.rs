@@ -15,21 +15,21 @@ const PARTITIONS_MAX: u64 = 2_000;
 
 /// One partition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Cut {
+pub struct Cut {
     /// Where its first record begins in the file.
-    pub(crate) offset: u64,
+    pub offset: u64,
     /// Its records.
-    pub(crate) records: u64,
+    pub records: u64,
     /// Rows in it, as far as is known beforehand.
-    pub(crate) rows: u64,
+    pub rows: u64,
     /// The entries of its only stream that are in it, both ends included: `ms`, `seq`, `ms`, `seq`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) ids: Option<[u64; 4]>,
+    pub ids: Option<[u64; 4]>,
 }
 
 impl Cut {
     /// The entries of a stream that are in it; `last` is the last one of the stream.
-    pub(crate) fn range(&self, last: EntryId) -> (EntryId, EntryId) {
+    pub fn range(&self, last: EntryId) -> (EntryId, EntryId) {
         match self.ids {
             Some([from_ms, from_seq, to_ms, to_seq]) => {
                 (EntryId { ms: from_ms, seq: from_seq }, EntryId { ms: to_ms, seq: to_seq })
@@ -40,7 +40,7 @@ impl Cut {
 }
 
 /// Cuts a checked file.
-pub(crate) fn cut(path: &Path, facts: &Facts) -> Result<Vec<Cut>> {
+pub fn cut(path: &Path, facts: &Facts) -> Result<Vec<Cut>> {
     cut_by(path, facts, ROWS_PER_PARTITION)
 }
 

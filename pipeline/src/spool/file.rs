@@ -29,24 +29,26 @@ pub(super) fn bytes_of(records: u64, key_bytes: u64, is_streams: bool) -> u64 {
 
 /// What is journaled of a file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Facts {
+pub struct Facts {
     /// Length of the file.
-    pub(crate) bytes: u64,
+    pub bytes: u64,
     /// XXH3-64 of what comes before it in the file, 16 hex digits.
-    pub(crate) xxh3: String,
+    pub xxh3: String,
     /// Keys.
-    pub(crate) records: u64,
+    pub records: u64,
     /// Bytes of the keys.
-    pub(crate) key_bytes: u64,
+    pub key_bytes: u64,
     /// Entries of all streams; 0 for keys.
-    pub(crate) entries: u64,
+    pub entries: u64,
 }
 
 /// One key, and what it held where it is a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Record {
-    pub(crate) key: Vec<u8>,
-    pub(crate) stream: Option<StreamState>,
+pub struct Record {
+    /// The key.
+    pub key: Vec<u8>,
+    /// What the stream held when it was looked at.
+    pub stream: Option<StreamState>,
 }
 
 /// Writes a file.
@@ -120,7 +122,7 @@ impl Writer {
 }
 
 /// Checks a whole file against what was journaled of it; returns why it cannot be used, if it cannot.
-pub(crate) fn check(path: &Path, facts: &Facts) -> Result<Option<String>> {
+pub fn check(path: &Path, facts: &Facts) -> Result<Option<String>> {
     match fs::metadata(path) {
         Ok(found) if found.len() == facts.bytes && facts.bytes >= TAIL_BYTES => {}
         Ok(found) => {

@@ -19,7 +19,7 @@ const ROWS_FIRST: u64 = 64;
 const ROWS_MAX: u64 = 4_096;
 
 /// The pages of one partition.
-pub(crate) struct Pages {
+pub struct Pages {
     records: Records,
     cut: Cut,
     held: Held,
@@ -41,7 +41,8 @@ struct Large {
 }
 
 impl Pages {
-    pub(crate) fn open(
+    /// Opens a partition of a checked file; `retry_for` is how long the server may stay away.
+    pub fn open(
         path: &Path,
         cut: Cut,
         held: Held,
@@ -54,7 +55,7 @@ impl Pages {
     }
 
     /// Returns the next page of the keys that are wanted.
-    pub(crate) async fn next(&mut self, wants: impl Fn(&Record) -> bool) -> Result<Option<Page>> {
+    pub async fn next(&mut self, wants: impl Fn(&Record) -> bool) -> Result<Option<Page>> {
         let (mut commands, mut keys, mut rows) = (Commands::default(), Vec::new(), 0);
         // Records are read from a local file in short steps.
         while self.large.is_none()

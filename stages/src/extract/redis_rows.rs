@@ -111,21 +111,20 @@ impl RowReader {
     /// Sends commands and returns their replies as the wire carried them.
     ///
     /// An error reply about a key (`WRONGTYPE`, no such key) is one of the replies; any other fails the page. After a
-    /// failure the next page connects anew.
+    /// failure, and after a page that was dropped on its way, the next page connects anew.
     pub async fn ask(&mut self, commands: &Commands) -> Result<Bytes> {
-        let asked = self.exchange(commands).await;
-        if asked.is_err() {
-            self.stream = None;
-            self.buffer.clear();
-        }
-        asked
+        self.buffer.clear();
+        let mut stream = match self.stream.take() {
+            Some(stream) => stream,
+            None => self.endpoint.stream().await?,
+        };
+        // Kept only now: what was asked and not received would be taken for the answers of the next page.
+        let asked = self.exchange(&mut *stream, commands).await?;
+        self.stream = Some(stream);
+        Ok(asked)
     }
 
-    async fn exchange(&mut self, commands: &Commands) -> Result<Bytes> {
-        let stream = match &mut self.stream {
-            Some(stream) => stream,
-            none => none.insert(self.endpoint.stream().await?),
-        };
+    async fn exchange(&mut self, stream: &mut dyn Stream, commands: &Commands) -> Result<Bytes> {
         let address = &self.endpoint.address;
         let lost = |error: std::io::Error| {
             Error::new(Kind::Connection, format!("lost redis at {address} while reading rows"))

@@ -293,18 +293,26 @@ impl Run {
                 continue;
             }
             let keys = sample.keys();
-            // What the first look met is looked at again with its value: it is not named once more.
-            let met = lock(&pass.seen[route.index]).met(&keys)?;
+            // What the first look met is looked at again with its value: it is not named once more. Its piles are read
+            // where a value differs, and once.
+            let mut met = None;
             for slice in keys.chunks(PAGE_KEYS) {
                 let page = Page::of_keys(slice.iter().map(|(key, expected)| (&key[..], *expected)));
                 let comparing = || compare(&self.ends, route, Ask::Value, &page);
                 let compared = patiently(retry_for, cancel, comparing).await?;
-                let mut pile = pass.new_pile(route)?;
-                let mut new = compared.differing.iter().filter(|(key, _)| !met.contains(&key[..]));
-                new.try_for_each(|(key, look)| pile.push(key, *look))?;
                 let mut seen = lock(&pass.seen[route.index]);
                 seen.tally.compared += compared.tally.compared;
                 seen.tally.kept += compared.tally.kept;
+                if compared.differing.is_empty() {
+                    continue;
+                }
+                let met = match &mut met {
+                    Some(met) => met,
+                    none => none.insert(seen.met(&keys)?),
+                };
+                let mut pile = pass.new_pile(route)?;
+                let mut new = compared.differing.iter().filter(|(key, _)| !met.contains(&key[..]));
+                new.try_for_each(|(key, look)| pile.push(key, *look))?;
                 seen.piles.push(pile);
             }
         }
