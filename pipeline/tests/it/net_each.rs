@@ -36,6 +36,8 @@ struct Bench<'a> {
     port: u16,
     /// How many bytes of replies pass before a cut: less than what a connection has to say.
     cut_bytes: u64,
+    /// Whether a cut is there before the run: what this system has to say was all read before the first rows are written.
+    is_read_at_once: bool,
     command: &'a dyn Fn() -> Command,
     /// Makes the server end its connections, where it can be asked to.
     close: &'a dyn Fn(),
@@ -63,11 +65,17 @@ impl Bench<'_> {
         let mut command = (self.command)();
         let patience = if matches!(ends, Ends::Resumed) { "1s" } else { "30s" };
         command.args(["--fresh", "--retry-for", patience, "--max-rows-per-second", PACE]);
-        let child = spawn(command);
-        wait_until("some rows", || wire.dbsize() > BEFORE);
-        for proxy in self.proxies {
-            proxy.set(toxic, Direction::Both);
-        }
+        let is_cut = matches!(toxic, Toxic::CutAfter { .. } | Toxic::Lost { .. });
+        let set = || self.proxies.iter().for_each(|proxy| proxy.set(toxic, Direction::Both));
+        let child = if is_cut && self.is_read_at_once {
+            set();
+            spawn(command)
+        } else {
+            let child = spawn(command);
+            wait_until("some rows", || wire.dbsize() > BEFORE);
+            set();
+            child
+        };
         if matches!(toxic, Toxic::SlowClose { .. }) {
             (self.close)();
         }
@@ -119,6 +127,7 @@ fn a_rebuild_meets_each_at_postgres() {
         proxies: std::slice::from_ref(&proxy),
         port: world.redis.port(),
         cut_bytes: 60_000,
+        is_read_at_once: true,
         command: &|| {
             let mut command = world.command(REBUILD);
             let led = led(&world.postgres.url(), world.postgres.port(), &proxy);
@@ -139,6 +148,7 @@ fn a_rebuild_meets_each_at_redis() {
         proxies: std::slice::from_ref(&proxy),
         port: world.redis.port(),
         cut_bytes: 1_000,
+        is_read_at_once: false,
         command: &|| {
             let mut command = world.command(REBUILD);
             command.env("REDIS_URL", led(&world.redis.url(), world.redis.port(), &proxy));
@@ -171,6 +181,7 @@ fn a_rebuild_meets_each_at_bigquery() {
         proxies: &proxies,
         port: cloud.redis.port(),
         cut_bytes: 60_000,
+        is_read_at_once: false,
         command: &|| cloud.command(REBUILD),
         close: &|| {},
         compare: &|| {
