@@ -200,11 +200,10 @@ impl Job {
                 if entry.expires_ms != expires_ms {
                     read.found.note(key, Difference::Expiry);
                 }
-                if key_hash(key).is_multiple_of(self.every) {
-                    read.found.compared += 1;
-                    if hasher.hash(entry.value).ok().flatten() != Some(hash) {
-                        read.found.note(key, Difference::Value);
-                    }
+                let is_compared = key_hash(key).is_multiple_of(self.every);
+                read.found.compared += u64::from(is_compared);
+                if is_compared && hasher.hash(entry.value).ok().flatten() != Some(hash) {
+                    read.found.note(key, Difference::Value);
                 }
             }
             if nodes.iter_mut().any(|(_, bytes)| !matches!(bytes.entry(), Ok(None))) {

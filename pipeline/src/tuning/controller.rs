@@ -112,6 +112,7 @@ impl Controller {
 
     /// Takes in a period and returns what to change, with the reason.
     pub fn observe(&mut self, seen: &Observed) -> Option<(Settings, String)> {
+        let before = self.settings;
         self.cool = self.cool.saturating_sub(1);
         for patience in &mut self.patience {
             patience.left = patience.left.saturating_sub(1);
@@ -121,7 +122,7 @@ impl Controller {
         if let Some(latency) = queued.filter(|queued| *queued > self.latency_max) {
             self.slow += 1;
             if self.slow >= SLOW_PERIODS {
-                return self.halve(latency);
+                return Some(self.too_slow(latency)).filter(|(settings, _)| *settings != before);
             }
             // The rate of such a period compares with no other.
             self.rates.clear();
@@ -132,7 +133,8 @@ impl Controller {
         let rate = self.rate()?;
         if let Some(trial) = self.trial.take() {
             if rate < trial.rate_before * GAIN {
-                return Some(self.take_back(&trial, rate));
+                let gain = (rate / trial.rate_before.max(1.0) - 1.0) * 100.0;
+                return Some(self.take_back(&trial, &format!("{gain:+.0} %")));
             }
             self.counts[0] += 1;
             self.patience[trial.dial as usize] = Patience { left: 0, next: PAUSE[0] };
@@ -151,37 +153,36 @@ impl Controller {
         settled.get(SAMPLES / 2).copied()
     }
 
-    fn halve(&mut self, latency: Duration) -> Option<(Settings, String)> {
+    /// A step after which the target got slow is taken back; where there was none, the load is halved.
+    fn too_slow(&mut self, latency: Duration) -> (Settings, String) {
+        let most = self.latency_max;
+        let why = format!(
+            "the target took {latency:?} longer to answer than it needs, more than {most:?}"
+        );
         self.slow = 0;
-        self.trial = None;
-        self.rates.clear();
         self.cool = COOL_DOWN;
+        if let Some(trial) = self.trial.take() {
+            return self.take_back(&trial, &why);
+        }
+        self.rates.clear();
         let before = self.settings;
         if before.depth > 1 {
             self.settings.depth = before.depth / 2;
         } else {
             self.settings.lanes = (before.lanes / 2).max(1);
         }
-        if self.settings == before {
-            return None;
-        }
-        self.counts[2] += 1;
-        let most = self.latency_max;
-        let why = format!(
-            "the target took {latency:?} longer to answer than it needs, more than {most:?}"
-        );
-        Some((self.settings, why))
+        self.counts[2] += u32::from(self.settings != before);
+        (self.settings, why)
     }
 
-    fn take_back(&mut self, trial: &Trial, rate: f64) -> (Settings, String) {
+    fn take_back(&mut self, trial: &Trial, why: &str) -> (Settings, String) {
         self.counts[1] += 1;
         self.settings = trial.before;
         self.rates.clear();
         let patience = &mut self.patience[trial.dial as usize];
         patience.left = patience.next;
         patience.next = (patience.next * 2).min(PAUSE[1]);
-        let gain = (rate / trial.rate_before.max(1.0) - 1.0) * 100.0;
-        (self.settings, format!("{:?} taken back: {gain:+.0} %", trial.dial))
+        (self.settings, format!("{:?} taken back: {why}", trial.dial))
     }
 
     /// Tries what may help against what is waited for most.

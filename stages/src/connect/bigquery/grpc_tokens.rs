@@ -87,7 +87,7 @@ pub(super) fn refused(status: &Status) -> Option<Refused> {
     if status.code() != Code::Unauthenticated {
         return None;
     }
-    let verdict = status.metadata().get(VERDICT).map(|verdict| verdict.as_bytes());
+    let verdict = status.metadata().get(VERDICT).map(tonic::metadata::MetadataValue::as_bytes);
     Some(match verdict {
         Some(verdict) if verdict == OLD.as_bytes() => Refused::Old,
         Some(_) => Refused::InVain,
