@@ -144,7 +144,7 @@ pub async fn rebuild_redis(plan: &Plan, options: Options, watcher: Arc<dyn Watch
     let rto_left =
         rto.saturating_sub(Duration::from_millis(u64::try_from(lost_for).unwrap_or_default()));
     policy::begin(policy::outage_max(options.outage, rto_left));
-    let mut run = match Run::new(plan, &options).await {
+    let mut run = match Box::pin(Run::new(plan, &options)).await {
         Ok(run) => run,
         Err(errors) => return failed(errors),
     };

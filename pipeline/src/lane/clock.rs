@@ -84,7 +84,8 @@ mod tests {
             ];
             all.map(|counter| counter.load(Ordering::Relaxed))
         };
-        let changes: [(fn(&mut Now), usize); 8] = [
+        type Change = fn(&mut Now);
+        let changes: [(Change, usize); 8] = [
             (|now| now.transforms = 1, 0),
             (|now| now.writes = 1, 1),
             (|now| now.is_held = true, 1),

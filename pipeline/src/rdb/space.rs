@@ -73,5 +73,5 @@ fn free_bytes(folder: &Path) -> Option<u64> {
     let absolute = std::path::absolute(folder).ok()?;
     let there = absolute.ancestors().find(|folder| folder.exists())?;
     let facts = statvfs(there).ok()?;
-    Some(u64::from(facts.blocks_available()).saturating_mul(facts.fragment_size()))
+    Some(facts.blocks_available().saturating_mul(facts.fragment_size()))
 }

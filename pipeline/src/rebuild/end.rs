@@ -60,6 +60,15 @@ impl Run {
         Ok(false)
     }
 
+    /// Takes the mark off a target. What is partly loaded stays marked, so that the next run finds what is its own.
+    async fn unmark(&self, is_partial: bool) -> stages::Result<()> {
+        if is_partial {
+            let shared = &self.engine.shared;
+            return shared.sink.annotate(&shared.run_id, PARTIAL_NOTE).await;
+        }
+        self.release().await
+    }
+
     /// Ends the run in journal and target, and makes the summary.
     pub(super) async fn end(
         self,
@@ -73,10 +82,7 @@ impl Run {
         if !matches!(removal.await, Ok(Ok(()))) {
             tracing::debug!("temporary keys of an attempt that ended may be left");
         }
-        let flushed = shared.commits.flush().await;
-        if let Err(error) = flushed {
-            findings.errors.push(from_journal(error));
-        }
+        findings.errors.extend(shared.commits.flush().await.map_err(from_journal).err());
         let mut exits: Vec<Exit> =
             findings.errors.iter().map(|error| Exit::of_kind(error.kind())).collect();
         if shared.stop.is_run_cancelled() {
@@ -109,17 +115,12 @@ impl Run {
             }
         };
         // The hidden folder of files stays until the journal needs nothing of it any more.
-        if is_complete && self.files.is_none() {
-            // What is partly loaded stays marked, so that the next run finds what is its own.
-            let marked = if is_partial {
-                shared.sink.annotate(&shared.run_id, PARTIAL_NOTE).await
-            } else {
-                self.release().await
-            };
-            if let Err(error) = marked {
-                exits.push(Exit::of_kind(error.kind()));
-                findings.errors.push(error);
-            }
+        if is_complete
+            && self.files.is_none()
+            && let Err(error) = self.unmark(is_partial).await
+        {
+            exits.push(Exit::of_kind(error.kind()));
+            findings.errors.push(error);
         }
         if is_complete {
             let over = self.over_budget(&summary);

@@ -190,17 +190,14 @@ impl Controller {
         if self.cool > 0 || rate <= 0.0 || seen.cpu_busy > CPU_FULL {
             return None;
         }
-        let waits = [seen.source, seen.cpu, seen.target, seen.held];
-        let most = waits.into_iter().fold(0.0, f64::max);
-        let dials: &[Dial] = if most <= 0.0 || most == seen.held {
-            &[]
-        } else if most == seen.target {
-            &[Dial::Depth, Dial::Connections, Dial::BatchBytes]
-        } else if most == seen.source {
-            &[Dial::Lanes, Dial::BatchBytes]
-        } else {
-            &[]
-        };
+        // Against the transform threads and a limit nothing helps.
+        let waits: [(f64, &[Dial]); 4] = [
+            (seen.source, &[Dial::Lanes, Dial::BatchBytes]),
+            (seen.cpu, &[]),
+            (seen.target, &[Dial::Depth, Dial::Connections, Dial::BatchBytes]),
+            (seen.held, &[]),
+        ];
+        let (most, dials) = waits.into_iter().max_by(|one, other| one.0.total_cmp(&other.0))?;
         let (dial, next) = dials
             .iter()
             .filter(|dial| self.patience[**dial as usize].left == 0)
