@@ -26,6 +26,11 @@ fn prepared(runtime: &Runtime, plan: &Plan, source: &Arc<Replay>) -> (TempDir, R
     (state, ready)
 }
 
+/// Carries what was prepared, with ledger and journal or bare.
+fn carried(runtime: &Runtime, ready: Ready, is_bare: bool) -> stages::Result<u64> {
+    if is_bare { runtime.block_on(bare(ready)) } else { runtime.block_on(loaded(ready)) }
+}
+
 fn lanes(criterion: &mut Criterion) {
     let runtime = Runtime::new().expect("a runtime starts");
     let plan = plan("hash", "");
@@ -37,9 +42,7 @@ fn lanes(criterion: &mut Criterion) {
             bencher.iter_batched(
                 || prepared(&runtime, &plan, &source),
                 |(state, ready)| {
-                    let rows = runtime.block_on(async {
-                        if is_bare { bare(ready).await } else { loaded(ready).await }
-                    });
+                    let rows = carried(&runtime, ready, is_bare);
                     assert_eq!(rows.expect("nothing fails here"), source.rows());
                     state
                 },

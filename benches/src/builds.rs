@@ -59,6 +59,9 @@ pub fn bound(plan: &Plan) -> Arc<BoundRoute> {
 }
 
 /// The block that a row is in.
+///
+/// # Panics
+/// Where its number is beyond the blocks of a table.
 pub fn block_of(row: u64) -> u32 {
     u32::try_from(row / ROWS_PER_BLOCK).expect("few blocks")
 }

@@ -72,6 +72,8 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
+    type Change = fn(&mut Now);
+
     #[test]
     fn each_moment_counts_for_what_the_lane_waits_for() {
         let counters = RouteCounters::default();
@@ -84,7 +86,6 @@ mod tests {
             ];
             all.map(|counter| counter.load(Ordering::Relaxed))
         };
-        type Change = fn(&mut Now);
         let changes: [(Change, usize); 8] = [
             (|now| now.transforms = 1, 0),
             (|now| now.writes = 1, 1),

@@ -217,14 +217,10 @@ fn what_makes_no_sense_for_a_file_is_refused_by_name() {
             "on_collision = \"last\"",
         ),
     ];
-    let routes: String = refused
-        .iter()
-        .enumerate()
-        .map(|(number, (route, _))| {
-            format!("[[route]]\nname = \"r{number}\"\ntable = \"alloydb:t\"\n{route}\n")
-        })
-        .collect();
-    world.plan(&routes);
+    let routes = refused.iter().enumerate().map(|(number, (route, _))| {
+        format!("[[route]]\nname = \"r{number}\"\ntable = \"alloydb:t\"\n{route}\n")
+    });
+    world.plan(&routes.collect::<Vec<_>>().concat());
     // Every one of them at once, and before anything is connected to or made.
     let mut command = command(&world, &[]);
     let ran = Ran::of(&command.env("ALLOYDB_URL", "postgres://h.invalid/d").output().unwrap());
