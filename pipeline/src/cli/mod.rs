@@ -126,7 +126,7 @@ async fn dispatch(cli: &Cli, bars: MultiProgress, signals: &Signals) -> Exit {
         Command::Status => Box::pin(until_signal(show_status(shared), signals)).await,
         Command::Rebuild { target: Target::Redis(flags) } => {
             let take_over = flags.take_over.clone();
-            let to_rdb = flags.rdb.asked();
+            let Ok(to_rdb) = flags.rdb.asked(shared.json) else { return Exit::Usage };
             let options = Options { take_over, to_rdb, ..options(shared, &flags.run, signals) };
             Box::pin(rebuild(shared, options, bars, signals)).await
         }

@@ -2,6 +2,8 @@
 //!
 //! Invariant: a flag that means something to a server only is refused beside them, by name.
 
+use super::failure::{Failure, tell};
+use crate::outcome::Exit;
 use crate::rebuild::ToRdb;
 use clap::Args;
 use std::path::PathBuf;
@@ -41,9 +43,19 @@ pub struct RdbFlags {
 }
 
 impl RdbFlags {
-    /// What was asked for.
-    pub(super) fn asked(&self) -> Option<ToRdb> {
-        let folder = self.to_rdb.clone()?;
-        Some(ToRdb { folder, nodes: self.rdb_nodes, replace: self.replace_rdb })
+    /// What was asked for. Without files there is nothing that the other flags could mean, which the parser does not see
+    /// while flags that exclude files have defaults: told here, and refused.
+    pub(super) fn asked(&self, json: bool) -> Result<Option<ToRdb>, Exit> {
+        let (nodes, replace) = (self.rdb_nodes, self.replace_rdb);
+        if let Some(folder) = self.to_rdb.clone() {
+            return Ok(Some(ToRdb { folder, nodes, replace }));
+        }
+        if nodes == 1 && !replace {
+            return Ok(None);
+        }
+        let message = "--rdb-nodes and --replace-rdb mean something beside --to-rdb only";
+        let hint = Some("rekindle rebuild redis --to-rdb DIR");
+        tell(&[Failure::new(Exit::Usage, message, hint)], json);
+        Err(Exit::Usage)
     }
 }

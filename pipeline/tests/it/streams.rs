@@ -55,6 +55,11 @@ pub(crate) fn held_at(port: u16) -> Held {
     }
     let mut held = Held::new();
     for key in keys {
+        // A run that is killed while it measures leaves a key that expires within a minute.
+        if key.starts_with("rekindle:tmp:sample") {
+            assert!(!matches!(wire.ask(&["PTTL", &key]), Reply::Number(-1)), "{key}");
+            continue;
+        }
         let mut entries: Vec<(String, String)> = Vec::new();
         loop {
             let from = entries.last().map_or("-".to_owned(), |(id, _)| format!("({id}"));
