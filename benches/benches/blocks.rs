@@ -6,13 +6,14 @@
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use schemas::block::{self, CODEC_ZSTD_ARROW, Header};
-use schemas::digest::DIGEST_VERSION;
+use rekindle_benches::builds::table;
+use rekindle_benches::measures::header;
+use schemas::block;
 use schemas::layout::{HashFields, RowValues};
 use schemas::plan::{
     Backup, Layout, NullPolicy, OnConflict, Origin, RejectsMax, Route, System, Uses,
 };
-use schemas::{BoundRoute, Column, ColumnType, KeyTemplate, ReverseRoute, RowDecoder, TableSchema};
+use schemas::{BoundRoute, ColumnType, KeyTemplate, ReverseRoute, RowDecoder, TableSchema};
 use std::fmt::Write as _;
 use std::hint::black_box;
 use std::sync::Arc;
@@ -122,32 +123,8 @@ fn blocks(criterion: &mut Criterion) {
             stored as f64 / bodies.len() as f64 / f64::from(1 << 20)
         );
     }
-    let values: Vec<Vec<u8>> = bodies
-        .iter()
-        .map(|body| {
-            let header = Header {
-                codec: CODEC_ZSTD_ARROW,
-                is_last: true,
-                rows: body.rows,
-                ordinal: 0,
-                generation: 1,
-                snapshot_us: 0,
-                last_modified_us: 0,
-                expires_us: None,
-                table_created_ms: 0,
-                digest: body.digest,
-                digest_version: DIGEST_VERSION,
-                schema_hash: 0,
-                raw_bytes: body.raw_bytes,
-                body_bytes: body.bytes.len() as u64,
-                body_xxh3: body.xxh3,
-                table: "logs.build_logs".into(),
-                table_id: "p:logs.build_logs".into(),
-                table_partition: "20261101".into(),
-            };
-            [header.to_bytes(), body.bytes.clone()].concat()
-        })
-        .collect();
+    let values: Vec<Vec<u8>> =
+        bodies.iter().map(|body| [header(body).to_bytes(), body.bytes.clone()].concat()).collect();
     let mut group = criterion.benchmark_group("blocks");
     group.throughput(Throughput::Elements(ROWS as u64));
     group.bench_function("encode_with_digest", |bencher| {
@@ -177,17 +154,7 @@ fn log_table() -> TableSchema {
         ("runner", ColumnType::Text),
         ("message", ColumnType::Text),
     ];
-    let columns = columns.map(|(name, column_type)| Column {
-        name: name.into(),
-        source_type: column_type.name(),
-        column_type,
-        as_text: false,
-    });
-    TableSchema {
-        table: "logs.build_logs".into(),
-        columns: columns.into(),
-        unique_keys: Vec::new(),
-    }
+    table("logs.build_logs", &columns, Vec::new())
 }
 
 fn log_route(layout: Layout) -> Route {

@@ -22,17 +22,22 @@ pub fn schema() -> TableSchema {
         ("duration_seconds", ColumnType::Float8),
         ("finished_at", ColumnType::TimestampTz),
     ];
-    let columns = columns.map(|(name, column_type)| Column {
-        name: name.into(),
+    table("public.builds", &columns, vec![vec!["id".into()]])
+}
+
+/// A table of these columns.
+pub fn table(
+    name: &str,
+    columns: &[(&str, ColumnType)],
+    unique_keys: Vec<Vec<String>>,
+) -> TableSchema {
+    let columns = columns.iter().map(|(name, column_type)| Column {
+        name: (*name).into(),
         source_type: column_type.name(),
-        column_type,
+        column_type: column_type.clone(),
         as_text: false,
     });
-    TableSchema {
-        table: "public.builds".into(),
-        columns: columns.into(),
-        unique_keys: vec![vec!["id".into()]],
-    }
+    TableSchema { table: name.into(), columns: columns.collect(), unique_keys }
 }
 
 /// A plan of one route over that table: the layout as the plan writes it, and more lines of the route.

@@ -199,7 +199,8 @@ pub fn codec(rows: &Path) -> Result<Value> {
     }))
 }
 
-fn header(body: &block::Body) -> Header {
+/// The header of a block that is the whole of a table partition.
+pub fn header(body: &block::Body) -> Header {
     Header {
         codec: CODEC_ZSTD_ARROW,
         is_last: true,

@@ -23,9 +23,7 @@ use tokio::sync::watch;
 
 /// Batches per lane that are at the target, unanswered, before anything was measured.
 pub const WRITES_AT_FIRST: usize = 2;
-/// A batch is made no smaller than this: below it the cost of a commit and of a write shows.
-const BATCH_BYTES_MIN: usize = 64 << 10;
-/// And no larger: a server works on one write at a time, and others wait for it.
+/// A batch is made no larger than this: a server works on one write at a time, and others wait for it.
 const BATCH_BYTES_MAX: usize = 1 << 20;
 
 /// How many partitions may be on their way at once.

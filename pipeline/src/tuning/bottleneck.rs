@@ -2,18 +2,13 @@
 //!
 //! Invariant: the network is named only where the target told that it was idle meanwhile; what nobody told is not guessed.
 
-use serde::{Deserialize, Serialize};
-use std::fmt;
-
 /// Below this share of one core, a target that was waited for was not what was slow: its thread of commands was idle.
 const BUSY: f64 = 0.6;
 
 /// What was waited for most.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Limit {
     /// Nothing was carried by this process.
-    #[default]
     None,
     /// The source, or the way from it.
     Source,
@@ -38,12 +33,6 @@ impl Limit {
             Self::Target => "target",
             Self::Limits => "limits",
         }
-    }
-}
-
-impl fmt::Display for Limit {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.pad(self.word())
     }
 }
 

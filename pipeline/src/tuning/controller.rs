@@ -4,7 +4,7 @@
 //! Invariant: pure. A step is kept only where the rate rose with it; what did not pay is taken back, and is tried again after
 //! a pause that doubles each time.
 
-use super::{BATCH_BYTES_MAX, BATCH_BYTES_MIN, Lanes, Settings};
+use super::{BATCH_BYTES_MAX, Lanes, Settings};
 use crate::lane::WRITES;
 use stages::extract::BATCH_BYTES;
 use stages::load::redis::CONNECTIONS_MAX;
@@ -220,7 +220,7 @@ impl Controller {
         let is_allowed = next.lanes <= self.lanes.most
             && next.depth <= WRITES
             && next.connections <= CONNECTIONS_MAX.min(next.lanes)
-            && (BATCH_BYTES_MIN..=BATCH_BYTES_MAX).contains(&next.batch_bytes)
+            && next.batch_bytes <= BATCH_BYTES_MAX
             && next.lanes * next.batch_bytes <= self.lanes.most * BATCH_BYTES;
         is_allowed.then_some(next)
     }
