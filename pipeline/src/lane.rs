@@ -132,6 +132,9 @@ pub(crate) async fn carry_on(
         // Each attempt replaces its stream, which may have another order of rows then.
         shared.ledger.forget(&partition.id)?;
     }
+    if begun.epoch > 1 {
+        shared.rejects.begin(&partition.id, begun.rejects)?;
+    }
     let length = crate::rdb::begin(shared, &partition.id, &begun, is_stream).await?;
     let refused = shared.refusals.of(&partition.id);
     // From its start a partition meets every refusal again.

@@ -49,6 +49,11 @@ impl RejectWriter {
         &self.folder
     }
 
+    /// Removes what earlier attempts at a partition wrote behind the rejects they committed; call it before another one.
+    pub fn begin(&self, partition: &PartitionId, committed: u64) -> Result<()> {
+        folder::take_back(&self.folder, partition, committed)
+    }
+
     /// Writes the rejects of one batch to a new file and makes it durable.
     ///
     /// Columns: those of the route (null where a value could not be decoded), then `_reason`, `_route`,
@@ -62,7 +67,7 @@ impl RejectWriter {
     ) -> Result<()> {
         make_folder(&self.folder)?;
         let number = self.written.fetch_add(1, Ordering::Relaxed);
-        let name = format!("{}-{epoch}-{number}.parquet", partition.0.replace('/', "@"));
+        let name = format!("{}{epoch}-{number}.parquet", folder::prefix_of(partition));
         let path = self.folder.join(name);
         let rows = self.with_origin(route, partition, rejected).map_err(|error| {
             Error::new(Kind::Internal, "cannot shape the rejected rows").with_source(error)

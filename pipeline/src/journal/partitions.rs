@@ -175,7 +175,8 @@ impl Journal {
         .map_err(self.failed_to(operation))?;
         self.commit_write(transaction, operation).await?;
         pass(Point::PartitionBegun);
-        Ok(Begun { epoch, position: state.position, ledger_bytes: stored.ledger_bytes })
+        let (rejects, ledger_bytes) = (state.counts.rejects, stored.ledger_bytes);
+        Ok(Begun { epoch, position: state.position, ledger_bytes, rejects })
     }
 
     /// Records why an attempt gave up. What it committed stands; flush the committer first.

@@ -242,6 +242,8 @@ pub struct Begun {
     pub position: Position,
     /// Length of the ledger file that is committed; anything after it is to be cut off.
     pub ledger_bytes: u64,
+    /// Rejects that are committed; files of more are to be removed.
+    pub rejects: u64,
 }
 
 /// Rows of one partition the target has acknowledged.

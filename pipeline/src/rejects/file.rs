@@ -77,6 +77,14 @@ pub(super) struct RejectBatch {
     pub(super) plans: StringArray,
 }
 
+/// Number of rows in a file.
+pub(super) fn rows(path: &Path) -> Result<u64> {
+    let file = File::open(path).map_err(|error| io_error("open", path, error))?;
+    let opened = guarded(path, || ParquetRecordBatchReaderBuilder::try_new(file));
+    let rows = opened?.metadata().file_metadata().num_rows();
+    u64::try_from(rows).map_err(|_| foreign(path, "it has a negative number of rows"))
+}
+
 /// Reads a file from its first row to its last, some rows at a time.
 pub(super) fn read(path: &Path, take: &mut dyn FnMut(RejectBatch) -> Result<()>) -> Result<()> {
     let file = File::open(path).map_err(|error| io_error("open", path, error))?;

@@ -1,11 +1,11 @@
 //! The folder of rejects: `<state>/rejects/<run>/<partition>-<epoch>-<number>.parquet`, and how a file is marked done.
 //!
 //! Invariant: nothing in it is overwritten; a file that was replayed is renamed, and its rows that stay rejected are in
-//! a file named after it before that.
+//! a file named after it before that. What an attempt wrote and did not commit goes when the next attempt begins.
 
 use super::file;
 use crate::ledger::io_error;
-use schemas::Plan;
+use schemas::{PartitionId, Plan};
 use stages::Result;
 use std::collections::HashSet;
 use std::fs;
@@ -69,6 +69,43 @@ pub(super) fn files(state: &Path, run_id: &str) -> Result<Vec<RejectFile>> {
         file.is_done |= stems.contains(&again(strip(&file.name)));
     }
     Ok(files)
+}
+
+/// What every file of a partition begins with.
+pub(super) fn prefix_of(partition: &PartitionId) -> String {
+    format!("{}-", partition.0.replace('/', "@"))
+}
+
+/// Removes the files of a partition behind its first `committed` rows: its next attempt reads their rows again.
+///
+/// Batches are committed in the order in which their files are written, so that these rows are in the first files.
+pub(super) fn take_back(run: &Path, partition: &PartitionId, committed: u64) -> Result<()> {
+    let prefix = prefix_of(partition);
+    let mut files: Vec<((u64, u64), bool, PathBuf)> = Vec::new();
+    for path in entries(run)? {
+        let name = name(&path);
+        let Some(place) = strip(&name).strip_prefix(&prefix).filter(|stem| *stem != name) else {
+            continue;
+        };
+        let (place, again) = place.split_once(AGAIN).map_or((place, false), |(of, _)| (of, true));
+        let numbers = place.split_once('-').map(|(epoch, number)| (epoch.parse(), number.parse()));
+        if let Some((Ok(epoch), Ok(number))) = numbers {
+            files.push(((epoch, number), again, path));
+        }
+    }
+    // A file stands before what stayed of it in replays, which counts with it.
+    files.sort();
+    let (mut rows, mut is_kept) = (0, true);
+    for (_, is_again, path) in files {
+        if !is_again {
+            rows += if is_kept { file::rows(&path)? } else { 0 };
+            is_kept &= rows <= committed;
+        }
+        if !is_kept {
+            fs::remove_file(&path).map_err(|error| io_error("remove", &path, error))?;
+        }
+    }
+    Ok(())
 }
 
 fn strip(name: &str) -> &str {
@@ -159,12 +196,52 @@ fn name(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+    use std::sync::Arc;
 
     #[test]
     fn what_stays_rejected_is_named_after_where_it_was() {
         assert_eq!(again("users@0-1-0"), "users@0-1-0+1");
         assert_eq!(again("users@0-1-0+9"), "users@0-1-0+10");
         assert_eq!(again("a+b@0-1-0"), "a+b@0-1-0+1");
+    }
+
+    #[test]
+    fn files_of_rows_that_were_not_committed_are_taken_back() {
+        let run = tempfile::tempdir().unwrap();
+        let rows = |count: i64| {
+            let column: ArrayRef = Arc::new(Int64Array::from_iter_values(0..count));
+            RecordBatch::try_from_iter([("id", column)]).unwrap()
+        };
+        let files = [
+            ("a@1-1-0.parquet.done", 2),
+            ("a@1-1-0+1.parquet", 1),
+            ("a@1-1-3.parquet", 3),
+            ("a@1-1-10.parquet", 4),
+            ("a@1-2-0.parquet", 1),
+            ("a@1-2-0+1.parquet", 1),
+            ("a@10-1-0.parquet", 9),
+            ("a@1-x-1-1.parquet", 9),
+        ];
+        for (name, count) in files {
+            file::write(&run.path().join(name), &rows(count)).unwrap();
+        }
+        let left = |committed| {
+            take_back(run.path(), &PartitionId("a/1".into()), committed).unwrap();
+            let mut names: Vec<String> =
+                entries(run.path()).unwrap().iter().map(|p| name(p)).collect();
+            names.sort();
+            names
+        };
+        // Eight rows end within the file of four.
+        let others = ["a@1-x-1-1.parquet", "a@10-1-0.parquet"];
+        let kept = ["a@1-1-0+1.parquet", "a@1-1-0.parquet.done", "a@1-1-3.parquet"];
+        assert_eq!(left(8), [&kept[..], &others].concat());
+        assert_eq!(left(5), [&kept[..], &others].concat());
+        assert_eq!(left(4), [&kept[..2], &others].concat());
+        assert_eq!(left(0), others);
+        let none = run.path().join("none");
+        take_back(&none, &PartitionId("a/1".into()), 0).unwrap();
     }
 
     #[test]

@@ -168,13 +168,14 @@ impl State {
                 let routing = [("read_stream", self.name.as_str())];
                 let request = self.bigquery.request(request, &routing).await?;
                 let answer = awaited(self.bigquery.read_client().read_rows(request)).await;
-                let answer = answer.map_err(|status| self.bigquery.failed(&status, &self.what))?;
+                let answer =
+                    answer.map_err(|status| self.bigquery.failed_to_read(&status, &self.what))?;
                 none.insert(answer.into_inner())
             }
         };
-        let message = awaited(open.message())
-            .await
-            .map_err(|status| self.bigquery.failed(&status, &self.what))?;
+        let message = awaited(open.message()).await;
+        let message =
+            message.map_err(|status| self.bigquery.failed_to_read(&status, &self.what))?;
         let Some(message) = message else { return Ok(None) };
         let rows = message.row_count.max(0);
         self.delivered += rows;

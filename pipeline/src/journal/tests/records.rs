@@ -99,7 +99,7 @@ async fn an_attempt_raises_the_epoch_and_keeps_the_first_snapshot() {
     let second = journal.add_snapshot(&new_snapshot(&run)).await.unwrap();
     assert!(second > first);
     let begun = journal.begin(&run.id, &id, first).await.unwrap();
-    assert_eq!(begun, Begun { epoch: 1, position: Position::Start, ledger_bytes: 0 });
+    assert_eq!(begun, Begun { epoch: 1, position: Position::Start, ledger_bytes: 0, rejects: 0 });
     journal.fail(&run.id, &id, 1, "cannot read").await.unwrap();
     assert_eq!(only(&journal, &run).await.error.as_deref(), Some("cannot read"));
     assert_eq!(journal.begin(&run.id, &id, second).await.unwrap().epoch, 2);

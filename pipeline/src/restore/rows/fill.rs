@@ -83,6 +83,8 @@ impl Attempt<'_> {
         stream.attempt += 1;
         stream.status = StreamStage::Open;
         self.lane.note(stream).await?;
+        // Every attempt reads the partition from its first row.
+        self.source.rejects.begin(&self.rejected_in(stream), 0)?;
         let mut reader = Reader::start(self.lane, self.source, self.cut);
         let mut appender = None;
         let (mut offset, mut digest, mut counted) = (0, Digest::default(), Counted::default());
@@ -216,6 +218,11 @@ impl Attempt<'_> {
         }
     }
 
+    /// What the files of its rejects are named after.
+    fn rejected_in(&self, stream: &StreamRecord) -> PartitionId {
+        PartitionId(format!("{}/{}", self.source.route.name, stream.table_partition))
+    }
+
     /// Writes rejects into a file of their own.
     fn keep(&self, stream: &StreamRecord, rejects: &mut Vec<Reject>) -> Result<()> {
         let rejects = std::mem::take(rejects);
@@ -227,9 +234,7 @@ impl Attempt<'_> {
             raw: rejects.iter().map(|reject| reject.raw.clone()).collect(),
             reasons: rejects.into_iter().map(|reject| reject.reason).collect(),
         };
-        let route = &self.source.route.name;
-        let partition = PartitionId(format!("{route}/{}", stream.table_partition));
-        // Of several attempts at a partition the files of the last one count.
+        let (route, partition) = (&self.source.route.name, self.rejected_in(stream));
         let epoch = (u64::from(self.lane.staging) << 32) | u64::from(stream.attempt);
         self.source.rejects.write(route, &partition, epoch, &rejected)
     }

@@ -90,6 +90,17 @@ impl BigQuery {
         Ok(request)
     }
 
+    /// Makes the error of a status while rows of a session are read. A stream was there when its session was made: where
+    /// it is not found, or cannot be read any more, the session has ended, and another one reads the same rows.
+    pub fn failed_to_read(&self, status: &Status, what: &str) -> Error {
+        if !matches!(status.code(), Code::NotFound | Code::FailedPrecondition) {
+            return self.failed(status, what);
+        }
+        let message = format!("{what}: the read session ended, and another one is to be made");
+        let answered = format!("bigquery answered {:?}: {}", status.code(), status.message());
+        Error::new(Kind::Unavailable, message).with_source(answered)
+    }
+
     /// Makes the error of a gRPC status; a token that was refused for its age makes it transient.
     pub fn failed(&self, status: &Status, what: &str) -> Error {
         match refused(status) {

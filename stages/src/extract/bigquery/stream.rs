@@ -14,7 +14,7 @@ use crate::policy::Retry;
 use bytes::{Bytes, BytesMut};
 use futures::future::try_join_all;
 use tokio::sync::mpsc;
-use tonic::{Code, Status};
+use tonic::Status;
 
 /// Tries without a row before the engine's patience takes over.
 const TRIES: u32 = 5;
@@ -118,23 +118,8 @@ impl Reader<'_> {
         Ok(Some(RawBatch::new(bytes.freeze(), rows, false)))
     }
 
-    /// A session that ended is known by these codes; its stream was there a moment ago.
     fn failed(&self, status: &Status) -> Error {
-        if matches!(status.code(), Code::NotFound | Code::FailedPrecondition) {
-            return Error::new(
-                Kind::Unavailable,
-                format!(
-                    "the read session of partition {} ended; the partition is read again",
-                    self.partition
-                ),
-            )
-            .with_source(format!(
-                "bigquery answered {:?}: {}",
-                status.code(),
-                status.message()
-            ));
-        }
         let what = format!("cannot read partition {}", self.partition);
-        self.bigquery.failed(status, &what)
+        self.bigquery.failed_to_read(status, &what)
     }
 }
