@@ -175,6 +175,24 @@ fn a_redis_that_others_make_evict_or_refuse_exits_with_5_and_the_same_command_me
 }
 
 #[test]
+fn keys_that_were_evicted_in_one_moment_end_the_run_however_much_room_there_is_after_it() {
+    let world = world_of(20_000, "200mb", "allkeys-lru");
+    world.sql("analyze items");
+    let run = world.start_rebuild(&["--max-rows-per-second", "10000"]);
+    wait_until("the first keys", || world.redis(&["DBSIZE"]).parse::<u64>().unwrap() > 1_000);
+    // The server evicts before it answers.
+    let less = info(&world, "used_memory") - 200_000;
+    world.redis(&["CONFIG", "SET", "maxmemory", &less.to_string()]);
+    world.redis(&["CONFIG", "SET", "maxmemory", "200mb"]);
+    let evicted = info(&world, "evicted_keys");
+    assert!(evicted > 0, "nothing was evicted");
+    let told = format!("the target evicted {evicted} keys");
+    Ran::of(&run.wait_with_output().unwrap()).expect(5).says(&[&told]);
+    world.rebuild(&[]).expect(0);
+    assert_eq!(keys(&world).len(), 20_000);
+}
+
+#[test]
 fn a_share_is_refused_where_there_is_no_limit_to_take_it_of() {
     let world = world_of(10, "0", "noeviction");
     world.rebuild(&["--fit", "80%"]).expect(2).says(&["--fit is a share of maxmemory", "hint: "]);
