@@ -72,12 +72,33 @@ fn six_backups_follow_every_kind_of_change_and_read_only_what_changed() {
 }
 
 #[test]
+fn a_read_session_that_ends_in_the_middle_is_made_again() {
+    let cloud = plain();
+    for day in 1..=4 {
+        cloud.insert(day, 0..50);
+    }
+    let ended = ["the read session ended", "trying again"];
+    cloud.fault("ReadRows", "expire_session", 1, 2);
+    cloud.backup(&[]).expect(0).says(&ended);
+    cloud.assert_same("id, name, ts");
+    assert_eq!(cloud.strays(), Vec::<String>::new());
+    cloud.fault("ReadRows", "expire_session", 1, 2);
+    cloud.verify_full(0);
+}
+
+#[test]
 fn a_damaged_source_never_overwrites_the_good_copy() {
     let cloud = plain();
     cloud.insert(1, 0..50);
     cloud.insert(2, 0..50);
     cloud.backup(&[]).expect(0);
     let good = cloud.lines();
+    cloud.sql("DELETE FROM d.t WHERE id < 5");
+    for _ in 0..2 {
+        let lost = ["d.t$20251101 has fewer rows than its copy", "its duplicate stays as it is"];
+        cloud.backup(&[]).expect(4).says(&lost);
+        assert_eq!(cloud.lines(), good);
+    }
     cloud.sql("TRUNCATE TABLE d.t");
     for _ in 0..2 {
         cloud.backup(&[]).expect(4).says(&["its duplicate stays as it is", "d.t$20251101"]);

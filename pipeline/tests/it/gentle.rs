@@ -78,6 +78,8 @@ fn rates_and_connections_are_kept() {
     // One lane: its batches wait one after the other, all but the first ones.
     assert!(paused(&done, "max_rows_per_second") > 0.0);
     assert_eq!(world.redis(&["DBSIZE"]), "20000");
+    let done = world.rebuild(&["--max-bytes-per-second", "12mb"]).expect(0).summary();
+    assert!(paused(&done, "max_bytes_per_second") > 0.0);
     let planned = world.run(&[&["plan", "--json"], &words[2..]].concat()).expect(0).summary();
     assert_eq!(planned["lanes"], 1);
 }

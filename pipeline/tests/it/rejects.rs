@@ -233,3 +233,19 @@ fn rejects_are_deleted_by_a_later_run_after_rejects_keep() {
     assert!(old.iter().all(|path| path.exists() != is_of(path, "users@")));
     assert_eq!(list(&world).as_array().unwrap().len(), 3);
 }
+
+#[test]
+fn every_reject_is_kept_however_many_of_them_one_batch_has() {
+    // GIVEN thousands of rows that cannot be carried, in few batches, and a budget for more of them
+    let routes = ROUTES.replace("null =", "rejects_max = \"60%\"\nnull =");
+    let world = world(&routes);
+    world.sql(
+        "insert into users select i, case when i % 2 = 0 then 'n' end, 'secret', 1, 'c' || i \
+         from generate_series(51, 9050) i",
+    );
+    // WHEN they are rejected THEN every one is in a file, and none of those that fit is missing
+    let summary = world.rebuild(&[]).expect(0).summary();
+    assert_eq!((&summary["rejects"], &summary["written"]), (&9_008.into(), &9_092.into()));
+    let (run, routes) = (&list(&world)[0], &list(&world)[0]["routes"]);
+    assert_eq!((&run["rows"], &routes[1]["rows"]), (&9_008.into(), &4_504.into()), "{run:#}");
+}

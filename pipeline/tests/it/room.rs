@@ -118,6 +118,22 @@ fn what_does_not_fit_is_refused_before_the_first_write_and_a_share_of_it_can_be_
 }
 
 #[test]
+fn a_share_is_filled_by_priority_before_it_is_filled_by_what_is_newest() {
+    let world = world_of(20_000, "16mb", "noeviction");
+    world.sql(
+        "create table early (id bigint primary key, body text); \
+         insert into early select i, 'x' from generate_series(1, 2000) i; analyze",
+    );
+    // Last in the plan, and of no age that would bring it forward.
+    let early = "[[route]]\nname = \"early\"\ntable = \"alloydb:public.early\"\nkey = \"early:{id}\"\ntype = \"hash\"\npriority = 1\n";
+    world.plan(&format!("{ITEMS}{early}"));
+    let partial = world.rebuild(&["--fit", "60%", "--lanes", "1"]).expect(0).summary();
+    assert_eq!(partial["status"], "partial");
+    assert!(keys(&world).len() < 20_000);
+    assert_eq!(world.redis(&["KEYS", "early:*"]).lines().count(), 2_000);
+}
+
+#[test]
 fn without_statistics_the_run_says_so_and_stops_before_anything_is_evicted() {
     let world = world_of(MANY, "64mb", "allkeys-lru");
     let ran = world.rebuild(&["--wait-for-room", "1s"]).expect(5);
@@ -172,6 +188,24 @@ fn a_redis_that_others_make_evict_or_refuse_exits_with_5_and_the_same_command_me
         world.rebuild(&[]).expect(0);
         assert_eq!(keys(&world).len(), 20_000, "{policy}");
     }
+}
+
+#[test]
+fn keys_that_were_evicted_in_one_moment_end_the_run_however_much_room_there_is_after_it() {
+    let world = world_of(20_000, "200mb", "allkeys-lru");
+    world.sql("analyze items");
+    let run = world.start_rebuild(&["--max-rows-per-second", "10000"]);
+    wait_until("the first keys", || world.redis(&["DBSIZE"]).parse::<u64>().unwrap() > 1_000);
+    // The server evicts before it answers.
+    let less = info(&world, "used_memory") - 200_000;
+    world.redis(&["CONFIG", "SET", "maxmemory", &less.to_string()]);
+    world.redis(&["CONFIG", "SET", "maxmemory", "200mb"]);
+    let evicted = info(&world, "evicted_keys");
+    assert!(evicted > 0, "nothing was evicted");
+    let told = format!("the target evicted {evicted} keys");
+    Ran::of(&run.wait_with_output().unwrap()).expect(5).says(&[&told]);
+    world.rebuild(&[]).expect(0);
+    assert_eq!(keys(&world).len(), 20_000);
 }
 
 #[test]

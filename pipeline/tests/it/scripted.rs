@@ -9,8 +9,9 @@ mod script;
 mod sink;
 mod source;
 
-use crate::systems::Systems;
+use crate::systems::{Systems, is_soak};
 use bench::{Bench, Setting};
+use fixtures::fuzz::Dice;
 use fixtures::servers::RedisOptions;
 use script::{Fault, Script};
 use stages::Kind;
@@ -96,9 +97,9 @@ enum End {
 }
 
 /// Faults of reads, faults of writes, and the end.
-type Case = (&'static [(u64, Fault)], &'static [(u64, Fault)], End);
+type Case<'a> = (&'a [(u64, Fault)], &'a [(u64, Fault)], End);
 
-const CASES: [Case; 13] = [
+const CASES: [Case<'static>; 13] = [
     (&[], &[(3, Fault::Reject(Kind::Connection))], End::Whole),
     (&[], &[(2, Fault::FailAfter(Kind::Timeout))], End::Whole),
     (
@@ -145,7 +146,7 @@ fn route(way: &Way) -> String {
     format!("[[route]]\nname = \"r\"\n{}\n", way.route)
 }
 
-async fn carry(systems: &Systems, way: &Way, (reads, writes, end): &Case) {
+async fn carry(systems: &Systems, way: &Way, (reads, writes, end): &Case<'_>) {
     let folder = tempfile::tempdir().unwrap();
     let routes = route(way);
     let setting = Setting { systems, routes: &routes, way: way.choice, lanes: 2 };
@@ -183,6 +184,41 @@ fn every_script_over_every_way_ends_right_or_says_why() {
             systems.cloud.redis.cli(&["flushall"]).unwrap();
             systems.cloud.tokio.block_on(carry(&systems, way, case));
             println!("{}: {:?} {:?} in {:?}", way.name, case.0, case.1, started.elapsed());
+        }
+    }
+}
+
+/// What a run gets over, whatever batch it happens to.
+const PASSING: [Fault; 7] = [
+    Fault::Reject(Kind::Connection),
+    Fault::Reject(Kind::Timeout),
+    Fault::Reject(Kind::Unavailable),
+    Fault::FailAfter(Kind::Connection),
+    Fault::FailAfter(Kind::Timeout),
+    Fault::FailAfter(Kind::Unavailable),
+    Fault::Slow(Duration::from_millis(1)),
+];
+
+/// Some faults at random batches, in their order.
+fn some(dice: &mut Dice) -> Vec<(u64, Fault)> {
+    let count = dice.below(5);
+    (0..count).map(|_| (1 + dice.below(40) as u64, *dice.one_of(&PASSING))).collect()
+}
+
+#[test]
+fn random_scripts_over_every_way_end_whole() {
+    let systems = filled();
+    let (first, seeds) = match std::env::var("REKINDLE_SEED") {
+        Ok(seed) => (seed.parse().unwrap(), 1),
+        Err(_) => (1, if is_soak() { 60 } else { 1 }),
+    };
+    for seed in first..first + seeds {
+        println!("seed {seed}");
+        let mut dice = Dice::new(seed);
+        for way in &WAYS {
+            let (reads, writes) = (some(&mut dice), some(&mut dice));
+            systems.cloud.redis.cli(&["flushall"]).unwrap();
+            systems.cloud.tokio.block_on(carry(&systems, way, &(&reads, &writes, End::Whole)));
         }
     }
 }

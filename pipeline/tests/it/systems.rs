@@ -20,7 +20,7 @@ pub(crate) struct Systems {
 /// Routes wired to the systems, each with its source, and the sink of all of them.
 pub(crate) struct Wired {
     pub(crate) plan: Plan,
-    _sources: Sources,
+    pub(crate) sources: Sources,
     pub(crate) sink: Arc<RedisSink>,
     pub(crate) routes: Vec<RouteRun>,
 }
@@ -68,7 +68,7 @@ impl Systems {
         let sink = wiring::make_sink(&plan, way).unwrap();
         let described = wiring::describe_routes(&sources, &plan.routes).await.unwrap();
         let routes = wiring::run_routes(&sources, &sink, described).unwrap();
-        Wired { plan, _sources: sources, sink, routes }
+        Wired { plan, sources, sink, routes }
     }
 }
 
@@ -77,4 +77,9 @@ impl Wired {
     pub(crate) fn route(&self, name: &str) -> &RouteRun {
         self.routes.iter().find(|route| route.name() == name).unwrap()
     }
+}
+
+/// Whether the long variants were asked for.
+pub(crate) fn is_soak() -> bool {
+    std::env::var("REKINDLE_SOAK").is_ok_and(|value| value == "1")
 }

@@ -55,6 +55,10 @@ impl RedisValues {
 
     /// Returns the lengths of the values of keys; 0 where there is none.
     pub async fn lengths(&self, keys: &[String]) -> Result<Vec<u64>> {
+        // The client refuses to send nothing.
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
         let mut connection = self.connection().await?;
         let mut pipeline = Pipeline::with_capacity(keys.len());
         for key in keys {

@@ -2,7 +2,7 @@
 //!
 //! Invariant: what is expected of a line is told by its system itself, in SQL of its own.
 
-use crate::systems::Systems;
+use crate::systems::{Systems, is_soak};
 
 /// One way to read rows.
 pub(super) struct Line {
@@ -100,24 +100,25 @@ pub(super) fn routes() -> String {
 /// Makes what the lines read: tables of several partitions and many batches, values of `grp` that many rows share, and
 /// some that are null.
 pub(super) fn fill(systems: &Systems) {
-    systems.sql(
+    let (rows, parts) = if is_soak() { (600_000, 40_000) } else { (60_000, 3_000) };
+    systems.sql(&format!(
         "create table heap (id bigint primary key, grp int not null, n int not null, pad text not null); \
          create index on heap (grp); \
-         insert into heap select i, i / 7, i % 1000, repeat(md5(i::text), 4) from generate_series(1, 60000) i; \
+         insert into heap select i, i / 7, i % 1000, repeat(md5(i::text), 4) from generate_series(1, {rows}) i; \
          create view seen as select id, nullif(grp % 50, 0) as grp, pad from heap where id <= 9000; \
          create table parts (id bigint primary key, name text) partition by hash (id); \
          create table parts_0 partition of parts for values with (modulus 2, remainder 0); \
          create table parts_1 partition of parts for values with (modulus 2, remainder 1); \
-         insert into parts select i, 'name ' || i from generate_series(1, 3000) i; \
+         insert into parts select i, 'name ' || i from generate_series(1, {parts}) i; \
          alter table heap owner to rekindle; alter view seen owner to rekindle; alter table parts owner to rekindle; \
-         alter table parts_0 owner to rekindle; alter table parts_1 owner to rekindle; vacuum analyze",
-    );
+         alter table parts_0 owner to rekindle; alter table parts_1 owner to rekindle; vacuum analyze"
+    ));
     systems.fill_bigquery();
 }
 
 /// Inserts, changes and deletes rows of both systems; `round` tells the rows of one call from those of another.
 pub(super) fn change(systems: &Systems, round: i64) {
-    let (base, from) = (100_000 * round, 40_000 + 1_000 * round);
+    let (base, from) = (1_000_000 * round, 40_000 + 1_000 * round);
     systems.sql(&format!(
         "insert into heap select {base} + i, 9000 + i, i, 'new' from generate_series(1, 500) i; \
          update heap set n = n + 1, pad = pad || 'x' where id between {from} and {from} + 300; \

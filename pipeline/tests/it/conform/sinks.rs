@@ -2,7 +2,8 @@
 //!
 //! Invariant: what is there is asked of the server itself, by a connection that shares no code with the sink.
 
-use super::targets::{Line, ROWS, SINKS, encoded, fill};
+use super::some_turns;
+use super::targets::{Line, SINKS, encoded, fill, rows};
 use crate::systems::{Systems, Wired};
 use bytes::Bytes;
 use fixtures::servers::RedisOptions;
@@ -95,8 +96,8 @@ impl Bench<'_> {
     fn what_is_acknowledged_is_there(&self, batches: &[Encoded], expected: &Expected) {
         let name = self.line.name;
         let written = self.write(batches);
-        assert_eq!((written.written, written.kept), (ROWS, 0), "{name}");
-        let folded = if name == "set" { ROWS / 2 } else { 0 };
+        assert_eq!((written.written, written.kept), (rows(), 0), "{name}");
+        let folded = if name == "set" { rows() / 2 } else { 0 };
         assert_eq!(written.folded, folded, "{name}: rows whose member was there");
         assert_eq!(self.ask(&["dbsize"]), (expected.len() + 1).to_string(), "{name}");
         assert_eq!(self.differences(expected), [], "{name}");
@@ -113,7 +114,7 @@ impl Bench<'_> {
         let before = self.ask(&["debug", "digest"]);
         let written = self.write(batches);
         // What exists is kept, and what has the same version is written again.
-        let kept = if self.line.keeps() { ROWS } else { 0 };
+        let kept = if self.line.keeps() { rows() } else { 0 };
         assert_eq!(written.kept, kept, "{}", self.line.name);
         assert_eq!(self.ask(&["debug", "digest"]), before, "{}", self.line.name);
         assert_eq!(self.differences(expected), []);
@@ -159,7 +160,7 @@ impl Bench<'_> {
         let written = self.write(&again);
         let found = self.differences(expected);
         if self.line.keeps() {
-            assert_eq!(written.kept, ROWS - 1);
+            assert_eq!(written.kept, rows() - 1);
             assert_eq!(found, [(1, Difference::Value), (2, Difference::Expiry)]);
             self.ask(&["del", text(&expected[1].0), text(&expected[2].0)]);
             self.write(&again);
@@ -184,7 +185,7 @@ impl Bench<'_> {
         let writes = batches.iter().enumerate().map(|(lane, batch)| self.sink().write(lane, batch));
         let written = self.block_on(join_all(writes));
         let sum: u64 = written.into_iter().map(|written| written.unwrap().written).sum();
-        assert_eq!(sum, ROWS, "{}", self.line.name);
+        assert_eq!(sum, rows(), "{}", self.line.name);
         assert_eq!(self.differences(expected), []);
     }
 
@@ -221,7 +222,7 @@ impl Bench<'_> {
     }
 
     fn newer_versions_stay(&self, old: &[Encoded], changed: &Expected, expected: &Expected) {
-        assert_eq!(self.write(old).kept, ROWS);
+        assert_eq!(self.write(old).kept, rows());
         assert_eq!(self.differences(changed), []);
         let bound = &self.wired.routes[0].bound;
         let versions = old.iter().flat_map(|batch| batch.versions.iter().copied());
@@ -263,15 +264,4 @@ impl Bench<'_> {
 
 fn text(key: &Bytes) -> &str {
     str::from_utf8(key).unwrap()
-}
-
-/// Polls work so many times and drops it, wherever it has come to.
-async fn some_turns(mut work: impl Future + Unpin, turns: usize) {
-    for _ in 0..turns {
-        tokio::select! {
-            biased;
-            _ = &mut work => return,
-            () = tokio::task::yield_now() => {}
-        }
-    }
 }

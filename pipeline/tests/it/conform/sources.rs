@@ -5,7 +5,7 @@
 use super::breaking;
 use super::list::{Line, SOURCES, change, fill, routes};
 use super::reading::{Read, batches, drain, keys, read, taken};
-use crate::systems::{Systems, Wired};
+use crate::systems::{Systems, Wired, is_soak};
 use crate::world::wait_until;
 use fixtures::servers::RedisOptions;
 use rekindle::route::RouteRun;
@@ -93,11 +93,12 @@ fn cut<'a>(systems: &Systems, wired: &'a Wired) -> Vec<Cut<'a>> {
 /// Changes the tables on a thread of its own for as long as `work` takes, and at least once.
 fn while_changing<T>(systems: &Systems, work: impl FnOnce() -> T) -> T {
     let is_over = AtomicBool::new(false);
+    let rounds = if is_soak() { 60 } else { 9 };
     std::thread::scope(|scope| {
         let changing = scope.spawn(|| {
             for round in 2.. {
                 change(systems, round);
-                if is_over.load(Ordering::Relaxed) || round == 9 {
+                if is_over.load(Ordering::Relaxed) || round == rounds {
                     return;
                 }
             }

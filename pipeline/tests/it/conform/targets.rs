@@ -2,7 +2,7 @@
 //!
 //! Invariant: a line is written as a lane would write it: encoded by its route, stitched, in order.
 
-use crate::systems::{Systems, Wired};
+use crate::systems::{Systems, Wired, is_soak};
 use rekindle::lane::now_ms;
 use rekindle::route::RouteRun;
 use schemas::Position;
@@ -68,7 +68,9 @@ pub(super) const SINKS: [Line; 14] = [
 ];
 
 /// Rows of the table.
-pub(super) const ROWS: u64 = 4_000;
+pub(super) fn rows() -> u64 {
+    if is_soak() { 60_000 } else { 4_000 }
+}
 
 /// Makes the table: every pair of rows has one `twin`, ten rows share a `grp`, none expires soon.
 pub(super) fn fill(systems: &Systems) {
@@ -76,8 +78,9 @@ pub(super) fn fill(systems: &Systems) {
         "create table things (id bigint primary key, grp int not null, twin int not null, v bigint not null, \
          gone timestamptz not null, pad text not null); create index on things (grp); \
          insert into things select i, i / 10, i / 2, 1000 + i, timestamptz '2099-01-01' + i * interval '1 minute', \
-         repeat(md5(i::text), 5) from generate_series(0, {ROWS} - 1) i; \
-         alter table things owner to rekindle; vacuum analyze things"
+         repeat(md5(i::text), 5) from generate_series(0, {} - 1) i; \
+         alter table things owner to rekindle; vacuum analyze things",
+        rows()
     ));
 }
 

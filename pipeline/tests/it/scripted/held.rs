@@ -4,13 +4,12 @@
 
 use super::bench::{Bench, Setting};
 use super::script::{Fault, Script};
-use super::{LOGS, ROWS, WAYS, filled, route};
+use super::{WAYS, filled, route};
 use crate::systems::Systems;
 use rekindle::lane::BATCHES_ALIVE;
 use rekindle::tuning::WRITES_AT_FIRST as WRITES;
-use stages::Kind;
+use stages::{Error, Kind};
 use std::path::Path;
-use std::sync::Arc;
 
 const LANES: usize = 2;
 
@@ -38,18 +37,51 @@ async fn again(
 }
 
 /// The ways that are held: hashes of PostgreSQL, and of BigQuery.
-const HELD: [(usize, u64); 2] = [(0, ROWS), (5, LOGS)];
+const HELD: [usize; 2] = [0, 5];
+
+/// What is held, and of what; the rest of its run goes on beside `beside`.
+struct Held<'a> {
+    systems: &'a Systems,
+    way: usize,
+    reads: &'a [(u64, Fault)],
+    writes: &'a [(u64, Fault)],
+}
+
+impl Held<'_> {
+    /// Loads into an empty target; returns the run and what failed of it.
+    async fn load(&self, state: &Path, beside: impl AsyncFnOnce(&Bench)) -> (Bench, Vec<Error>) {
+        let bench = open(self.systems, self.way, state, self.reads, self.writes).await;
+        let (failures, ()) = tokio::join!(bench.load(), beside(&bench));
+        (bench, failures)
+    }
+
+    /// The same, to a whole end.
+    async fn load_whole(&self, beside: impl AsyncFnOnce(&Bench)) {
+        let folder = tempfile::tempdir().unwrap();
+        let (bench, failures) = self.load(folder.path(), beside).await;
+        assert!(failures.is_empty(), "{failures:?}");
+        self.is_whole(&bench).await;
+    }
+
+    async fn is_whole(&self, bench: &Bench) {
+        bench.is_whole(WAYS[self.way].rows, WAYS[self.way].keys).await;
+    }
+
+    /// The script that holds.
+    fn script<'b>(&self, bench: &'b Bench) -> &'b Script {
+        if self.reads.is_empty() { &bench.writes } else { &bench.reads }
+    }
+}
 
 #[test]
 fn a_target_that_answers_nothing_stops_the_reading() {
     let systems = filled();
+    let every: Vec<(u64, Fault)> = (1..1_000).map(|batch| (batch, Fault::Hold)).collect();
     systems.cloud.tokio.block_on(async {
-        for (way, rows) in HELD {
-            let folder = tempfile::tempdir().unwrap();
-            let every: Vec<(u64, Fault)> = (1..1_000).map(|batch| (batch, Fault::Hold)).collect();
-            let bench = open(&systems, way, folder.path(), &[], &every).await;
-            let (reads, writes) = (Arc::clone(&bench.reads), Arc::clone(&bench.writes));
-            let holding = async {
+        for way in HELD {
+            let held = Held { systems: &systems, way, reads: &[], writes: &every };
+            let bounded = async |bench: &Bench| {
+                let (reads, writes) = (&bench.reads, &bench.writes);
                 // Each lane has as many writes on their way as it may.
                 writes.until_held((LANES * WRITES) as u64).await;
                 // The journal is asked as often as it takes for a lane without a bound to read on.
@@ -63,9 +95,7 @@ fn a_target_that_answers_nothing_stops_the_reading() {
                 assert_eq!((writes.batches(), bench.carried()), ((LANES * WRITES) as u64, 0));
                 writes.release();
             };
-            let (failures, ()) = tokio::join!(bench.load(), holding);
-            assert!(failures.is_empty(), "{failures:?}");
-            bench.is_whole(rows, rows).await;
+            held.load_whole(bounded).await;
         }
     });
 }
@@ -73,22 +103,18 @@ fn a_target_that_answers_nothing_stops_the_reading() {
 #[test]
 fn a_lane_that_is_held_holds_nobody_else() {
     let systems = filled();
-    let held = [(2, Fault::Hold)];
+    let second = [(2, Fault::Hold)];
     systems.cloud.tokio.block_on(async {
-        for (way, rows) in HELD {
-            for (reads, writes) in [(&held[..], &[][..]), (&[], &held)] {
-                let folder = tempfile::tempdir().unwrap();
-                let bench = open(&systems, way, folder.path(), reads, writes).await;
-                let all = bench.partitions().await.len();
-                let script = if reads.is_empty() { &bench.writes } else { &bench.reads };
-                let others = async {
+        for way in HELD {
+            for (reads, writes) in [(&second[..], &[][..]), (&[], &second)] {
+                let held = Held { systems: &systems, way, reads, writes };
+                let others = async |bench: &Bench| {
+                    let script = held.script(bench);
                     script.until_held(1).await;
-                    bench.until_done(all - 1).await;
+                    bench.until_done(bench.partitions().await.len() - 1).await;
                     script.release();
                 };
-                let (failures, ()) = tokio::join!(bench.load(), others);
-                assert!(failures.is_empty(), "{failures:?}");
-                bench.is_whole(rows, rows).await;
+                held.load_whole(others).await;
             }
         }
     });
@@ -97,27 +123,24 @@ fn a_lane_that_is_held_holds_nobody_else() {
 #[test]
 fn a_run_that_is_held_can_be_stopped_and_resumed() {
     let systems = filled();
-    let held = [(3, Fault::Hold)];
+    let third = [(3, Fault::Hold)];
     systems.cloud.tokio.block_on(async {
         // A write that nobody answers is given up after a while; so only once.
-        for (way, rows, reads, writes) in
-            [(0, ROWS, &held[..], &[][..]), (0, ROWS, &[], &held), (5, LOGS, &held, &[])]
-        {
+        for (way, reads, writes) in [(0, &third[..], &[][..]), (0, &[], &third), (5, &third, &[])] {
+            let held = Held { systems: &systems, way, reads, writes };
             let folder = tempfile::tempdir().unwrap();
-            let bench = open(&systems, way, folder.path(), reads, writes).await;
-            let script = if reads.is_empty() { &bench.writes } else { &bench.reads };
-            let stopping = async {
-                script.until_held(1).await;
+            let stopping = async |bench: &Bench| {
+                held.script(bench).until_held(1).await;
                 bench.cancel.cancel();
             };
-            let (failures, ()) = tokio::join!(bench.load(), stopping);
+            let (bench, failures) = held.load(folder.path(), stopping).await;
             assert!(failures.iter().all(|error| error.kind() == Kind::Cancelled), "{failures:?}");
             bench.committed_rows_are_there().await;
             drop(bench);
             let bench = again(&systems, way, folder.path(), &[], &[]).await;
             let failures = bench.load().await;
             assert!(failures.is_empty(), "{failures:?}");
-            bench.is_whole(rows, rows).await;
+            held.is_whole(&bench).await;
         }
     });
 }
