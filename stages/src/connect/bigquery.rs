@@ -17,7 +17,7 @@ mod tables;
 
 pub use datasets::DatasetFacts;
 pub use failure::{from_status, kind_of_status};
-pub use grpc::awaited;
+pub use grpc::{awaited, is_session_over};
 pub use grpc_tokens::TokenChannel;
 pub use jobs::{JobStatement, QueryRows};
 

@@ -12,7 +12,7 @@ use crate::connect::bigquery::storage::{
     ArrowSerializationOptions, CreateReadSessionRequest, DataFormat, ReadRowsRequest,
     ReadRowsResponse, ReadSession, arrow_serialization_options::CompressionCodec,
 };
-use crate::connect::bigquery::{BigQuery, awaited};
+use crate::connect::bigquery::{BigQuery, awaited, is_session_over};
 use crate::error::{Error, Kind, Result};
 use crate::policy::Retry;
 use bytes::Bytes;
@@ -93,6 +93,7 @@ pub async fn open(bigquery: &BigQuery, reading: &Reading) -> Result<TableRows> {
             delivered: 0,
             open: None,
             retry: Retry::times(TRIES_MAX),
+            has_ended: false,
         })
     });
     Ok(TableRows {
@@ -130,6 +131,8 @@ struct State {
     delivered: i64,
     open: Option<Streaming<ReadRowsResponse>>,
     retry: Retry,
+    /// Whether the session is over, so that no try of this stream helps.
+    has_ended: bool,
 }
 
 fn rows(state: State) -> BoxStream<'static, Result<RawRows>> {
@@ -153,6 +156,9 @@ impl State {
                 }
                 Err(error) => {
                     self.open = None;
+                    if self.has_ended {
+                        return Err(error);
+                    }
                     self.retry.wait_after(error).await?;
                 }
             }
@@ -160,22 +166,18 @@ impl State {
     }
 
     async fn attempt(&mut self) -> Result<Option<RawRows>> {
-        let open = match &mut self.open {
-            Some(open) => open,
-            none => {
-                let request =
-                    ReadRowsRequest { read_stream: self.name.clone(), offset: self.delivered };
-                let routing = [("read_stream", self.name.as_str())];
-                let request = self.bigquery.request(request, &routing).await?;
-                let answer = awaited(self.bigquery.read_client().read_rows(request)).await;
-                let answer =
-                    answer.map_err(|status| self.bigquery.failed_to_read(&status, &self.what))?;
-                none.insert(answer.into_inner())
-            }
+        let open = if let Some(open) = self.open.take() {
+            open
+        } else {
+            let request =
+                ReadRowsRequest { read_stream: self.name.clone(), offset: self.delivered };
+            let routing = [("read_stream", self.name.as_str())];
+            let request = self.bigquery.request(request, &routing).await?;
+            let answer = awaited(self.bigquery.read_client().read_rows(request)).await;
+            answer.map_err(|status| self.failed(&status))?.into_inner()
         };
-        let message = awaited(open.message()).await;
-        let message =
-            message.map_err(|status| self.bigquery.failed_to_read(&status, &self.what))?;
+        let message = awaited(self.open.insert(open).message()).await;
+        let message = message.map_err(|status| self.failed(&status))?;
         let Some(message) = message else { return Ok(None) };
         let rows = message.row_count.max(0);
         self.delivered += rows;
@@ -188,5 +190,10 @@ impl State {
             }
         };
         Ok(Some(RawRows { message, rows: rows.unsigned_abs() }))
+    }
+
+    fn failed(&mut self, status: &tonic::Status) -> Error {
+        self.has_ended = is_session_over(status);
+        self.bigquery.failed_to_read(status, &self.what)
     }
 }

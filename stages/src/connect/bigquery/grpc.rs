@@ -90,10 +90,9 @@ impl BigQuery {
         Ok(request)
     }
 
-    /// Makes the error of a status while rows of a session are read. A stream was there when its session was made: where
-    /// it is not found, or cannot be read any more, the session has ended, and another one reads the same rows.
+    /// Makes the error of a status while rows of a session are read: of one that is over, another one reads the same.
     pub fn failed_to_read(&self, status: &Status, what: &str) -> Error {
-        if !matches!(status.code(), Code::NotFound | Code::FailedPrecondition) {
+        if !is_session_over(status) {
             return self.failed(status, what);
         }
         let message = format!("{what}: the read session ended, and another one is to be made");
@@ -131,6 +130,11 @@ impl BigQuery {
             status.code()
         ))
     }
+}
+
+/// Whether a read session has ended: its streams were there when it was made, and are not found or cannot be read now.
+pub fn is_session_over(status: &Status) -> bool {
+    matches!(status.code(), Code::NotFound | Code::FailedPrecondition)
 }
 
 /// Percent-encodes what a routing value must not hold; slashes stay, as Google's own clients have it.
