@@ -68,7 +68,15 @@ impl Engine {
             let (engine, round, emptied) = (Arc::clone(self), Arc::clone(&round), emptied.clone());
             tasks.spawn(async move { engine.run_lane(lane, &round, &emptied).await });
         }
-        let drained = async { while tasks.join_next().await.is_some() {} };
+        let drained = async {
+            while let Some(ended) = tasks.join_next().await {
+                let Err(error) = ended else { continue };
+                // Others may wait for its seat.
+                self.shared.stop.cancel();
+                let failed = Error::new(Kind::Internal, "a lane ended without a result");
+                lock(&round).failures.push(failed.with_source(error));
+            }
+        };
         let stop = self.shared.stop.token();
         let give_up = async {
             stop.cancelled().await;
@@ -119,6 +127,7 @@ impl Engine {
                 return;
             };
             let connection = self.shared.dials.connection_of(lane);
+            let _at_work = self.shared.dials.begin_partition();
             for error in self.persist(connection, group).await {
                 if error.kind() == Kind::Cancelled {
                     // Whoever threw the switch has said why; this lane only followed, and stops.

@@ -58,9 +58,11 @@ pub async fn reconcile(
     for (written, present) in written.finish()?.into_iter().zip(present.finish()?) {
         // Only what was written is held in memory; the source, which may be far larger, streams past.
         let mut entries: HashMap<u128, (Vec<u8>, bool)> = HashMap::new();
-        // Later frames describe later writes: the last one stands.
         written.for_each(&mut |record| {
-            entries.insert(record.hash, (record.payload, false));
+            let stands = |(held, _): &(Vec<u8>, bool)| outdates(&record.payload, held);
+            if entries.get(&record.hash).is_none_or(stands) {
+                entries.insert(record.hash, (record.payload, false));
+            }
             Ok(())
         })?;
         present.for_each(&mut |record| {
@@ -104,16 +106,32 @@ fn spread_ledger(shared: &Shared, route: &str, buckets: &mut Buckets) -> Result<
         let mut reader = FrameReader::open(&path)?;
         while let Some(frame) = reader.next_frame()? {
             for (index, (key, hash, expires_ms)) in frame.iter().enumerate() {
-                payload.clear();
-                payload.extend_from_slice(&hash.to_le_bytes());
-                payload.extend_from_slice(&expires_ms.to_le_bytes());
-                payload.extend_from_slice(&frame.version(index).unwrap_or(OLDEST).to_le_bytes());
-                payload.extend_from_slice(key);
+                let version = frame.version(index).unwrap_or(OLDEST);
+                pack(key, (hash, expires_ms, version), &mut payload);
                 buckets.push(key_hash(key), &payload)?;
             }
         }
     }
     Ok(())
+}
+
+/// Whether the entry that comes later is what the target holds.
+///
+/// A later frame of a partition describes a later write, but partitions come in the order of their cut: where versions are
+/// compared, one that was read again earlier in that order may have written what is newer.
+fn outdates(later: &[u8], held: &[u8]) -> bool {
+    let version = |payload: &[u8]| {
+        payload.get(16..24).and_then(|bytes| bytes.try_into().ok()).map(i64::from_le_bytes)
+    };
+    version(later) >= version(held)
+}
+
+fn pack(key: &[u8], (hash, expires_ms, version): (u64, i64, i64), payload: &mut Vec<u8>) {
+    payload.clear();
+    payload.extend_from_slice(&hash.to_le_bytes());
+    payload.extend_from_slice(&expires_ms.to_le_bytes());
+    payload.extend_from_slice(&version.to_le_bytes());
+    payload.extend_from_slice(key);
 }
 
 fn unpack(payload: &[u8]) -> Result<Versioned> {
@@ -213,5 +231,25 @@ impl<'a> Output<'a> {
             .map_err(failed)?;
         pass(Point::LedgerCompacted);
         Ok(self.dropped)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_version_stands_and_of_equal_ones_the_later_write() {
+        let packed = |hash: u64, version: i64| {
+            let mut payload = Vec::new();
+            pack(b"item:1", (hash, 0, version), &mut payload);
+            payload
+        };
+        assert!(outdates(&packed(1, 5), &packed(2, 5)));
+        assert!(outdates(&packed(1, 6), &packed(2, 5)));
+        assert!(!outdates(&packed(1, 5), &packed(2, 6)));
+        assert!(!outdates(&packed(1, OLDEST), &packed(2, -5)));
+        let entry = unpack(&packed(7, -5)).unwrap();
+        assert_eq!((&entry.key[..], entry.value_hash, entry.version), (&b"item:1"[..], 7, -5));
     }
 }

@@ -17,7 +17,7 @@ pub use window::{Place, Window};
 use stages::extract::BATCH_BYTES;
 use stages::load::redis::{CONNECTIONS, CONNECTIONS_MAX};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -88,7 +88,18 @@ pub struct Dials {
     connections: AtomicUsize,
     batch_bytes: AtomicUsize,
     depth: AtomicUsize,
+    at_work: Arc<AtomicUsize>,
     controller: Mutex<Controller>,
+}
+
+/// A lane that has a partition; over when it is dropped.
+#[derive(Debug)]
+pub struct AtWork(Arc<AtomicUsize>);
+
+impl Drop for AtWork {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Dials {
@@ -102,6 +113,7 @@ impl Dials {
             connections: AtomicUsize::new(first.connections),
             batch_bytes: AtomicUsize::new(first.batch_bytes),
             depth: AtomicUsize::new(first.depth),
+            at_work: Arc::default(),
             controller: Mutex::new(Controller::new(lanes, latency_max(pause_above))),
         }
     }
@@ -147,6 +159,17 @@ impl Dials {
     /// Tells how many lanes may be at work.
     pub fn lanes(&self) -> watch::Receiver<usize> {
         self.lanes.subscribe()
+    }
+
+    /// Counts a lane that begins a partition.
+    pub fn begin_partition(&self) -> AtWork {
+        self.at_work.fetch_add(1, Ordering::Relaxed);
+        AtWork(Arc::clone(&self.at_work))
+    }
+
+    /// Lanes that have a partition.
+    pub fn lanes_at_work(&self) -> usize {
+        self.at_work.load(Ordering::Relaxed)
     }
 
     /// The connection that a lane uses for its next partition: batches of one partition must not overtake each other.

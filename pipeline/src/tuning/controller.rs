@@ -42,6 +42,8 @@ pub struct Observed {
     pub cpu_busy: f64,
     /// How long the target took to answer somebody else.
     pub latency: Option<Duration>,
+    /// Lanes with a partition, more than are allowed for a while after the load was halved.
+    pub lanes_at_work: usize,
 }
 
 /// A dial.
@@ -201,15 +203,15 @@ impl Controller {
         let (dial, next) = dials
             .iter()
             .filter(|dial| self.patience[**dial as usize].left == 0)
-            .find_map(|dial| Some((*dial, self.raised(*dial)?)))?;
+            .find_map(|dial| Some((*dial, self.raised(*dial, seen.lanes_at_work)?)))?;
         self.trial = Some(Trial { dial, before: self.settings, rate_before: rate });
         self.settings = next;
         self.rates.clear();
         Some((next, format!("{dial:?} raised: {:.0} % of the time is waited for it", most * 100.0)))
     }
 
-    /// One step up, where there is room for it.
-    fn raised(&self, dial: Dial) -> Option<Settings> {
+    /// One step up, where there is room for it beside all lanes that are at work.
+    fn raised(&self, dial: Dial, lanes_at_work: usize) -> Option<Settings> {
         let mut next = self.settings;
         match dial {
             Dial::Lanes => next.lanes += 1,
@@ -221,7 +223,7 @@ impl Controller {
             && next.depth <= WRITES
             && next.connections <= CONNECTIONS_MAX.min(next.lanes)
             && next.batch_bytes <= BATCH_BYTES_MAX
-            && next.lanes * next.batch_bytes <= self.lanes.most * BATCH_BYTES;
+            && next.lanes.max(lanes_at_work) * next.batch_bytes <= self.lanes.most * BATCH_BYTES;
         is_allowed.then_some(next)
     }
 }

@@ -70,7 +70,12 @@ impl Look {
     }
 
     /// What happened between an earlier look and this one.
-    fn since(&self, earlier: &Self, threads: usize, latency: Option<Duration>) -> Observed {
+    fn since(
+        &self,
+        earlier: &Self,
+        (threads, lanes_at_work): (usize, usize),
+        latency: Option<Duration>,
+    ) -> Observed {
         let seconds = self.at.duration_since(earlier.at).as_secs_f64().max(1e-3);
         let grown = |which: usize| self.waits[which].saturating_sub(earlier.waits[which]) as f64;
         let all = (0..4).map(grown).sum::<f64>().max(1.0);
@@ -83,6 +88,7 @@ impl Look {
             held: grown(3) / all,
             cpu_busy: busy / (seconds * 1e6 * threads.max(1) as f64),
             latency,
+            lanes_at_work,
         }
     }
 }
@@ -96,7 +102,7 @@ pub async fn tune(engine: &Engine) {
     loop {
         let latency = latency(&*shared.sink).await;
         let now = look();
-        let seen = now.since(&before, shared.cpu.threads(), latency);
+        let seen = now.since(&before, (shared.cpu.threads(), dials.lanes_at_work()), latency);
         before = now;
         let decided = dials.controller().observe(&seen);
         if let Some((settings, why)) = decided {

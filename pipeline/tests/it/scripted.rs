@@ -13,6 +13,7 @@ use crate::systems::{Systems, is_soak};
 use bench::{Bench, Setting};
 use fixtures::fuzz::Dice;
 use fixtures::servers::RedisOptions;
+use rekindle::tuning::Lanes;
 use script::{Fault, Script};
 use stages::Kind;
 use stages::load::redis::WayChoice;
@@ -149,7 +150,7 @@ fn route(way: &Way) -> String {
 async fn carry(systems: &Systems, way: &Way, (reads, writes, end): &Case<'_>) {
     let folder = tempfile::tempdir().unwrap();
     let routes = route(way);
-    let setting = Setting { systems, routes: &routes, way: way.choice, lanes: 2 };
+    let setting = Setting { systems, routes: &routes, way: way.choice, lanes: Lanes::fixed(2) };
     let none = || Script::of(&[]);
     let bench = Bench::open(&setting, folder.path(), Script::of(reads), Script::of(writes)).await;
     let failures = bench.load().await;

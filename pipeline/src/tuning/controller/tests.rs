@@ -41,6 +41,7 @@ impl Systems {
             latency: Some(Duration::from_secs_f64(
                 self.trip + if offered > self.target { queue } else { 0.0 },
             )),
+            lanes_at_work: settings.lanes,
         }
     }
 
@@ -103,6 +104,7 @@ fn a_target_that_gets_slow_gets_half_and_what_does_not_pay_is_left_alone() {
         held: 0.0,
         cpu_busy: 0.2,
         latency: Some(Duration::from_millis(1)),
+        lanes_at_work: 4,
     };
     let slow = Observed { latency: Some(Duration::from_millis(81)), ..calm };
     controller.observe(&calm);
@@ -146,12 +148,20 @@ fn what_is_held_back_or_short_of_cpu_is_not_pushed() {
         held: 0.7,
         cpu_busy: 0.1,
         latency: None,
+        lanes_at_work: 4,
     };
     let busy = Observed { held: 0.0, source: 0.6, cpu_busy: 0.97, ..seen };
     let waiting = Observed { held: 0.0, cpu: 0.9, ..seen };
     for seen in [seen, busy, waiting] {
         assert!((0..100).all(|_| controller.observe(&seen).is_none()), "{seen:?}");
     }
+}
+
+#[test]
+fn batches_have_room_beside_every_lane_that_is_at_work_still() {
+    let controller = Controller::new(LANES, Duration::from_millis(25));
+    assert!(controller.raised(Dial::BatchBytes, LANES.start).is_some());
+    assert_eq!(controller.raised(Dial::BatchBytes, LANES.most), None);
 }
 
 proptest! {

@@ -42,13 +42,13 @@ pub(super) struct Setting<'a> {
     pub(super) systems: &'a Systems,
     pub(super) routes: &'a str,
     pub(super) way: WayChoice,
-    pub(super) lanes: usize,
+    pub(super) lanes: Lanes,
 }
 
-fn options(state: &Path, lanes: usize, way: WayChoice, cancel: CancellationToken) -> Options {
+fn options(state: &Path, lanes: Lanes, way: WayChoice, cancel: CancellationToken) -> Options {
     Options {
         state: state.to_owned(),
-        lanes: Lanes::fixed(lanes),
+        lanes,
         routes: Vec::new(),
         deadline: None,
         lost_at_ms: None,
@@ -83,8 +83,8 @@ impl Bench {
         writes: Arc<Script>,
     ) -> Self {
         let Setting { systems, routes, way, lanes } = *setting;
-        let plain = systems.wire(routes, way, lanes).await;
-        let Wired { plan, sink, mut routes, .. } = systems.wire(routes, way, lanes).await;
+        let plain = systems.wire(routes, way, lanes.most).await;
+        let Wired { plan, sink, mut routes, .. } = systems.wire(routes, way, lanes.most).await;
         for route in &mut routes {
             let inner = Arc::clone(&route.source);
             route.source = Arc::new(ScriptedSource { inner, script: Arc::clone(&reads) });

@@ -7,7 +7,7 @@ use super::script::{Fault, Script};
 use super::{WAYS, filled, route};
 use crate::systems::Systems;
 use rekindle::lane::BATCHES_ALIVE;
-use rekindle::tuning::WRITES_AT_FIRST as WRITES;
+use rekindle::tuning::{Lanes, WRITES_AT_FIRST as WRITES};
 use stages::{Error, Kind};
 use std::path::Path;
 
@@ -32,7 +32,8 @@ async fn again(
     writes: &[(u64, Fault)],
 ) -> Bench {
     let routes = route(&WAYS[way]);
-    let setting = Setting { systems, routes: &routes, way: WAYS[way].choice, lanes: LANES };
+    let lanes = Lanes::fixed(LANES);
+    let setting = Setting { systems, routes: &routes, way: WAYS[way].choice, lanes };
     Bench::open(&setting, state, Script::of(reads), Script::of(writes)).await
 }
 
@@ -142,5 +143,28 @@ fn a_run_that_is_held_can_be_stopped_and_resumed() {
             assert!(failures.is_empty(), "{failures:?}");
             held.is_whole(&bench).await;
         }
+    });
+}
+
+#[test]
+fn a_lane_that_ends_by_a_defect_ends_the_round_and_is_told() {
+    let systems = filled();
+    systems.cloud.redis.cli(&["flushall"]).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let routes = route(&WAYS[0]);
+    // One seat: the second lane waits for the first one to give it up, which it never does.
+    let lanes = Lanes { start: 1, most: 2 };
+    let setting = Setting { systems: &systems, routes: &routes, way: WAYS[0].choice, lanes };
+    systems.cloud.tokio.block_on(async {
+        let writes = Script::of(&[(2, Fault::Panic)]);
+        let bench = Bench::open(&setting, folder.path(), Script::of(&[]), writes).await;
+        let failures = bench.load().await;
+        let told = failures.iter().find(|error| error.kind() == Kind::Internal);
+        assert!(told.is_some_and(|e| e.to_string().contains("without a result")), "{failures:?}");
+        bench.committed_rows_are_there().await;
+        drop(bench);
+        let bench = again(&systems, 0, folder.path(), &[], &[]).await;
+        assert!(bench.load().await.is_empty());
+        bench.is_whole(WAYS[0].rows, WAYS[0].keys).await;
     });
 }

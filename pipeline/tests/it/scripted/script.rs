@@ -19,6 +19,8 @@ pub(crate) enum Fault {
     Hold,
     /// It takes this much longer, as does every batch after it.
     Slow(Duration),
+    /// Whoever asks for it panics.
+    Panic,
 }
 
 /// Faults by the number of the batch, from 1, over all lanes and attempts; and what was met.
@@ -59,6 +61,7 @@ impl Script {
                 released.wait_for(|is_released| *is_released).await.unwrap();
                 None
             }
+            Fault::Panic => panic!("asked for by a script"),
             Fault::Slow(pause) => {
                 tokio::time::sleep(pause).await;
                 None
