@@ -3,6 +3,7 @@
 //! Invariant: it writes nothing, neither to the target nor under `--state`; every figure says whether it is
 //! measured, derived or unknown.
 
+pub mod lost;
 mod memory;
 mod notes;
 mod readable;

@@ -5,6 +5,7 @@
 use super::help::{ABOUT, ABOUT_REDIS, AFTER_REBUILD, EXAMPLES, EXIT_CODES};
 pub use super::watch::Progress;
 use super::way::Way;
+use crate::plan::lost::Losses;
 use crate::tuning::Lanes;
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
@@ -176,6 +177,10 @@ pub struct PlanFlags {
     /// Show N rows of each route as they are, 1 to 1000, and the exact commands they become
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub sample: Option<u16>,
+    /// What if these were lost: redis, bigquery, alloydb, redis.cache, redis.duplicate, several with a comma between. Tells
+    /// for every dataset what survives, the order of recovery, and what nothing brings back (then exit 6); asks no system
+    #[arg(long, value_name = "SYSTEMS", value_parser = Losses::parse, conflicts_with = "sample")]
+    pub lost: Option<Losses>,
 }
 
 /// Flags of `plan` and `rebuild redis`.

@@ -1,0 +1,101 @@
+//! The command `plan`: what a rebuild, backups and restores would do, or what a loss would mean.
+//!
+//! Invariant: nothing is written; what is known is printed, also where a system is away.
+
+use super::args::{PlanFlags, Shared};
+use super::signals::Signals;
+use super::{failure, options, plan_of, print, tell_errors};
+use crate::backup::forecast::{Forecast, forecast};
+use crate::outcome::Exit;
+use crate::plan::lost::{Losses, plan_loss};
+use crate::plan::sample::{RouteSample, sample};
+use crate::plan::{PlanReport, plan_rebuild};
+use crate::restore::forecast::{RestoreForecast, forecast as restore_forecast};
+use schemas::Plan;
+use serde::Serialize;
+
+pub(super) async fn plan(shared: &Shared, flags: &PlanFlags, signals: &Signals) -> Exit {
+    let plan = match plan_of(shared) {
+        Ok(plan) => plan,
+        Err(exit) => return exit,
+    };
+    if let Some(lost) = flags.lost {
+        return show_loss(shared, &plan, lost);
+    }
+    let lost_at_ms = shared.lost_at.map(jiff::Timestamp::as_millisecond);
+    let lanes = shared.lanes.start;
+    let restores = restore_forecast(&plan, &shared.routes, lanes, lost_at_ms).await;
+    let backups = match forecast(&plan, &shared.routes).await {
+        Ok(backups) => backups,
+        Err(error) => {
+            // What is known of a restore is wanted most when a system is away.
+            if !restores.is_empty() {
+                let whole =
+                    WholePlan { rebuild: None, backups: Vec::new(), restores, samples: Vec::new() };
+                print(shared.json, &whole, || whole.render());
+            }
+            return tell_errors(&[error], None, shared.json);
+        }
+    };
+    let mut options = options(shared, &flags.run, signals);
+    let is_rebuilt = |name: &String| {
+        let is_backup = backups.iter().any(|backup| backup.route == *name);
+        let rebuilt = plan.routes.iter().any(|route| route.name == *name && route.uses.rebuild);
+        rebuilt || !is_backup
+    };
+    options.routes.retain(is_rebuilt);
+    // A plan of backups alone has nothing to say about a rebuild.
+    let only_backups = options.routes.is_empty()
+        && (!shared.routes.is_empty() || plan.routes.iter().all(|route| !route.uses.rebuild));
+    let rebuild = if only_backups && !backups.is_empty() {
+        None
+    } else {
+        match plan_rebuild(&plan, &options).await {
+            Ok(report) => Some(report),
+            Err(errors) => return tell_errors(&errors, None, shared.json),
+        }
+    };
+    let mut samples = Vec::new();
+    if let (Some(_), Some(rows)) = (&rebuild, flags.sample) {
+        match sample(&plan, &options, usize::from(rows)).await {
+            Ok(found) => samples = found,
+            Err(errors) => return tell_errors(&errors, None, shared.json),
+        }
+    }
+    if flags.sample.is_some() && backups.iter().any(|backup| !backup.is_row_route) {
+        failure::say("note: a duplicate holds many rows per value; its routes are not sampled\n");
+    }
+    let whole = WholePlan { rebuild, backups, restores, samples };
+    print(shared.json, &whole, || whole.render())
+}
+
+/// Tells what a loss means; what nothing brings back misses every objective.
+fn show_loss(shared: &Shared, plan: &Plan, lost: Losses) -> Exit {
+    let report = plan_loss(plan, lost);
+    let exit = if report.unrecoverable.is_empty() { Exit::Done } else { Exit::Objective };
+    exit.min(print(shared.json, &report, || report.render()))
+}
+
+/// What a plan would do: a rebuild, backups, restores.
+#[derive(Serialize)]
+struct WholePlan {
+    #[serde(flatten)]
+    rebuild: Option<PlanReport>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    backups: Vec<Forecast>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    restores: Vec<RestoreForecast>,
+    /// Rows that were asked for with `--sample`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    samples: Vec<RouteSample>,
+}
+
+impl WholePlan {
+    fn render(&self) -> String {
+        let rebuild = self.rebuild.iter().map(PlanReport::render);
+        let backups = self.backups.iter().map(Forecast::render);
+        let restores = self.restores.iter().map(RestoreForecast::render);
+        let samples = self.samples.iter().map(RouteSample::render);
+        rebuild.chain(backups).chain(restores).chain(samples).collect()
+    }
+}
