@@ -11,7 +11,7 @@ use crate::world::Ran;
 use nix::sys::signal::Signal;
 use redis::Commands;
 use schemas::block::{self, Header};
-use schemas::manifest::{Keys, Manifest, Run, RunPartition, TableRecord, Version};
+use schemas::manifest::{BlockEntry, Keys, Manifest, Run, RunPartition, TableRecord, Version};
 use serde_json::json;
 use stages::failpoint::{Point, VARIABLE};
 use std::os::unix::process::ExitStatusExt;
@@ -52,6 +52,7 @@ fn twin(lost: &Lost, name: &str) {
         let header = Header { ordinal: second.ordinal, is_last: second.is_last, ..first };
         let _: () = redis.set(key(1), [&header.to_bytes(), body].concat()).unwrap();
         version.blocks[1] = version.blocks[0].clone();
+        version.stored_bytes = version.blocks.iter().map(BlockEntry::bytes).sum();
     });
 }
 
