@@ -1,17 +1,19 @@
 //! Row routes in a backup: their rows are the application's, so nothing is copied. The table is recorded, and the rows
 //! on both sides are counted.
 //!
-//! Invariant: what redis lacks is named in every backup until it is there; a table that is missing or was made anew
-//! changes nothing unless its loss was accepted.
+//! Invariant: what redis lacks is named in every backup until it is there; a table that is missing, was made anew or has
+//! other columns changes nothing unless that was accepted.
 
 mod census;
 
 pub(crate) use census::take;
 
+use super::drift::{refusal, since_the_last};
 use super::source::{self, SourceTable};
 use super::standing::Standing;
 use crate::restore::held_in;
 use crate::wiring::CONNECT_TIMEOUT;
+use schemas::drift::Drift;
 use schemas::manifest::{Census, FORMAT, Keys, Run};
 use schemas::plan::{Expiry, Layout, Origin};
 use schemas::{Plan, Route};
@@ -90,6 +92,8 @@ pub(crate) struct RowTable {
     pub(crate) source: Option<SourceTable>,
     /// The last record, replaced by the one of this backup.
     pub(crate) run: Option<Run>,
+    /// How it differs from what was recorded.
+    pub(crate) drift: Vec<Drift>,
     /// Losses and differences, by name.
     pub(crate) findings: Vec<Error>,
     /// Whether anything may be recorded.
@@ -115,6 +119,7 @@ impl RowTable {
         let keys = keys_of(route);
         let source = source::inspect(bigquery, dataset, name).await?;
         let standing = Standing::read(duplicate, &keys, None).await?;
+        let drift = since_the_last(duplicate, &keys, route, &standing, source.as_ref()).await?;
         let mut table = Self {
             route: route.clone(),
             dataset: dataset.clone(),
@@ -122,6 +127,7 @@ impl RowTable {
             keys,
             held,
             source,
+            drift,
             findings: standing.errors(&format!("{dataset}.{name}")),
             run: standing.run,
             is_open: true,
@@ -148,7 +154,12 @@ impl RowTable {
             (Some(now), Some(before)) if now != before && !accept_loss => {
                 "was made anew in bigquery"
             }
-            _ => return Ok(()),
+            _ => {
+                let refusal = refusal(&self.route, &name, &self.drift).filter(|_| !accept_loss);
+                self.is_open = refusal.is_none();
+                self.findings.extend(refusal);
+                return Ok(());
+            }
         };
         self.is_open = false;
         // A table that is meant to be gone leaves nothing to record.

@@ -143,3 +143,79 @@ fn decode(block: &Block, value: &Bytes, schema: &SchemaRef) -> Result<Decoded> {
     let messages = arrow_rows::cut(&table_rows, REQUEST_BYTES_MAX)?;
     Ok(Decoded { messages, bytes: value.len() as u64, digest, fitted })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::{ArrayRef, Int64Array};
+    use arrow::record_batch::RecordBatch;
+    use schemas::block::{Body, CODEC_ZSTD_ARROW, Header};
+    use schemas::digest::DIGEST_VERSION;
+
+    fn body(last: i64) -> (RecordBatch, Body) {
+        let ids: ArrayRef = Arc::new(Int64Array::from(vec![1, 2, last]));
+        let rows = RecordBatch::try_from_iter([("id", ids)]).unwrap();
+        let body = block::encode(std::slice::from_ref(&rows)).unwrap().remove(0);
+        (rows, body)
+    }
+
+    /// The block that [`asked`] names, as it is stored.
+    fn header(body: &Body) -> Header {
+        Header {
+            codec: CODEC_ZSTD_ARROW,
+            is_last: false,
+            rows: body.rows,
+            ordinal: 1,
+            generation: 3,
+            snapshot_us: 0,
+            last_modified_us: 0,
+            expires_us: None,
+            table_created_ms: 0,
+            digest: body.digest,
+            digest_version: DIGEST_VERSION,
+            schema_hash: 0,
+            raw_bytes: body.raw_bytes,
+            body_bytes: body.bytes.len() as u64,
+            body_xxh3: body.xxh3,
+            table: "d.t".to_owned(),
+            table_id: "p:d.t".to_owned(),
+            table_partition: "20261102".to_owned(),
+        }
+    }
+
+    fn asked(entry: BlockEntry) -> Block {
+        let (key, table_partition) = ("log:b:20261102:3:1".to_owned(), "20261102".to_owned());
+        Block { key, table_partition, generation: 3, ordinal: 1, entry }
+    }
+
+    fn read(block: &Block, header: &Header, body: &Body) -> std::result::Result<u64, String> {
+        let value = Bytes::from([header.to_bytes(), body.bytes.clone()].concat());
+        let (rows, _) = self::body(3);
+        let decoded = decode(block, &value, &rows.schema());
+        decoded.map(|decoded| decoded.digest.count).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_block_is_refused_by_whatever_tells_that_it_is_another_one() {
+        let (_, body) = body(3);
+        let (right, entry) = (header(&body), BlockEntry::of(&body, 0));
+        assert_eq!(read(&asked(entry.clone()), &right, &body), Ok(3));
+        // Each of them is whole, has as many rows, and holds the very same ones.
+        let others = [
+            Header { table_partition: "20261103".to_owned(), ..right.clone() },
+            Header { generation: 2, ..right.clone() },
+            Header { ordinal: 0, ..right.clone() },
+        ];
+        for other in &others {
+            let refused = read(&asked(entry.clone()), other, &body).unwrap_err();
+            assert!(refused.contains("it is another block than its manifest says"), "{refused}");
+        }
+        // These have its place and hold other rows than the manifest says.
+        let (_, other) = self::body(4);
+        let refused = read(&asked(entry.clone()), &header(&other), &other).unwrap_err();
+        assert!(refused.contains("another block"), "{refused}");
+        let fewer = asked(BlockEntry(entry.0, 2, entry.2));
+        let refused = read(&fewer, &right, &body).unwrap_err();
+        assert!(refused.contains("another block"), "{refused}");
+    }
+}

@@ -2,6 +2,7 @@
 //!
 //! Invariant: whatever is refused leaves the duplicate and the keys of a rebuild as they were.
 
+use crate::app_logs::{HASHES, Logs, STREAM};
 use crate::cloud::{Cloud, DAY_PARTITIONED, ROUTE};
 use crate::world::Ran;
 use fixtures::servers::RedisOptions;
@@ -88,7 +89,9 @@ fn a_duplicate_stays_as_it_is_where_its_table_was_made_anew_with_other_columns()
         assert_eq!(held(&cloud, "log:"), before, "{columns:?}");
         let words = ["verify", "bigquery", "--json", "--progress", "none", "--tier", "full"];
         let verified = Ran::of(&cloud.command(&words).output().unwrap()).expect(4);
-        assert_ne!(verified.summary()["verdict"], "pass");
+        let summary = verified.summary();
+        assert_ne!(summary["verdict"], "pass");
+        assert!(summary.to_string().contains("--route logs --accept-loss d.t"), "{summary}");
         assert_eq!(held(&cloud, "log:"), before, "{columns:?}");
     }
     // AND once it is accepted, the new rows are copied
@@ -180,6 +183,8 @@ fn an_altered_table_keeps_its_duplicate_until_the_change_is_accepted() {
         let summary = verified.summary();
         assert_eq!(summary["verdict"], "inconclusive", "{summary}");
         assert!(summary.to_string().contains(told), "{summary}");
+        let hint = summary["tables"][0]["parts"][0]["hint"].as_str().unwrap();
+        assert!(hint.contains("--route logs --accept-loss d.t, then verify again"), "{hint}");
         assert_eq!(held(&cloud, "log:"), before, "{alter}");
 
         // WHEN it is accepted THEN all table partitions are copied again, though BigQuery calls none of them changed
@@ -281,4 +286,74 @@ fn what_changed_since_a_rebuild_is_told_by_a_verification_and_a_replay() {
     let says = ["since run", "STRING -> INT64", "rebuild redis --fresh"];
     run(&cloud, replay).expect(2).says(&says);
     assert_eq!(held(&cloud, "name:"), before);
+}
+
+/// Writes all rows as the application does that keeps them: with the columns that the table has now.
+fn keep_rows(logs: &Logs, layout: &str, name: &str) {
+    if layout != "stream" {
+        run(&logs.cloud, &["rebuild", "redis", "--fresh"]).expect(0);
+        return;
+    }
+    let mut pipeline = redis::pipe();
+    pipeline.del("log:stream").ignore();
+    for id in 0..60 {
+        let ts = format!("2025-11-{:02}T00:00:00Z", 1 + id / 30);
+        let (id, value, extra) = (id.to_string(), format!("name {id}"), format!("extra {id}"));
+        let fields = ["id", &id, "ts", &ts, name, &value, "extra", &extra, "n", &id];
+        pipeline.cmd("XADD").arg("log:stream").arg("*").arg(&fields).ignore();
+    }
+    let _: () = pipeline.query(&mut logs.cloud.connection()).unwrap();
+}
+
+#[test]
+fn rows_of_an_application_are_compared_and_restored_under_the_columns_of_their_record() {
+    for layout in ["hash", "json", "stream"] {
+        let route = if layout == "stream" { STREAM } else { &HASHES.replace("hash", layout) };
+        let logs = Logs::new(RedisOptions::default(), &format!("{route}row_key = \"id\"\n"));
+        let cloud = &logs.cloud;
+        let columns = [&AS_IT_WAS[..], &[("extra", "STRING"), ("n", "INT64")]].concat();
+        made(cloud, &columns, |id| format!(", 'name {id}', 'extra {id}', {id}"));
+        keep_rows(&logs, layout, "name");
+        cloud.backup(&[]).expect(0);
+        let rows = rows_of(cloud);
+        let (record, kept) = (held(cloud, "rekindle:rows:"), held(cloud, "log:"));
+        for (alter, told, _) in ALTERED {
+            cloud.sql(&format!("ALTER TABLE d.t {alter}"));
+            // WHEN nobody has accepted it THEN the record stays, and every command says which column it is
+            let says = ["its duplicate stays as it is", told, "--accept-loss d.t"];
+            cloud.backup(&[]).expect(2).says(&says);
+            let summary = run(cloud, &["verify", "bigquery", "--tier", "full"]).expect(4).summary();
+            assert_eq!(summary["verdict"], "inconclusive", "{summary}");
+            let problem = &summary["tables"][0]["problems"][0];
+            assert!(problem["what"].as_str().unwrap().contains(told), "{summary}");
+            let hint = problem["hint"].as_str().unwrap();
+            assert!(hint.contains("--route rows --accept-loss d.t") && hint.contains("--replace"));
+            // AND rows are not added to a table that they do not fit, but the table comes back as it was
+            cloud.sql("DELETE FROM d.t WHERE id < 30");
+            let says = ["d.t has other columns than its duplicate", told, "--replace"];
+            run(cloud, &["restore", "bigquery", "--fill"]).expect(2).says(&says);
+            assert_eq!(cloud.sql("SELECT COUNT(*) FROM d.t"), ["30"], "{layout} {alter}");
+            run(cloud, &["restore", "bigquery", "--replace"]).expect(0);
+            assert_eq!(rows_of(cloud), rows, "{layout} {alter}");
+            assert_eq!(
+                (held(cloud, "rekindle:rows:"), held(cloud, "log:")),
+                (record.clone(), kept.clone())
+            );
+            run(cloud, &["verify", "bigquery", "--tier", "full"]).expect(0);
+        }
+        // WHEN it is accepted before the rows have the new columns THEN none of them is guessed
+        let (alter, _, word) = ALTERED[1];
+        cloud.sql(&format!("ALTER TABLE d.t {alter}"));
+        assert_eq!(drift_of(&cloud.backup(&["--accept-loss", "d.t"]).expect(0)), [word]);
+        let says = ["60 of 60 rows of redis could not be decoded", "nothing was published"];
+        run(cloud, &["restore", "bigquery", "--replace"]).expect(7).says(&says);
+        assert_eq!(rows_of(cloud), rows);
+        // AND with the new columns all of it comes back under them
+        keep_rows(&logs, layout, "title");
+        run(cloud, &["verify", "bigquery", "--tier", "full"]).expect(0);
+        cloud.delete_table();
+        run(cloud, &["restore", "bigquery", "--fresh"]).expect(0);
+        assert_eq!(rows_of(cloud), rows);
+        assert_eq!(cloud.sql("SELECT title FROM d.t WHERE id = 7"), ["name 7"]);
+    }
 }

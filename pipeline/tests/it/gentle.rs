@@ -1,10 +1,14 @@
 //! Systems in use: the run pauses while they are pressed, and goes on by itself.
 
+use crate::net::{led, spawn};
 use crate::room::{ITEMS, wait_for_line, world_of};
 use crate::world::{Ran, World, wait_until};
-use fixtures::servers::{PostgresOptions, RedisOptions};
+use fixtures::servers::{Direction, Postgres, PostgresOptions, Proxy, RedisOptions, Toxic};
 use serde_json::Value;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+/// The words of a rebuild, for a command with an environment of its own.
+const REBUILD: [&str; 5] = ["rebuild", "redis", "--json", "--progress", "none"];
 
 fn paused(summary: &Value, reason: &str) -> f64 {
     assert!(summary["pauses"][reason]["count"].as_u64().unwrap_or(0) > 0, "{}", summary["pauses"]);
@@ -82,4 +86,59 @@ fn rates_and_connections_are_kept() {
     assert!(paused(&done, "max_bytes_per_second") > 0.0);
     let planned = world.run(&[&["plan", "--json"], &words[2..]].concat()).expect(0).summary();
     assert_eq!(planned["lanes"], 1);
+}
+
+#[test]
+fn a_run_pauses_while_the_source_answers_slowly() {
+    let world = world_of(2_000, "0", "noeviction");
+    world.sql("grant pg_monitor to rekindle");
+    let proxy = Proxy::start(world.postgres.port()).unwrap();
+    proxy.set(Toxic::Latency { ms: 60, jitter_ms: 0 }, Direction::Down);
+    let mut command = world.command(&REBUILD);
+    command
+        .args(["--pause-above-source-latency", "20ms"])
+        .env("ALLOYDB_URL", led(&world.postgres.url(), world.postgres.port(), &proxy));
+    let mut run = spawn(command);
+    wait_for_line(&mut run, "source_latency");
+    assert!(world.redis(&["KEYS", "item:*"]).is_empty(), "it wrote before it looked");
+    proxy.clear();
+    let done = Ran::of(&run.wait_with_output().unwrap()).expect(0).summary();
+    assert!(paused(&done, "source_latency") > 0.0);
+    assert_eq!(world.redis(&["DBSIZE"]), "2000");
+}
+
+/// Writes on a server that is replicated until its replica is seen to be behind by two seconds.
+fn leave_behind(world: &World, replica: &Postgres) {
+    replica.psql("select pg_wal_replay_pause()").unwrap();
+    wait_until("the replica to be behind", || {
+        world.sql("insert into noise values (1)");
+        let lag = "select count(*) from pg_stat_replication where replay_lag > interval '2 s'";
+        world.sql(lag) == "1"
+    });
+}
+
+#[test]
+fn a_run_pauses_while_a_replica_of_the_source_is_behind() {
+    let world = World::with(PostgresOptions::replicated(), RedisOptions::default());
+    world.sql(
+        "create table noise (id int); create table items (id bigint primary key, body text); \
+         insert into items select i, 'x' from generate_series(1, 2000) i; \
+         grant pg_monitor to rekindle",
+    );
+    world.plan(ITEMS);
+    let replica = world.postgres.start_replica().unwrap();
+    // Read from the server that the replica follows, and from the replica itself.
+    for url in [world.postgres.url(), replica.url()] {
+        world.redis(&["FLUSHALL"]);
+        leave_behind(&world, &replica);
+        let mut command = world.command(&REBUILD);
+        command.args(["--pause-above-source-lag", "1s"]).env("ALLOYDB_URL", &url);
+        let mut run = spawn(command);
+        wait_for_line(&mut run, "source_replica_lag");
+        assert!(world.redis(&["KEYS", "item:*"]).is_empty(), "it wrote before it looked");
+        replica.psql("select pg_wal_replay_resume()").unwrap();
+        let done = Ran::of(&run.wait_with_output().unwrap()).expect(0).summary();
+        assert!(paused(&done, "source_replica_lag") > 0.0);
+        assert_eq!(world.redis(&["DBSIZE"]), "2000");
+    }
 }

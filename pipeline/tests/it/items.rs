@@ -8,6 +8,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write as _;
+use std::fs;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{BufRead, BufReader, Read, Write as _};
 use std::net::TcpStream;
@@ -379,4 +380,12 @@ pub(crate) fn resumed(world: &World) -> Value {
 /// Signals a process that is known to be alive.
 pub(crate) fn signal(child: &Child, signal: Signal) {
     kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), signal).unwrap();
+}
+
+/// Waits until a process has sent itself the SIGSTOP of a point that holds.
+#[track_caller]
+pub(crate) fn wait_for_stop(child: &Child) {
+    let status = format!("/proc/{}/status", child.id());
+    let is_stopped = || fs::read_to_string(&status).is_ok_and(|text| text.contains("State:\tT"));
+    wait_until("the stop", is_stopped);
 }

@@ -125,10 +125,11 @@ impl Lost {
         days
     }
 
-    /// Appends rows to a table through a committed stream.
+    /// Appends rows to a table of `logs`, or to `dataset.table`, through a committed stream.
     pub(crate) fn append(&self, table: &str, days: &[Days]) {
+        let (dataset, table) = table.split_once('.').unwrap_or(("logs", table));
         self.runtime.block_on(async {
-            let write = WriteTable::new(&self.client, "logs", table);
+            let write = WriteTable::new(&self.client, dataset, table);
             let stream = write.create_stream().await.unwrap();
             let schema = arrow_rows::schema_message(&self.schema).unwrap();
             let mut appender = write.append(&stream, schema);

@@ -57,6 +57,7 @@ mod rejects;
 mod restore;
 mod restore_arrival;
 mod restore_faults;
+mod restore_proofs;
 mod restore_told;
 mod resume;
 mod room;

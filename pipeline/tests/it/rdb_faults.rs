@@ -3,15 +3,14 @@
 //! Invariant: a name never holds anything but the whole table; what a file holds is told by a real server.
 
 use crate::carried::route;
-use crate::items::{Wire, signal};
+use crate::items::{Wire, signal, wait_for_stop};
 use crate::rdb::{NOWHERE, command, folder, killed, loaded, names, to_files};
-use crate::world::{Ran, World, wait_until};
+use crate::world::{Ran, World};
 use nix::sys::signal::Signal;
 use stages::failpoint::{Point, VARIABLE};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 /// Rows in many batches.
@@ -115,9 +114,7 @@ fn a_file_that_was_altered_never_gets_its_name() {
     let mut held = command(&world, &[]);
     held.env(VARIABLE, stopped).stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = held.spawn().unwrap();
-    let status = PathBuf::from(format!("/proc/{}/status", child.id()));
-    let is_stopped = || fs::read_to_string(&status).is_ok_and(|text| text.contains("State:\tT"));
-    wait_until("the stop", is_stopped);
+    wait_for_stop(&child);
     // GIVEN a bit that flips between writing and reading back
     let file = folder(&world).join(&names(&world)[0]).join("dump.rdb.0");
     let mut bytes = fs::read(&file).unwrap();

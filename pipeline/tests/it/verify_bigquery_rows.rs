@@ -150,7 +150,7 @@ fn changes_of_a_table_in_windows_are_found_even_where_a_backup_does_not_see_them
     assert_eq!(parts.len(), 1, "{summary}");
     assert_eq!(parts[0]["state"], "changed");
     assert!(parts[0]["reason"].as_str().unwrap().contains("a backup does not see this change"));
-    assert_eq!(parts[0]["hint"], "rekindle backup bigquery --full --route logs");
+    assert_eq!(parts[0]["hint"], "rekindle backup bigquery --route logs --full");
     cloud.sql("DELETE FROM d.t WHERE id = 500");
     assert_eq!(part(&cloud.verify_full(4), "__NULL__")["state"], "lost");
     // Past the time travel, nobody can tell the change from damage.

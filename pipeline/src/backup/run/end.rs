@@ -68,10 +68,12 @@ impl Run {
         Ended { summary: Some(summary), exits, errors: findings.errors }
     }
 
-    /// How the tables that were copied differ from what the duplicate recorded.
+    /// How the tables that were copied or counted differ from what the duplicate recorded.
     fn drifts(&self) -> Vec<&Drift> {
-        let open = self.tables.iter().filter(|table| table.is_open);
-        open.flat_map(|table| &table.drift).collect()
+        let copied = self.tables.iter().filter(|table| table.is_open);
+        let counted = self.row_tables.iter().filter(|table| table.is_open);
+        let counted = counted.flat_map(|table| &table.drift);
+        copied.flat_map(|table| &table.drift).chain(counted).collect()
     }
 
     fn summary(

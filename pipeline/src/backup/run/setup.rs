@@ -152,6 +152,9 @@ impl Run {
         if !is_recorded && self.was_complete(&route.name).await? {
             table.findings.push(record_is_missing(&table.full_name()));
         }
+        for drift in table.drift.iter().filter(|_| table.is_open) {
+            tracing::warn!("{drift}");
+        }
         Ok(table)
     }
 

@@ -95,6 +95,7 @@ impl Opening<'_> {
         let mut nothing = super::super::choose::Chosen::default();
         let (way, replaces) =
             self.way(existing.as_ref(), &location, Shape::default(), &mut nothing).await?;
+        self.check_columns(existing.as_ref(), &recorded.table, (way, replaces))?;
         let policies = self.guard(&recorded.table, existing.as_ref(), way).await?;
         let mut warnings = self.warnings(existing.as_ref(), &nothing, &recorded.table, way).await;
         warnings.extend(policies);

@@ -155,9 +155,8 @@ impl Unit<'_> {
         part.state = State::Changed;
         let is_copied = !matches!(self.table.fates.get(self.id), Some(Fate::Keep));
         if !is_copied {
-            let name = &self.table.route.name;
             part.reason = Some("a backup does not see this change, because neither the number of rows nor a time shows it".to_owned());
-            part.hint = Some(format!("rekindle backup bigquery --full --route {name}"));
+            part.hint = Some(self.table.hint_backup(" --full"));
         }
     }
 

@@ -9,12 +9,12 @@ use super::shape::{Columns, columns_of};
 use crate::backup::buffer;
 use crate::backup::cut::{Partitioning, UNPARTITIONED};
 use crate::backup::decide::{Asked, Fate, InSource, decide, gained};
-use crate::backup::drift::loses;
+use crate::backup::drift::{loses, refusal};
 use crate::backup::source::{self, SourceTable};
 use crate::backup::standing::Standing;
 use crate::backup::windows;
 use schemas::Route;
-use schemas::drift::compare;
+use schemas::drift::{Drift, compare};
 use schemas::manifest::{Keys, Manifest, TableRecord, Version};
 use schemas::plan::Origin;
 use stages::connect::bigquery::JobStatement;
@@ -147,12 +147,40 @@ impl Looked {
 
     /// What became of the columns, where a backup would refuse them too.
     fn renamed(&self, recorded: &TableRecord, source: &SourceTable) -> Option<String> {
-        let then = resource_shape(&recorded.table, &recorded.resource);
-        let now = resource_shape(&source.record.table, &source.record.resource);
-        let drifts = compare(&self.route, &then, &now);
+        let drifts = self.since(recorded, source);
         let lines: Vec<String> =
             drifts.iter().filter(|drift| loses(drift)).map(ToString::to_string).collect();
         (!lines.is_empty()).then(|| lines.join("; "))
+    }
+
+    fn since(&self, recorded: &TableRecord, source: &SourceTable) -> Vec<Drift> {
+        let then = resource_shape(&recorded.table, &recorded.resource);
+        let now = resource_shape(&source.record.table, &source.record.resource);
+        compare(&self.route, &then, &now)
+    }
+
+    /// The backup that copies the table as it is now, for a hint. Where a plain one would leave the duplicate as it is,
+    /// it says what to accept, and how to have the table back instead.
+    pub(super) fn hint_backup(&self, then: &str) -> String {
+        let route = &self.route.name;
+        let backup = format!("rekindle backup bigquery --route {route}");
+        if !self.is_refused() {
+            return format!("{backup}{then}");
+        }
+        let name = self.full_name();
+        format!(
+            "if that was meant: {backup} --accept-loss {name}{then}; if not: rekindle restore bigquery --route {route} --replace"
+        )
+    }
+
+    /// Whether a backup refuses the table as a whole until somebody accepts what became of it.
+    fn is_refused(&self) -> bool {
+        let run = self.standing.run.as_ref();
+        let recorded = run.and_then(|run| self.records.get(&run.schema_hash)?.as_ref());
+        let drifts = recorded.zip(self.source.as_ref()).map(|(then, now)| self.since(then, now));
+        let name = self.full_name();
+        self.is_made_anew
+            || drifts.is_some_and(|drifts| refusal(&self.route, &name, &drifts).is_some())
     }
 
     /// Cuts into windows, or finds the table partition of every row of the streaming buffer; counts at the pinned time.

@@ -13,6 +13,7 @@ use super::read::{self, Look, STREAMS};
 use super::report::{RowsReport, TableReport};
 use super::shape::Columns;
 use crate::backup::buffer::every_row;
+use crate::backup::drift::loses;
 use crate::backup::rows::{RowTable, row_server, take};
 use crate::backup::source::now_us;
 use crate::lane::now_ms;
@@ -21,6 +22,7 @@ use crate::readback::detection_power;
 use crate::spool::{self, Search};
 use crate::summarize::rfc3339;
 use pages::Found;
+use schemas::drift::OnDrift;
 use schemas::plan::Layout;
 use schemas::{BoundRoute, Plan, ReverseRoute, Route};
 use serde_json::json;
@@ -60,12 +62,13 @@ pub(super) async fn verify(shared: &Shared, plan: &Plan, route: &Route) -> Resul
     }
     let comparison = Comparison { shared, route, table: &table, rows };
     comparison.count(&mut report).await?;
-    if shared.tier != Tier::Count {
+    let is_comparable = comparison.columns(&mut report);
+    if shared.tier != Tier::Count && is_comparable {
         comparison.compare(&mut report).await?;
     }
     report.detects = match shared.tier {
         Tier::Sample(_) if report.rows_compared > 0 => detection_power(report.rows_compared),
-        Tier::Full => "every difference".to_owned(),
+        Tier::Full if is_comparable => "every difference".to_owned(),
         _ => "rows that are missing in redis, by number; no value was compared".to_owned(),
     };
     report.judge();
@@ -130,6 +133,28 @@ impl Comparison<'_> {
             report.problem(Verdict::Inconclusive, what, "rekindle verify bigquery --tier full");
         }
         Ok(())
+    }
+
+    /// Says what became of the columns since they were recorded, and whether rows can be compared all the same.
+    fn columns(&self, report: &mut TableReport) -> bool {
+        let (lost, added): (Vec<_>, Vec<_>) =
+            self.table.drift.iter().partition(|drift| loses(drift));
+        report.notes.extend(added.iter().map(ToString::to_string));
+        if lost.is_empty() {
+            return true;
+        }
+        let (table, route) = (self.table.full_name(), &self.route.name);
+        let lines: Vec<String> = lost.iter().map(ToString::to_string).collect();
+        let accept = match self.route.on_drift {
+            OnDrift::Fail => format!(" --accept-loss {table}"),
+            OnDrift::Warn => String::new(),
+        };
+        report.problem(
+            Verdict::Inconclusive,
+            format!("the columns changed since the last backup: {}", lines.join("; ")),
+            format!("if that was meant, and redis has the rows in these columns: rekindle backup bigquery --route {route}{accept}, then verify again; if not: rekindle restore bigquery --route {route} --replace"),
+        );
+        false
     }
 
     fn hint_missing(&self) -> String {

@@ -199,7 +199,7 @@ impl Unit<'_> {
             part.state = State::Missing;
             part.reason =
                 Some(format!("{rows} rows were there at the last backup and were not copied"));
-            part.hint = Some(format!("rekindle backup bigquery --route {}", self.table.route.name));
+            part.hint = Some(self.table.hint_backup(""));
         }
         Ok(())
     }
@@ -223,10 +223,7 @@ impl Unit<'_> {
     pub(super) fn inconclusive(&self, part: &mut Part, reason: String) {
         part.state = State::Inconclusive;
         part.reason = Some(reason);
-        part.hint = Some(format!(
-            "rekindle backup bigquery --route {}, then verify again",
-            self.table.route.name
-        ));
+        part.hint = Some(self.table.hint_backup(", then verify again"));
     }
 
     pub(super) fn hint_lost(&self) -> String {
