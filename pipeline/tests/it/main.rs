@@ -52,6 +52,7 @@ mod net_silent;
 mod one_pass;
 mod rdb;
 mod rdb_faults;
+mod read_back;
 mod refused_rows;
 mod rejects;
 mod restore;

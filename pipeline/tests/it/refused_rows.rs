@@ -22,14 +22,18 @@ fn world() -> World {
     world
 }
 
+fn words(way: &str) -> [&str; 9] {
+    ["rebuild", "redis", "--json", "--progress", "none", "--retry-for", "60s", "--way", way]
+}
+
 #[test]
 fn a_value_that_redis_does_not_take_is_rejected_and_the_rest_of_its_batch_is_written() {
-    let mut world = world();
+    let world = world();
     for (layout, way) in [("hash", "command"), ("hash", "restore"), ("string", "auto")] {
-        world.way = way;
         world.plan(&route("docs", layout, "columns = [\"body\"]\nrejects_max = 3"));
         world.redis(&["FLUSHALL"]);
-        let summary = world.rebuild(&[]).expect(0).says(&["the target refuses"]).summary();
+        // Redis closes the connection behind its refusal, and the end may arrive first: it is asked again then.
+        let summary = world.run(&words(way)).expect(0).says(&["the target refuses"]).summary();
         assert_eq!(
             (&summary["written"], &summary["rejects"]),
             (&1997.into(), &3.into()),
@@ -81,8 +85,7 @@ fn refused_keys_are_noted_when_their_attempt_ends_and_never_expected() {
     assert!(!noted.is_empty(), "nothing is noted");
     assert!(noted.chunks(16).all(|found| hashes.iter().any(|hash| hash == found)), "{noted:?}");
     // AND the run ends as one that was not killed
-    let words = ["rebuild", "redis", "--json", "--progress", "none", "--retry-for", "30s"];
-    let summary = world.run(&words).expect(0).summary();
+    let summary = world.run(&words("auto")).expect(0).summary();
     assert_eq!((&summary["status"], &summary["rejects"]), (&"done".into(), &3.into()));
     assert_eq!(world.redis(&["DBSIZE"]), "1997");
 }
