@@ -147,27 +147,36 @@ pub async fn read_back(shared: &Shared, route: &RouteRun, tier: Tier) -> Result<
                 found.counted += frame.len() as u64;
             }
             if waiting.len() >= KEYS_PER_EXCHANGE {
-                exchange(shared, route, is_full && compares, &waiting, &mut found).await?;
+                let gone =
+                    exchange(shared, route, is_full && compares, &waiting, &mut found).await?;
+                for key in gone {
+                    sample.remove(&key);
+                }
                 waiting.clear();
             }
         }
     }
-    exchange(shared, route, is_full && compares, &waiting, &mut found).await?;
+    let gone = exchange(shared, route, is_full && compares, &waiting, &mut found).await?;
+    // What is missing was counted already.
+    for key in gone {
+        sample.remove(&key);
+    }
     let sampled: Vec<Expected> =
         sample.into_iter().map(|(key, (hash, expires_ms))| (key, hash, expires_ms)).collect();
     compare(shared, route, &sampled, &mut found, false).await?;
     Ok(found)
 }
 
+/// Asks for keys; returns those that are missing.
 async fn exchange(
     shared: &Shared,
     route: &RouteRun,
     compares_all: bool,
     expected: &[Expected],
     found: &mut ReadBack,
-) -> Result<()> {
+) -> Result<Vec<Bytes>> {
     if expected.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     if compares_all {
         found.counted += expected.len() as u64;
@@ -184,30 +193,35 @@ async fn exchange(
     found.counted += keys.len() as u64;
     let existing = shared.sink.count_existing(&keys).await?;
     if existing == keys.len() as u64 {
-        return Ok(());
+        return Ok(Vec::new());
     }
     compare(shared, route, &living, found, true).await
 }
 
+/// Compares values; returns the keys that are missing.
 async fn compare(
     shared: &Shared,
     route: &RouteRun,
     expected: &[Expected],
     found: &mut ReadBack,
     only_missing: bool,
-) -> Result<()> {
+) -> Result<Vec<Bytes>> {
+    let mut missing = Vec::new();
     for slice in expected.chunks(KEYS_PER_EXCHANGE) {
         let differences = shared.sink.compare(&route.bound, slice).await?;
         if !only_missing {
             found.compared += slice.len() as u64;
         }
         for (index, difference) in differences {
+            if difference == Difference::Missing {
+                missing.push(slice[index].0.clone());
+            }
             if !only_missing || difference == Difference::Missing {
                 found.note(&slice[index].0, difference);
             }
         }
     }
-    Ok(())
+    Ok(missing)
 }
 
 /// Says what a sample of `compared` keys would have found: with 95 % probability at least one of the damaged
