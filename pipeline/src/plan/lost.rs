@@ -127,8 +127,8 @@ pub struct LossReport {
     pub notes: Vec<String>,
 }
 
-const CYCLE: &str = "the only copy of these tables of bigquery is in redis, and keys of redis come from bigquery: each is the \
-    other's backup, so together they cannot be lost; a copy in a third place would break that cycle";
+const CYCLE: &str = "bigquery is restored from redis, and keys of redis are rebuilt from bigquery: each is the other's backup, \
+    so what only these two hold is gone where both are lost; a copy in a third place would break that cycle";
 
 /// Tells what a loss of these systems means for everything that the plan names.
 pub fn plan_loss(plan: &Plan, lost: Losses) -> LossReport {
@@ -327,19 +327,14 @@ fn order(datasets: &[Dataset], lost: Losses) -> Vec<String> {
     steps.extend(begins("rekindle restore bigquery"));
     steps.extend(begins("rekindle rebuild redis"));
     steps.extend(begins("rekindle backup bigquery"));
-    if lost.bigquery {
-        steps.extend(
-            begins("rekindle restore bigquery")
-                .next()
-                .map(|_| "rekindle verify bigquery --tier full".to_owned()),
-        );
-    }
-    if lost.cache {
-        steps.extend(
-            begins("rekindle rebuild redis")
-                .next()
-                .map(|_| "rekindle verify redis --tier full".to_owned()),
-        );
+    // Whatever was brought back is compared at the end.
+    for (done, verify) in [
+        ("rekindle restore bigquery", "rekindle verify bigquery --tier full"),
+        ("rekindle rebuild redis", "rekindle verify redis --tier full"),
+    ] {
+        if begins(done).next().is_some() {
+            steps.push(verify.to_owned());
+        }
     }
     steps
 }

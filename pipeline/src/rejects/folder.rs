@@ -84,9 +84,7 @@ pub(super) fn take_back(run: &Path, partition: &PartitionId, committed: u64) -> 
     let mut files: Vec<((u64, u64), bool, PathBuf)> = Vec::new();
     for path in entries(run)? {
         let name = name(&path);
-        let Some(place) = strip(&name).strip_prefix(&prefix).filter(|stem| *stem != name) else {
-            continue;
-        };
+        let Some(place) = strip(&name).strip_prefix(&prefix) else { continue };
         let (place, again) = place.split_once(AGAIN).map_or((place, false), |(of, _)| (of, true));
         let numbers = place.split_once('-').map(|(epoch, number)| (epoch.parse(), number.parse()));
         if let Some((Ok(epoch), Ok(number))) = numbers {
