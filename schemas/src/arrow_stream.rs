@@ -1,4 +1,4 @@
-//! The one way to read arrow IPC messages that somebody else wrote.
+//! The one way to read arrow IPC messages that somebody else wrote, and to put together those that are written.
 //!
 //! Invariant: a length that cannot be true is refused before anything is allocated for it, and what the arrow reader
 //! asserts instead of reporting is an error. Format: the Arrow columnar format, "Serialization and IPC".
@@ -14,6 +14,15 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 const CONTINUATION: [u8; 4] = [0xff; 4];
 /// No byte of an LZ4 frame stands for more (LZ4 block format: a byte adds at most 255 to a match).
 const LZ4_RATIO_MAX: usize = 255;
+
+/// Returns the bytes that an encoder gives in pieces.
+pub fn joined(pieces: &[Buffer]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(pieces.iter().map(Buffer::len).sum());
+    for piece in pieces {
+        bytes.extend_from_slice(piece);
+    }
+    bytes
+}
 
 /// Decodes up to the next batch. After an error the decoder is of no more use.
 pub fn next(

@@ -11,15 +11,15 @@ pub use header::{CODEC_ZSTD_ARROW, Header, MAGIC, VERSION};
 
 use crate::arrow_stream;
 use crate::digest::{BatchHasher, Digest, UnknownType};
+use crate::zstd_frame;
 use arrow::array::Array;
 use arrow::buffer::Buffer;
 use arrow::compute::concat_batches;
 use arrow::error::ArrowError;
 use arrow::ipc::MetadataVersion;
 use arrow::ipc::reader::StreamDecoder;
-use arrow::ipc::writer::{IpcWriteOptions, StreamWriter};
+use arrow::ipc::writer::{IpcWriteOptions, StreamEncoder};
 use arrow::record_batch::RecordBatch;
-use std::io::Read;
 use thiserror::Error;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -29,8 +29,6 @@ pub const BLOCK_BYTES_AIM: usize = 1 << 20;
 pub const BLOCK_BYTES_MAX: usize = 2 << 20;
 /// Rows above which a block is closed whatever it weighs.
 pub const BLOCK_ROWS_MAX: usize = 1 << 18;
-/// Level 1 halves the time of level 3 for a few percent of space.
-const ZSTD_LEVEL: i32 = 1;
 /// Alignment of the buffers in the stream: decoded arrays point into it, and 256-bit decimals ask for 16.
 const ALIGNMENT: usize = 16;
 /// Largest uncompressed stream that is believed; a row of BigQuery ends at 100 MB, an arrow offset at 2 GiB.
@@ -121,7 +119,7 @@ fn encode_into(rows: &RecordBatch, bodies: &mut Vec<Body>) -> Result<(), BlockEr
         return encode_halves(rows, bodies);
     }
     let raw = write(rows).map_err(unreadable)?;
-    let bytes = zstd::bulk::compress(&raw, ZSTD_LEVEL).map_err(unreadable)?;
+    let bytes = zstd_frame::compress(&raw).map_err(unreadable)?;
     if bytes.len() > BLOCK_BYTES_MAX && count > 1 {
         return encode_halves(rows, bodies);
     }
@@ -137,12 +135,13 @@ fn encode_halves(rows: &RecordBatch, bodies: &mut Vec<Body>) -> Result<(), Block
     encode_into(&rows.slice(half, rows.num_rows() - half), bodies)
 }
 
+/// Writes an IPC stream of one batch; its buffers are copied once.
 fn write(rows: &RecordBatch) -> Result<Vec<u8>, ArrowError> {
     let options = IpcWriteOptions::try_new(ALIGNMENT, false, MetadataVersion::V5)?;
-    let out = Vec::with_capacity(raw_bytes(rows) + 4096);
-    let mut writer = StreamWriter::try_new_with_options(out, rows.schema_ref(), options)?;
-    writer.write(rows)?;
-    writer.into_inner()
+    let mut encoder = StreamEncoder::try_new_with_options(rows.schema_ref(), options)?;
+    let mut pieces = encoder.encode(rows)?;
+    pieces.extend(encoder.finish()?);
+    Ok(arrow_stream::joined(&pieces))
 }
 
 /// Reads the header of a value, checks the body against it, and returns both.
@@ -161,7 +160,7 @@ pub fn decode(header: &Header, body: &[u8]) -> Result<RecordBatch, BlockError> {
         return Err(BlockError::Unreadable(format!("{} bytes are too many", header.raw_bytes)));
     }
     let raw_bytes = usize::try_from(header.raw_bytes).map_err(unreadable)?;
-    let raw = decompress(body, raw_bytes).map_err(unreadable)?;
+    let raw = zstd_frame::decompress(body, raw_bytes).map_err(unreadable)?;
     if raw.len() != raw_bytes {
         return Err(BlockError::Unreadable("it is not as long as the header says".to_owned()));
     }
@@ -174,20 +173,6 @@ pub fn decode(header: &Header, body: &[u8]) -> Result<RecordBatch, BlockError> {
         )));
     }
     Ok(rows)
-}
-
-/// Room that is made at once for a body; one that is larger has to show by its bytes that it is.
-const ROOM_PER_BYTE: usize = 256;
-
-/// Decompresses a zstd frame that is said to hold `raw_bytes`; what it holds may be less, or one byte more.
-pub fn decompress(body: &[u8], raw_bytes: usize) -> std::io::Result<Vec<u8>> {
-    if raw_bytes <= body.len().saturating_mul(ROOM_PER_BYTE) {
-        return zstd::bulk::decompress(body, raw_bytes);
-    }
-    let mut raw = Vec::new();
-    // One byte more than the header says tells that there are more.
-    zstd::Decoder::new(body)?.take(raw_bytes as u64 + 1).read_to_end(&mut raw)?;
-    Ok(raw)
 }
 
 /// Reads an arrow IPC stream of exactly one batch.

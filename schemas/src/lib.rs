@@ -21,6 +21,7 @@ pub mod table;
 pub mod text;
 pub mod type_map;
 pub mod version;
+pub mod zstd_frame;
 
 pub use bind::{BindError, BoundField, BoundRoute, FieldValue, ReverseRoute};
 pub use digest::Digest;

@@ -7,8 +7,8 @@
 //! Invariant: a frame is read whole with a matching checksum, or not at all.
 
 use super::{damaged, io_error, refused};
-use schemas::block::decompress;
 use schemas::key::key_hash;
+use schemas::zstd_frame::{compress, decompress};
 use stages::{Encoded, Error, Kind, Result};
 use std::collections::HashSet;
 use std::fs::File;
@@ -22,8 +22,6 @@ const MAGIC_VERSIONED: [u8; 4] = *b"RKL2";
 const HEADER_BYTES: usize = 28;
 /// A batch is far smaller; anything above it is damage and must not be allocated.
 const BODY_BYTES_MAX: usize = 256 * 1024 * 1024;
-/// zstd's fastest regular level: keys compress about fourfold, hashes not at all.
-const LEVEL: i32 = 1;
 
 /// Decoded entries of one batch.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -123,7 +121,7 @@ fn encode<'a>(
         put(&mut raw, rows * 12 + index * 8, &expires_ms.to_le_bytes());
         raw.extend_from_slice(key);
     }
-    let body = zstd::bulk::compress(&raw, LEVEL).map_err(|error| {
+    let body = compress(&raw).map_err(|error| {
         Error::new(Kind::Internal, "cannot compress the ledger").with_source(error)
     })?;
     let mut frame = Vec::with_capacity(HEADER_BYTES + body.len());

@@ -13,7 +13,7 @@ use arrow::ipc::reader::StreamDecoder;
 use arrow::ipc::writer::{IpcWriteOptions, StreamEncoder};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use bytes::Bytes;
-use schemas::arrow_stream;
+use schemas::arrow_stream::{self, joined};
 use schemas::block::raw_bytes;
 use std::sync::Arc;
 
@@ -38,14 +38,6 @@ fn failed(what: &'static str) -> impl Fn(ArrowError) -> Error {
 fn options() -> Result<IpcWriteOptions> {
     IpcWriteOptions::try_new(8, false, MetadataVersion::V5)
         .map_err(failed("cannot write arrow rows"))
-}
-
-fn joined(buffers: &[Buffer]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(buffers.iter().map(Buffer::len).sum());
-    for buffer in buffers {
-        bytes.extend_from_slice(buffer);
-    }
-    bytes
 }
 
 /// Returns the IPC schema message.
