@@ -62,7 +62,7 @@ pub async fn catch_up(
             .collect();
         let reconciling = reconcile(&engine.shared, route, &cover);
         let outcome = engine.shared.stop.unless_cancelled(reconciling).await;
-        let Reconciled { snapshot, dropped } = match outcome {
+        let Reconciled { snapshot, dropped, is_total } = match outcome {
             // The snapshot was replaced on the way: what it proved is void, catch up again.
             Err(error) if error.kind() == Kind::SnapshotLost => continue,
             other => other.map_err(one)?,
@@ -71,8 +71,8 @@ pub async fn catch_up(
             Some(snapshot) => engine.shared.snapshots.record(snapshot).await.map_err(one)?,
             None => shown,
         };
-        // Kept across rounds and resumes: a reconciliation does not find again what an earlier one removed.
-        record.dropped_keys += dropped;
+        // Kept across rounds and resumes.
+        record.dropped_keys = if is_total { dropped } else { record.dropped_keys + dropped };
         record.reconcile = read_in != shown;
         store(engine, record).await.map_err(one)?;
         if record.reconcile {

@@ -5,7 +5,10 @@
 
 mod failed_over;
 mod files;
+mod start_over;
 mod unchanged;
+
+pub use start_over::{restart_route, void_route};
 
 use crate::catch_up::{next_ordinal, partitions_of};
 use crate::checkpoint::Status;
@@ -220,33 +223,6 @@ pub async fn void_written(engine: &Engine) -> Result<()> {
     Ok(())
 }
 
-/// Starts one route over with the same cut; keys of rows deleted since are looked for at its end.
-pub async fn void_route(engine: &Engine, mut record: RouteRecord) -> Result<()> {
-    let shared = &engine.shared;
-    shared
-        .journal
-        .reset_partitions(&shared.run_id, &record.name, &[])
-        .await
-        .map_err(from_journal)?;
-    note_written(engine, &mut record)?;
-    record.caught_up = None;
-    record.completed_ms = None;
-    shared.journal.update_route(&record).await.map_err(from_journal)
-}
-
-/// Notes that keys of rows that are gone have to be looked for, where any may have been written.
-///
-/// Streams of an earlier cut are found by their names and removed before the route is written again.
-fn note_written(engine: &Engine, record: &mut RouteRecord) -> Result<()> {
-    let ledger = &engine.shared.ledger;
-    let route = engine.routes.iter().find(|route| route.name() == record.name);
-    if engine.shared.sink.is_file() || route.is_some_and(|route| route.bound.is_stream()) {
-        return ledger.forget_route(&record.name);
-    }
-    record.reconcile |= ledger.entries(&record.name)? > 0;
-    Ok(())
-}
-
 /// Makes sure that every route has partitions that mean something in the source as it is now.
 pub async fn cut_routes(engine: &Engine) -> Result<()> {
     let shared = &engine.shared;
@@ -255,7 +231,6 @@ pub async fn cut_routes(engine: &Engine) -> Result<()> {
         let Some(route) = engine.routes.iter().find(|route| route.name() == record.name) else {
             continue;
         };
-        shared.ledger.forget_compacted(route.name())?;
         route.source.prepare(&shared.run_id).await?;
         let partitions = partitions_of(engine, route.name()).await?;
         let is_begun = partitions.iter().any(|partition| partition.epoch > 0);
@@ -269,6 +244,10 @@ pub async fn cut_routes(engine: &Engine) -> Result<()> {
             let kept = keep_unchanged(engine, route, &mut record, &partitions).await?;
             if kept > 0 {
                 let of = partitions.len();
+                // Where all are kept nothing more is written: what was compacted leaves out the keys that were removed.
+                if kept < of {
+                    shared.ledger.forget_compacted(route.name())?;
+                }
                 tracing::info!(route = route.name(), kept, of, "partitions are as they were read");
                 continue;
             }
@@ -277,6 +256,12 @@ pub async fn cut_routes(engine: &Engine) -> Result<()> {
             tracing::warn!(route = route.name(), reason, "the route starts over");
             restart_route(engine, &mut record).await?;
         } else if !partitions.is_empty() {
+            if shared.ledger.compacted(route.name()).exists() {
+                // More may be written, and without it nothing tells which keys were removed: they are looked for again.
+                record.reconcile = true;
+                shared.journal.update_route(&record).await.map_err(from_journal)?;
+                shared.ledger.forget_compacted(route.name())?;
+            }
             route.cut_into(partitions.iter().map(|record| &record.partition.id));
             continue;
         }
@@ -290,19 +275,6 @@ pub async fn cut_routes(engine: &Engine) -> Result<()> {
         shared.journal.update_route(&record).await.map_err(from_journal)?;
     }
     Ok(())
-}
-
-/// Voids the partitions of a route and marks its written keys to be reconciled.
-pub async fn restart_route(engine: &Engine, record: &mut RouteRecord) -> Result<()> {
-    let shared = &engine.shared;
-    shared.journal.void_partitions(&shared.run_id, &record.name).await.map_err(from_journal)?;
-    note_written(engine, record)?;
-    record.caught_up = None;
-    record.completed_ms = None;
-    if let Some(route) = engine.routes.iter().find(|route| route.name() == record.name) {
-        route.start_over();
-    }
-    shared.journal.update_route(record).await.map_err(from_journal)
 }
 
 /// Why the committed positions of a route mean nothing any more; `None` when they still do.

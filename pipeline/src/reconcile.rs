@@ -33,6 +33,8 @@ pub struct Reconciled {
     pub snapshot: Option<Snapshot>,
     /// Keys of rows that are gone, named in the run's list of dropped keys.
     pub dropped: u64,
+    /// Whether these are all of the run: where versions are compared, those that were removed before are not found again.
+    pub is_total: bool,
 }
 
 /// Reconciles one route; `partitions` must cover its rows.
@@ -97,7 +99,7 @@ pub async fn reconcile(
         }
     }
     let dropped = output.finish()?;
-    Ok(Reconciled { snapshot, dropped })
+    Ok(Reconciled { snapshot, dropped, is_total: on_conflict != OnConflict::Newest })
 }
 
 fn spread_ledger(shared: &Shared, route: &str, buckets: &mut Buckets) -> Result<()> {
@@ -163,6 +165,7 @@ struct Output<'a> {
 impl<'a> Output<'a> {
     fn create(shared: &'a Shared, route: &'a RouteRun) -> Result<Self> {
         let has_versions = route.bound.version.is_some();
+        let adds_up = route.bound.route.on_conflict == OnConflict::Newest;
         let route = route.name();
         let mut temporary = shared.ledger.compacted(route).into_os_string();
         temporary.push(".tmp");
@@ -175,6 +178,10 @@ impl<'a> Output<'a> {
             .open(&temporary)
             .map_err(|error| io_error("create", &temporary, error))?;
         let names_path = shared.ledger.dropped_names(route);
+        if !adds_up {
+            // All of them are found once more.
+            shared.ledger.forget_dropped(route)?;
+        }
         let frame = Frame::default();
         Ok(Self {
             shared,

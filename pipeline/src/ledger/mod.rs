@@ -99,13 +99,7 @@ impl Ledger {
 
     /// Forgets what a partition may have written.
     pub fn forget(&self, partition: &PartitionId) -> Result<()> {
-        let path = self.path(partition);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(io_error("remove", &path, error))
-            }
-            _ => Ok(()),
-        }
+        remove_if_there(&self.path(partition))
     }
 
     /// Forgets what all partitions of a route may have written.
@@ -194,13 +188,12 @@ impl Ledger {
 
     /// Forgets a route's compacted ledger, because more is about to be written.
     pub fn forget_compacted(&self, route: &str) -> Result<()> {
-        let path = self.compacted(route);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(io_error("remove", &path, error))
-            }
-            _ => Ok(()),
-        }
+        remove_if_there(&self.compacted(route))
+    }
+
+    /// Forgets which keys of a route were removed.
+    pub fn forget_dropped(&self, route: &str) -> Result<()> {
+        remove_if_there(&self.dropped_names(route))
     }
 
     /// Path of the list of keys removed because their rows are gone.
@@ -291,6 +284,15 @@ pub(crate) fn make_folder(path: &Path) -> Result<()> {
         .mode(0o700)
         .create(path)
         .map_err(|error| io_error("create", path, error))
+}
+
+fn remove_if_there(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(io_error("remove", path, error))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// An I/O failure under the state folder.

@@ -2,7 +2,7 @@
 //!
 //! Invariant: nothing is believed to be gone because an earlier server had acknowledged its removal.
 
-use super::note_written;
+use super::start_over::look_for_removed;
 use crate::engine::Engine;
 use crate::outcome::from_journal;
 use stages::Result;
@@ -13,7 +13,7 @@ pub(super) async fn distrust_removals(engine: &Engine) -> Result<()> {
     for mut record in shared.journal.routes(&shared.run_id).await.map_err(from_journal)? {
         let route = engine.routes.iter().find(|route| route.name() == record.name);
         if route.is_some_and(|route| !route.bound.is_stream()) {
-            note_written(engine, &mut record)?;
+            look_for_removed(engine, &mut record)?;
             shared.journal.update_route(&record).await.map_err(from_journal)?;
         }
     }

@@ -58,13 +58,17 @@ pub(super) async fn keep_unchanged(
     let id = shared.snapshots.record(&snapshot).await?;
     route.accept_snapshot(id)?;
     record.caught_up = Some(id);
-    if kept.len() < partitions.len() {
-        let (run_id, name) = (&shared.run_id, &record.name);
-        shared.journal.reset_partitions(run_id, name, &kept).await.map_err(from_journal)?;
+    let is_part = kept.len() < partitions.len();
+    if is_part {
         // A file forgets what a partition wrote when it is begun anew.
-        record.reconcile |= !shared.sink.is_file() && shared.ledger.entries(name)? > 0;
+        record.reconcile |= !shared.sink.is_file() && shared.ledger.entries(&record.name)? > 0;
         record.completed_ms = None;
     }
+    // Journaled first: a crash in between must not forget that keys have to be looked for.
     shared.journal.update_route(record).await.map_err(from_journal)?;
+    if is_part {
+        let (run_id, name) = (&shared.run_id, &record.name);
+        shared.journal.reset_partitions(run_id, name, &kept).await.map_err(from_journal)?;
+    }
     Ok(kept.len())
 }

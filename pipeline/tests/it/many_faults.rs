@@ -1,5 +1,6 @@
 //! Keys of many rows under kills: no element is lost or doubled, and no temporary key stays.
 
+use crate::crash;
 use crate::items::{
     PIPELINE, Reply, Wire, calls, partitions_done, random, settle, signal, standing,
 };
@@ -7,6 +8,9 @@ use crate::many::{BUILDS, assert_held, every_layout, wanted};
 use crate::world::{Ran, World, wait_until};
 use fixtures::servers::StopMode;
 use nix::sys::signal::Signal;
+use stages::failpoint::Point;
+use std::collections::BTreeSet;
+use std::fs;
 use std::hash::{BuildHasher, RandomState};
 use std::os::unix::process::ExitStatusExt;
 
@@ -258,4 +262,40 @@ fn a_resume_keeps_partitions_only_where_they_have_the_very_rows_that_were_read()
         assert_eq!((kept, &summary["resumed"]), (0, &1.into()), "{change}");
         assert_held(&world, &wanted(&world));
     }
+}
+
+#[test]
+fn keys_that_a_killed_run_had_removed_are_not_missed_by_the_next_one() {
+    // GIVEN rows one by one and many to a key, of which a killed run has written some
+    let world = World::new();
+    world.sql(
+        "create table items (id bigint primary key, a text not null, repo int not null); \
+         insert into items select i, md5(i::text), i % 50 from generate_series(1, 5000) i; analyze items",
+    );
+    world.plan(
+        "[[route]]\nname = \"items\"\ntable = \"alloydb:items\"\nkey = \"item:{id}\"\ntype = \"hash\"\n\
+         [[route]]\nname = \"repos\"\ntable = \"alloydb:items\"\nkey = \"repo:{repo}\"\ntype = \"set\"\nmember = \"{id}\"\n",
+    );
+    let command =
+        || world.command(&["rebuild", "redis", "--json", "--progress", "none", "--lanes", "1"]);
+    let port = world.redis.port();
+    crash::killed(command(), Point::ReadBack, port);
+    assert_eq!(world.redis(&["DBSIZE"]), "5051");
+    // WHEN rows go, and the next run is killed as well, after it has removed their keys
+    world.sql("delete from items where id > 4000 or repo < 10");
+    crash::killed(command(), Point::ReadBack, port);
+    // THEN the next one misses none of them, and counts and names each once
+    let summary = Ran::of(&command().output().unwrap()).expect(0).summary();
+    assert_eq!((&summary["status"], &summary["resumed"]), (&"done".into(), &2.into()), "{summary}");
+    assert_eq!(world.redis(&["DBSIZE"]), "3240");
+    assert_eq!(world.redis(&["EXISTS", "item:4001", "item:9", "repo:9"]), "0");
+    let run = world.state().join("runs").join(summary["run_id"].as_str().unwrap());
+    let mut dropped = 0;
+    for (route, count) in [("items", 1_800), ("repos", 10)] {
+        let names = fs::read_to_string(run.join(format!("dropped-{route}.txt"))).unwrap();
+        let each: BTreeSet<&str> = names.lines().collect();
+        assert_eq!((names.lines().count(), each.len()), (count, count), "{route}");
+        dropped += count as u64;
+    }
+    assert_eq!(summary["dropped_keys"].as_u64(), Some(dropped), "{summary}");
 }
