@@ -11,6 +11,7 @@ mod identity;
 pub mod list;
 pub mod replay;
 mod reread;
+mod seal;
 mod stock;
 mod told;
 

@@ -1,13 +1,16 @@
 //! One Parquet file of rejected rows: written whole, read batch by batch.
 //!
-//! Invariant: a file gets its name only when it is durable; what lacks the columns of origin is refused by name.
+//! Invariant: a file gets its name only when it is durable; what is not as it was written, or lacks the columns of origin, is
+//! refused by name.
 
+use super::seal;
 use crate::ledger::io_error;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray};
 use arrow::datatypes::DataType;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
 use stages::{Error, Kind, Result};
 use std::fs::{self, File, OpenOptions};
@@ -42,6 +45,7 @@ pub(super) fn write(path: &Path, rows: &RecordBatch) -> Result<()> {
             .with_source(error)
     };
     let file = OpenOptions::new()
+        .read(true)
         .write(true)
         .create(true)
         .truncate(true)
@@ -50,11 +54,13 @@ pub(super) fn write(path: &Path, rows: &RecordBatch) -> Result<()> {
         .map_err(|error| io_error("create", unfinished, error))?;
     let properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
+        .set_key_value_metadata(Some(vec![KeyValue::new(seal::KEY.into(), seal::BLANK.to_owned())]))
         .build();
     let durable = file.try_clone().map_err(|error| io_error("open", path, error))?;
     let mut writer = ArrowWriter::try_new(file, rows.schema(), Some(properties)).map_err(failed)?;
     writer.write(rows).map_err(failed)?;
     writer.close().map_err(failed)?;
+    seal::close(&durable).map_err(|error| io_error("write", path, error))?;
     durable.sync_all().map_err(|error| io_error("write", path, error))?;
     rename(unfinished, path)
 }
@@ -88,6 +94,9 @@ pub(super) fn rows(path: &Path) -> Result<u64> {
 /// Reads a file from its first row to its last, some rows at a time.
 pub(super) fn read(path: &Path, take: &mut dyn FnMut(RejectBatch) -> Result<()>) -> Result<()> {
     let file = File::open(path).map_err(|error| io_error("open", path, error))?;
+    if !seal::holds(&file).map_err(|error| io_error("read", path, error))? {
+        return Err(foreign(path, "it has no checksum, or another one than its bytes"));
+    }
     let opened = guarded(path, || {
         ParquetRecordBatchReaderBuilder::try_new(file)?.with_batch_size(ROWS_AT_ONCE).build()
     });
