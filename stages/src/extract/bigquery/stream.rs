@@ -7,12 +7,13 @@ use super::session::{self, Wanted, without_end};
 use crate::batch::RawBatch;
 use crate::connect::bigquery::storage::read_rows_response::Rows;
 use crate::connect::bigquery::storage::{ReadRowsRequest, ReadRowsResponse};
-use crate::connect::bigquery::{BigQuery, awaited};
+use crate::connect::bigquery::{BigQuery, awaited, is_session_over};
 use crate::error::{Error, Kind, Result};
 use crate::extract::{BatchStream, READAHEAD};
 use crate::policy::Retry;
 use bytes::{Bytes, BytesMut};
 use futures::future::try_join_all;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::mpsc;
 use tonic::Status;
 
@@ -49,7 +50,8 @@ async fn read(
         }
     };
     let streams = made.streams.iter().map(|name| {
-        let reader = Reader { bigquery, name, schema: &made.schema, sender, partition };
+        let has_ended = AtomicBool::new(false);
+        let reader = Reader { bigquery, name, schema: &made.schema, sender, partition, has_ended };
         reader.run()
     });
     try_join_all(streams).await.map(drop)
@@ -61,6 +63,8 @@ struct Reader<'a> {
     schema: &'a Bytes,
     sender: &'a Sender,
     partition: &'a str,
+    /// Whether the session is over, so that no try of this stream helps.
+    has_ended: AtomicBool,
 }
 
 impl Reader<'_> {
@@ -73,6 +77,9 @@ impl Reader<'_> {
             let Err(error) = self.read_from(&mut offset).await else { return Ok(()) };
             if offset > before {
                 retry.progressed();
+            }
+            if self.has_ended.load(Ordering::Relaxed) {
+                return Err(error);
             }
             retry.wait_after(error).await?;
         }
@@ -119,6 +126,7 @@ impl Reader<'_> {
     }
 
     fn failed(&self, status: &Status) -> Error {
+        self.has_ended.store(is_session_over(status), Ordering::Relaxed);
         let what = format!("cannot read partition {}", self.partition);
         self.bigquery.failed_to_read(status, &what)
     }
