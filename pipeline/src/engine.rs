@@ -16,6 +16,7 @@ use stages::load::Pressure;
 use stages::policy::{Retry, Verdict, outage_max};
 use stages::{Error, Kind};
 use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -128,6 +129,8 @@ impl Engine {
             };
             let connection = self.shared.dials.connection_of(lane);
             let _at_work = self.shared.dials.begin_partition();
+            let at_work = self.shared.dials.lanes_at_work() as u64;
+            self.shared.counters.lanes.store(at_work, Ordering::Relaxed);
             for error in self.persist(connection, group).await {
                 if error.kind() == Kind::Cancelled {
                     // Whoever threw the switch has said why; this lane only followed, and stops.

@@ -15,6 +15,8 @@ pub struct Counters {
     pub lost_at_ms: i64,
     /// The RTO in seconds.
     pub rto_seconds: u64,
+    /// Lanes that had a partition when the last one took its own; 0 before.
+    pub lanes: AtomicU64,
     /// One per route, in plan order.
     pub routes: Vec<RouteCounters>,
 }
@@ -95,7 +97,7 @@ impl Counters {
             .iter()
             .map(|name| RouteCounters { name: name.clone(), ..RouteCounters::default() })
             .collect();
-        Self { started: Instant::now(), lost_at_ms, rto_seconds, routes }
+        Self { started: Instant::now(), lost_at_ms, rto_seconds, lanes: AtomicU64::new(0), routes }
     }
 
     /// Adds what the target acknowledged of a batch.
@@ -116,6 +118,19 @@ impl Counters {
                 .completed_ms
                 .compare_exchange(0, now_ms, Ordering::Relaxed, Ordering::Relaxed)
                 .is_ok()
+    }
+
+    /// What the lanes of all routes waited for, in microseconds: source, transform threads, target, limits.
+    pub fn waits(&self) -> [u64; 4] {
+        let sum = |of: fn(&RouteCounters) -> &AtomicU64| {
+            self.routes.iter().map(|route| of(route).load(Ordering::Relaxed)).sum()
+        };
+        [
+            sum(|route| &route.source_wait_us),
+            sum(|route| &route.cpu_wait_us),
+            sum(|route| &route.target_us),
+            sum(|route| &route.held_us),
+        ]
     }
 
     /// Notes time a lane waited for the source.

@@ -115,6 +115,7 @@ pub(super) async fn load(
             let lane = lane.clone();
             lanes.spawn(async move { carry(&lane, work, stream).await });
         }
+        shared.counters.lanes.store(lanes.len() as u64, Ordering::Relaxed);
         match lanes.join_next().await {
             None => break,
             Some(Ok(Ok((stream, bytes, counted)))) => {

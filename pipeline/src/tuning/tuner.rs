@@ -57,16 +57,8 @@ struct Look {
 
 impl Look {
     fn now(counters: &Counters, cpu_busy_us: u64) -> Self {
-        let sum = |of: fn(&crate::progress::RouteCounters) -> &std::sync::atomic::AtomicU64| {
-            counters.routes.iter().map(|route| of(route).load(Ordering::Relaxed)).sum()
-        };
-        let waits = [
-            sum(|route| &route.source_wait_us),
-            sum(|route| &route.cpu_wait_us),
-            sum(|route| &route.target_us),
-            sum(|route| &route.held_us),
-        ];
-        Self { at: Instant::now(), bytes: sum(|route| &route.bytes), waits, cpu_busy_us }
+        let bytes = counters.routes.iter().map(|route| route.bytes.load(Ordering::Relaxed)).sum();
+        Self { at: Instant::now(), bytes, waits: counters.waits(), cpu_busy_us }
     }
 
     /// What happened between an earlier look and this one.

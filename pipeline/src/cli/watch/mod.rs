@@ -2,15 +2,18 @@
 //!
 //! Invariant: showing progress never slows or stops the run; it reads counters from a thread of its own.
 
+mod late;
 mod reading;
 
 use super::failure::say;
+use crate::forecast::Pace;
 use crate::journal::CommitHandle;
 use crate::lane::now_ms;
 use crate::progress::Counters;
 use crate::rebuild::Watcher;
 use clap::ValueEnum;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use late::Risk;
 use reading::Reading;
 use std::io::{self, IsTerminal, Write};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -84,12 +87,12 @@ impl Watcher for Display {
             return;
         }
         let (stop, stopped) = sync_channel(0);
-        let source = Readings { counters, commits };
+        let source = Readings { counters, commits, pace: Pace::default() };
         let bars = (self.progress == Progress::Bar).then(|| self.bars.clone());
         let thread =
             std::thread::Builder::new().name("progress".into()).spawn(move || match bars {
-                Some(bars) => draw(&source, &bars, &stopped),
-                None => log(&source, &stopped),
+                Some(bars) => draw(source, &bars, &stopped),
+                None => log(source, &stopped),
             });
         match thread {
             Ok(thread) => self.replace(Some(Ticker { stop, thread })),
@@ -120,12 +123,13 @@ impl Drop for Display {
 struct Readings {
     counters: Arc<Counters>,
     commits: Option<CommitHandle>,
+    pace: Pace,
 }
 
 impl Readings {
-    fn take(&self) -> Reading {
+    fn take(&mut self) -> Reading {
         let commits = self.commits.as_ref().map(CommitHandle::commits);
-        Reading::take(&self.counters, commits, now_ms())
+        Reading::take(&self.counters, commits, now_ms(), &mut self.pace)
     }
 }
 
@@ -134,20 +138,20 @@ fn goes_on(stopped: &Receiver<()>) -> bool {
     stopped.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout)
 }
 
-/// Gives the warning about the RTO once.
-fn warn_once(reading: &Reading, is_warned: &mut bool) -> Option<String> {
-    if *is_warned || reading.elapsed < WARN_AFTER {
+/// Gives the warning about the RTO whenever it stands worse than before.
+fn warn_if_worse(reading: &Reading, warned: &mut Risk) -> Option<String> {
+    if reading.elapsed < WARN_AFTER {
         return None;
     }
-    let warning = reading.late_warning()?;
-    *is_warned = true;
-    Some(warning)
+    let late = reading.late().filter(|late| late.risk() > *warned)?;
+    *warned = late.risk();
+    Some(late.to_string())
 }
 
-fn log(source: &Readings, stopped: &Receiver<()>) {
+fn log(mut source: Readings, stopped: &Receiver<()>) {
     let mut phases: Vec<usize> = source.take().routes.iter().map(|route| route.phase).collect();
     let mut said = Instant::now();
-    let mut is_warned = false;
+    let mut warned = Risk::None;
     loop {
         let goes_on = goes_on(stopped);
         let reading = source.take();
@@ -161,7 +165,7 @@ fn log(source: &Readings, stopped: &Receiver<()>) {
             text.push_str(&stamped(&reading.line()));
             said = Instant::now();
         }
-        if let Some(warning) = warn_once(&reading, &mut is_warned) {
+        if let Some(warning) = warn_if_worse(&reading, &mut warned) {
             text.push_str(&stamped(&warning));
         }
         say(&text);
@@ -171,7 +175,7 @@ fn log(source: &Readings, stopped: &Receiver<()>) {
     }
 }
 
-fn draw(source: &Readings, bars: &MultiProgress, stopped: &Receiver<()>) {
+fn draw(mut source: Readings, bars: &MultiProgress, stopped: &Receiver<()>) {
     let first = source.take();
     let width = first.routes.iter().map(|route| route.name.chars().count()).max().unwrap_or(0);
     let drawn: Vec<ProgressBar> = first
@@ -184,7 +188,7 @@ fn draw(source: &Readings, bars: &MultiProgress, stopped: &Receiver<()>) {
         })
         .collect();
     let bottom = bars.add(ProgressBar::new(0).with_style(style("{msg}")));
-    let mut is_warned = false;
+    let mut warned = Risk::None;
     loop {
         let reading = source.take();
         for (bar, route) in drawn.iter().zip(&reading.routes) {
@@ -194,7 +198,7 @@ fn draw(source: &Readings, bars: &MultiProgress, stopped: &Receiver<()>) {
             bar.set_message(route.progress());
         }
         bottom.set_message(reading.bottom_line());
-        if let Some(warning) = warn_once(&reading, &mut is_warned) {
+        if let Some(warning) = warn_if_worse(&reading, &mut warned) {
             print_above(bars, &warning);
         }
         if !goes_on(stopped) {

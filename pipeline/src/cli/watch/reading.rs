@@ -1,9 +1,12 @@
-//! One reading of the live counters, and what can be told from it: speed, time left, the RTO clock.
+//! One reading of the live counters, and what can be told from it: speed, time left with its band, the RTO clock.
 //!
 //! Invariant: pure; the speed is this process's own, and time left is unknown unless every row ahead is estimated.
 
+use super::late::Late;
 use crate::cli::figures;
+use crate::forecast::{Pace, Rest};
 use crate::progress::{Counters, PHASES, Phase};
+use crate::tuning::bottleneck;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -18,6 +21,12 @@ pub(crate) struct Reading {
     pub(crate) rto: Duration,
     /// Rows this process has carried.
     pub(crate) rows_now: u64,
+    /// Time that the rows ahead take, where enough was seen to say so.
+    pub(crate) rest: Option<Rest>,
+    /// What lanes waited for until now, in microseconds: source, transform threads, target, limits.
+    pub(crate) waits: [u64; 4],
+    /// Lanes at work; 0 where nobody counts them.
+    pub(crate) lanes: u64,
     /// Transactions of the journal, where known.
     pub(crate) commits: Option<u64>,
     /// One per route, in plan order.
@@ -46,14 +55,22 @@ pub(crate) struct RouteReading {
 }
 
 impl Reading {
-    /// Reads the counters.
-    pub(crate) fn take(counters: &Counters, commits: Option<u64>, now_ms: i64) -> Self {
+    /// Reads the counters, and lets the pace of the run see them.
+    pub(crate) fn take(
+        counters: &Counters,
+        commits: Option<u64>,
+        now_ms: i64,
+        pace: &mut Pace,
+    ) -> Self {
         let since_loss = u64::try_from(now_ms.saturating_sub(counters.lost_at_ms)).unwrap_or(0);
-        Self {
+        let mut reading = Self {
             elapsed: counters.started.elapsed(),
             since_loss: Duration::from_millis(since_loss),
             rto: Duration::from_secs(counters.rto_seconds),
             rows_now: counters.rows_now(),
+            rest: None,
+            waits: counters.waits(),
+            lanes: load(&counters.lanes),
             commits,
             routes: counters
                 .routes
@@ -70,7 +87,11 @@ impl Reading {
                     rejects: load(&route.rejects),
                 })
                 .collect(),
-        }
+        };
+        pace.observe(reading.elapsed, reading.rows_now);
+        reading.rest =
+            reading.rows_left().filter(|rows| *rows > 0).and_then(|rows| pace.rest(rows));
+        reading
     }
 
     /// Returns rows per second of this process.
@@ -83,25 +104,44 @@ impl Reading {
         per(self.routes.iter().map(|route| route.bytes).sum::<u64>() as f64, self.elapsed)
     }
 
+    /// Rows of all routes still to be read; `None` when nothing tells.
+    fn rows_left(&self) -> Option<u64> {
+        self.routes.iter().map(RouteReading::rows_left).sum()
+    }
+
     /// Returns how long the rows ahead take at the speed so far; `None` when that cannot be told.
     pub(crate) fn time_left(&self) -> Option<Duration> {
-        let mut rows_left = 0;
-        for route in &self.routes {
-            rows_left += route.rows_left()?;
-        }
+        let rows_left = self.rows_left()?;
         if rows_left == 0 {
             // Catching up and reading back are not counted in rows ahead.
             let is_done = self.routes.iter().all(|route| route.phase == Phase::Done as usize);
             return is_done.then_some(Duration::ZERO);
         }
+        // Before there is a pace, the start counts as well.
         let speed = self.rows_per_second();
-        (speed > 0.0).then(|| Duration::try_from_secs_f64(rows_left as f64 / speed).ok())?
+        let plain = (speed > 0.0).then(|| rows_left as f64 / speed);
+        let seconds = self.rest.map(|rest| rest.seconds).or(plain)?;
+        Duration::try_from_secs_f64(seconds).ok()
     }
 
-    /// Returns by how much the run would miss the RTO at the speed so far, if it would.
-    pub(crate) fn late_by(&self) -> Option<Duration> {
-        let end = self.since_loss + self.time_left().unwrap_or_default();
-        end.checked_sub(self.rto).filter(|late| !late.is_zero())
+    /// Returns whether the run will miss the RTO, or may, and what it waits for.
+    pub(crate) fn late(&self) -> Option<Late> {
+        let (limit, share) = bottleneck(self.waits, None);
+        let so_far = self.since_loss.as_secs_f64();
+        let at =
+            |seconds: f64| Duration::try_from_secs_f64(so_far + seconds).unwrap_or(Duration::MAX);
+        let left = self.time_left().unwrap_or_default().as_secs_f64();
+        let band = self.rest.map(|rest| (at(rest.least), rest.most.map_or(Duration::MAX, at)));
+        Late {
+            since_loss: self.since_loss,
+            end: at(left),
+            band,
+            rto: self.rto,
+            limit,
+            share,
+            lanes: self.lanes,
+        }
+        .if_any()
     }
 
     /// Writes the RTO clock: `RTO 00:01:12 of 24:00:00`.
@@ -113,16 +153,33 @@ impl Reading {
     pub(crate) fn speed(&self) -> String {
         let eta = self.time_left().map_or_else(|| "unknown".to_owned(), figures::clock);
         format!(
-            "{} rows/s, {:.1} MB/s, eta {eta}",
+            "{} rows/s, {:.1} MB/s, eta {eta}{}",
             figures::per_second(self.rows_per_second()),
-            self.bytes_per_second() / 1_000_000.0
+            self.bytes_per_second() / 1_000_000.0,
+            self.band()
+        )
+    }
+
+    /// Writes the band of the time left, where it is known and at least a second wide.
+    fn band(&self) -> String {
+        let Some(rest) = self.rest else { return String::new() };
+        let Some(most) = rest.most else {
+            return format!(" ({} or more)", figures::clock_of_seconds(rest.least));
+        };
+        if most - rest.least < 1.0 {
+            return String::new();
+        }
+        format!(
+            " ({} to {})",
+            figures::clock_of_seconds(rest.least),
+            figures::clock_of_seconds(most)
         )
     }
 
     /// Writes the line under the bars.
     pub(crate) fn bottom_line(&self) -> String {
         let end = match self.time_left() {
-            Some(left) => format!("ends in about {}", figures::clock(left)),
+            Some(left) => format!("ends in about {}{}", figures::clock(left), self.band()),
             None => "end unknown".to_owned(),
         };
         format!(
@@ -131,18 +188,6 @@ impl Reading {
             self.bytes_per_second() / 1_000_000.0,
             self.rto_clock()
         )
-    }
-
-    /// Writes the warning that the RTO will be, or has been, missed.
-    pub(crate) fn late_warning(&self) -> Option<String> {
-        let late = self.late_by()?;
-        if self.since_loss > self.rto {
-            return Some(format!("warning: the RTO has passed: {}", self.rto_clock()));
-        }
-        Some(format!(
-            "warning: at this rate the run ends {} after the RTO; more --lanes may help, rekindle status tells how it stands",
-            figures::clock(late)
-        ))
     }
 
     /// Writes the regular line of the log: one route when one is at work, else all of them.

@@ -21,6 +21,9 @@ fn reading(rows_now: u64, routes: Vec<RouteReading>) -> Reading {
         since_loss: Duration::from_secs(9),
         rto: Duration::from_hours(24),
         rows_now,
+        rest: None,
+        waits: [0; 4],
+        lanes: 0,
         commits: Some(4),
         routes,
     }
@@ -95,16 +98,43 @@ fn the_end_of_catching_up_and_reading_back_is_unknown() {
 #[test]
 fn a_run_that_will_miss_the_rto_says_so() {
     let mut reading = reading(10, vec![route("builds", Phase::Loading, 10, Some(1_000_000))]);
-    assert_eq!(reading.late_by(), Some(Duration::from_secs(9 + 199_998 - 86_400)));
-    assert!(reading.late_warning().unwrap().contains("ends 31:33:27 after the RTO"));
-    reading.since_loss = Duration::from_secs(86_401);
-    assert_eq!(
-        reading.late_warning().unwrap(),
-        "warning: the RTO has passed: RTO 24:00:01 of 24:00:00"
+    let late = reading.late().unwrap();
+    assert_eq!(late.end, Duration::from_secs(9 + 199_998));
+    assert!(
+        late.to_string().starts_with("warning: at this rate the run ends 55:33:27 after the loss"),
+        "{late}"
     );
-    reading.since_loss = Duration::from_secs(1);
+    reading.waits = [10, 30, 50, 10];
+    assert!(reading.late().unwrap().to_string().contains("it waits for: target 50 %"));
     reading.rto = Duration::from_hours(87_600);
-    assert_eq!(reading.late_warning(), None);
+    assert_eq!(reading.late(), None);
+}
+
+#[test]
+fn the_band_of_the_end_is_told_and_warned_of() {
+    let mut reading = reading(10, vec![route("builds", Phase::Loading, 10, Some(1_000_000))]);
+    reading.rest = Some(Rest { seconds: 100.0, least: 90.0, most: Some(120.5) });
+    assert_eq!(reading.time_left(), Some(Duration::from_secs(100)));
+    assert!(
+        reading.line().contains("eta 00:01:40 (00:01:30 to 00:02:00), RTO"),
+        "{}",
+        reading.line()
+    );
+    assert!(reading.bottom_line().ends_with("ends in about 00:01:40 (00:01:30 to 00:02:00)"));
+    assert_eq!(reading.late(), None);
+    // The RTO lies between the mean and the slower end.
+    reading.rto = Duration::from_secs(120);
+    assert!(
+        reading
+            .late()
+            .unwrap()
+            .to_string()
+            .contains("the run may end 00:01:49 (00:01:39 to 00:02:09)")
+    );
+    reading.rest = Some(Rest { seconds: 100.0, least: 90.0, most: None });
+    assert!(reading.line().contains("eta 00:01:40 (00:01:30 or more)"), "{}", reading.line());
+    reading.rest = Some(Rest { seconds: 100.0, least: 99.9, most: Some(100.1) });
+    assert!(reading.line().contains("eta 00:01:40, RTO"), "{}", reading.line());
 }
 
 #[test]
