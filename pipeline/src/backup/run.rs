@@ -15,6 +15,7 @@ use super::table::Table;
 use super::waits::Waits;
 use crate::checkpoint::Counts;
 use crate::cpu::CpuPool;
+use crate::evidence::Recording;
 use crate::journal::{CommitHandle, Delta, Journal, RunRecord};
 use crate::lane::now_ms;
 use crate::ledger::io_error;
@@ -22,6 +23,7 @@ use crate::outcome::from_journal;
 use crate::progress::{Counters, Phase};
 use crate::rebuild::{Watcher, patiently};
 use crate::spool;
+use crate::tuning::Limit;
 use futures::stream::{self, StreamExt};
 use schemas::plan::Origin;
 use schemas::{Bounds, Partition, PartitionId, Plan, Position, Route};
@@ -65,8 +67,8 @@ pub(super) struct Findings {
     /// Names of routes whose backup is complete.
     complete: Vec<String>,
     counts: BTreeMap<String, Counts>,
-    /// What each route waited for most, and the seconds it took.
-    busy: BTreeMap<String, (&'static str, f64)>,
+    /// What each route waited for most, the share of that, and the seconds it took.
+    busy: BTreeMap<String, (Limit, f64, f64)>,
     blocks: u64,
     is_cancelled: bool,
 }
@@ -76,6 +78,7 @@ impl Run {
     pub(super) async fn work(&mut self, options: &Options, watcher: &dyn Watcher) -> Findings {
         let mut findings = Findings::default();
         watcher.begin(Arc::clone(&self.counters), Some(self.commits.clone()));
+        let _recording = Recording::begin(&options.state, &self.record.id, &self.counters);
         let mut tables = std::mem::take(&mut self.tables);
         for (index, table) in tables.iter_mut().enumerate() {
             for error in std::mem::take(&mut table.findings) {
@@ -160,6 +163,8 @@ impl Run {
         let units = table.units()?;
         self.add_partitions(&table.route.name, &units).await?;
         self.expect(index, &units);
+        let lanes = options.lanes.min(units.len()) as u64;
+        self.counters.lanes.store(lanes, std::sync::atomic::Ordering::Relaxed);
         let mut lanes = stream::iter(units)
             .map(|unit| self.lane(index, &copy, &table.route.name, unit, options))
             .buffer_unordered(options.lanes);
@@ -191,10 +196,12 @@ impl Run {
             table.take(copied);
         }
         findings.counts.insert(table.route.name.clone(), counts);
-        let busy = (copy.waits.bottleneck(), started.elapsed().as_secs_f64());
+        let (limit, share) = copy.waits.bottleneck();
+        let busy = (limit, share, started.elapsed().as_secs_f64());
         findings.busy.insert(table.route.name.clone(), busy);
         if failures.is_empty() {
             table.let_go(&copy).await?;
+            self.remove_attempts(table, options).await;
             self.meet(options).await?;
             table.complete(&copy, &self.record.id, now_ms() * 1_000).await?;
             self.meet(options).await?;
@@ -208,6 +215,16 @@ impl Run {
         }
         findings.errors.extend(failures);
         Ok(())
+    }
+
+    /// What attempts left takes room and harms nothing, so the next start may remove it as well.
+    async fn remove_attempts(&self, table: &Table, options: &Options) {
+        let of = (self.record.id.as_str(), table.route.name.as_str());
+        let remove =
+            || left_behind::remove_attempts(&self.journal, &self.duplicate, of, &table.keys);
+        if let Err(error) = patiently(options.retry_for, &options.cancel, remove).await {
+            tracing::warn!(%error, "what attempts that failed had written stays in redis until the next backup");
+        }
     }
 
     /// Everything that was acknowledged has to be there still: asked before and after the record that says so.

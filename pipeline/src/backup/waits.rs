@@ -2,6 +2,7 @@
 //!
 //! Invariant: counters only grow and decide nothing.
 
+use crate::tuning::{Limit, bottleneck};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
@@ -26,10 +27,11 @@ impl Waits {
         done
     }
 
-    /// Returns what was waited for most.
-    pub fn bottleneck(&self) -> &'static str {
-        let all = [(&self.source, "source"), (&self.cpu, "cpu"), (&self.target, "target")];
-        let longest = all.into_iter().max_by_key(|(waited, _)| waited.load(Ordering::Relaxed));
-        longest.map_or("source", |(_, name)| name)
+    /// Returns what was waited for most, and its share.
+    pub fn bottleneck(&self) -> (Limit, f64) {
+        let [source, cpu, target] =
+            [&self.source, &self.cpu, &self.target].map(|waited| waited.load(Ordering::Relaxed));
+        // A backup has no limits of its own, and nobody tells how busy its target is.
+        bottleneck([source, cpu, target, 0], None)
     }
 }

@@ -3,9 +3,14 @@
 //! Invariant: what was begun and never published goes, or is named with its key prefix and the way to remove it.
 
 use crate::cloud::{Cloud, ROUTE, plain};
-use crate::world::Ran;
+use crate::items::{signal, wait_for_stop};
+use crate::net::lead;
+use crate::world::{Ran, wait_until};
+use fixtures::servers::{Direction, Proxy, Toxic};
+use nix::sys::signal::Signal;
 use redis::Commands;
 use serde_json::json;
+use std::process::Stdio;
 
 /// Keys of blocks under the prefix of the route.
 fn blocks(cloud: &Cloud) -> Vec<String> {
@@ -96,4 +101,61 @@ fn rows_that_cannot_be_decoded_are_asked_for_again_and_never_published() {
     assert_eq!(summary["rows"], 200, "{summary}");
     cloud.assert_same("id, name, ts");
     assert_eq!(cloud.strays(), Vec::<String>::new());
+}
+
+/// A backup that is held when its first attempt has written blocks and not yet published them.
+fn held(cloud: &Cloud) -> std::process::Child {
+    let mut command = cloud.command(&Cloud::words(&["--lanes", "1", "--retry-for", "30s"]));
+    command.env("REKINDLE_FAILPOINT", "blocks-proven:1:hold");
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_for_stop(&child);
+    child
+}
+
+fn ended(child: std::process::Child) -> Ran {
+    Ran::of(&child.wait_with_output().unwrap())
+}
+
+#[test]
+fn what_an_attempt_could_not_remove_goes_when_its_table_is_complete() {
+    // GIVEN an attempt that cannot publish its blocks, and cannot remove them either, because redis is away
+    let cloud = plain();
+    cloud.insert(1, 0..100);
+    let proxy = Proxy::start(cloud.redis.port()).unwrap();
+    lead(cloud.folder.path(), cloud.redis.port(), &proxy);
+    let child = held(&cloud);
+    assert_eq!(blocks(&cloud).len(), 1);
+    proxy.set(Toxic::Reset, Direction::Both);
+    let accepted = proxy.accepted();
+    signal(&child, Signal::SIGCONT);
+    // The first ones are those of the removal, the others those of further attempts.
+    wait_until("the removal and another attempt", || proxy.accepted() >= accepted + 4);
+    assert_eq!(blocks(&cloud).len(), 1);
+    // WHEN redis is back THEN the attempt that succeeds leaves its own blocks alone
+    proxy.clear();
+    ended(child).expect(0);
+    cloud.assert_same("id, name, ts");
+    assert_eq!((cloud.strays(), blocks(&cloud).len()), (Vec::new(), 1));
+}
+
+#[test]
+fn what_comes_after_the_end_of_a_backup_goes_with_the_next_one() {
+    // GIVEN a table partition that took two attempts, and a block of the first one that arrives after the end
+    let cloud = plain();
+    cloud.insert(1, 0..100);
+    let child = held(&cloud);
+    let left = blocks(&cloud);
+    cloud.redis.cli(&["CLIENT", "KILL", "TYPE", "normal"]).unwrap();
+    signal(&child, Signal::SIGCONT);
+    let summary = ended(child).expect(0).summary();
+    assert_eq!(summary["resumed"], 0, "{summary}");
+    assert_eq!(cloud.strays(), Vec::<String>::new());
+    let published = blocks(&cloud);
+    assert_ne!(published, left);
+    cloud.redis.cli(&["SET", &left[0], "late"]).unwrap();
+    assert_eq!(cloud.strays(), left);
+    // WHEN there is nothing to copy THEN it goes all the same
+    cloud.backup(&[]).expect(0);
+    assert_eq!((cloud.strays(), blocks(&cloud)), (Vec::new(), published));
+    cloud.assert_same("id, name, ts");
 }

@@ -13,6 +13,7 @@ use crate::lane::now_ms;
 use crate::outcome::{Exit, from_journal};
 use crate::summarize::{peak_rss_bytes, rfc3339};
 use crate::summary::{DriftSummary, RouteSummary, RunEnd, Summary, Verified};
+use crate::tuning::Limit;
 use schemas::Digest;
 use schemas::drift::Drift;
 use schemas::manifest::{self, Manifest, Version};
@@ -179,8 +180,8 @@ fn counted(name: &str) -> RouteSummary {
 
 fn route_summary(table: &Table, findings: &Findings) -> RouteSummary {
     let counts = findings.counts.get(&table.route.name).copied().unwrap_or_default();
-    let (bottleneck, seconds) =
-        findings.busy.get(&table.route.name).copied().unwrap_or(("source", 0.0));
+    let busy = findings.busy.get(&table.route.name).copied();
+    let (limit, share, seconds) = busy.unwrap_or((Limit::None, 0.0, 0.0));
     let newest = table.standing.manifests.values().filter_map(Manifest::newest);
     let digests: Option<Vec<Digest>> = newest.map(Version::digest).collect();
     let digest = digests.map(|all| {
@@ -201,8 +202,8 @@ fn route_summary(table: &Table, findings: &Findings) -> RouteSummary {
         rejects: 0,
         dropped_keys: 0,
         seconds,
-        bottleneck: bottleneck.to_owned(),
-        bottleneck_share: None,
+        bottleneck: limit.word().to_owned(),
+        bottleneck_share: Some(share).filter(|share| *share > 0.0),
         freshness: None,
         digest: digest.map(|digest| digest.hex()),
     }

@@ -109,6 +109,43 @@ pub(super) async fn clean(
     Ok(warnings)
 }
 
+/// Removes what earlier attempts of a run wrote of table partitions that it completed all the same. Each attempt removes its
+/// own blocks when it fails; but that may fail as well, and what was on its way to the server may come after it.
+pub(super) async fn remove_attempts(
+    journal: &Journal,
+    duplicate: &Duplicate,
+    (run_id, route): (&str, &str),
+    keys: &Keys,
+) -> Result<()> {
+    let partitions = journal.partitions(run_id).await.map_err(from_journal)?;
+    let is_repeated = |record: &&PartitionRecord| {
+        record.partition.route == route && record.status == Status::Done && record.epoch > 1
+    };
+    for record in partitions.iter().filter(is_repeated) {
+        remove(duplicate, keys, record).await?;
+    }
+    Ok(())
+}
+
+/// The same of the run before this one, under the prefixes that the plan still has: something may have come after its end.
+pub(super) async fn clean_completed(
+    journal: &Journal,
+    plan: &Plan,
+    duplicate: &Duplicate,
+    before: Option<&RunRecord>,
+) -> Result<()> {
+    let Some(run_id) = before.map(|run| run.id.as_str()) else { return Ok(()) };
+    for route in journal.routes(run_id).await.map_err(from_journal)? {
+        let Some(prefix) = prefix_of(&route) else { continue };
+        let mut planned = plan.routes.iter().filter(|route| route.uses.backup);
+        if planned.any(|route| route.key.text() == prefix) {
+            let of = (run_id, route.name.as_str());
+            remove_attempts(journal, duplicate, of, &Keys::new(&prefix)).await?;
+        }
+    }
+    Ok(())
+}
+
 /// The key prefix that a route had when it was recorded.
 fn prefix_of(route: &RouteRecord) -> Option<String> {
     let key = route.definition.lines().find_map(|line| line.strip_prefix("key = "))?;

@@ -61,6 +61,9 @@ impl Run {
         let claimed = duplicate.state().await.map_err(one)?;
         let cleaning = left_behind::clean(&journal, plan, &duplicate, options.fresh);
         warnings.extend(cleaning.await.map_err(one)?);
+        let before = previous.as_ref().filter(|before| before.id != record.id);
+        let cleaning = left_behind::clean_completed(&journal, plan, &duplicate, before);
+        cleaning.await.map_err(one)?;
         for route in &routes {
             let voided = journal.void_partitions(&record.id, &route.name).await;
             voided.map_err(|error| one(from_journal(error)))?;
