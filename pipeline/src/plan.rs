@@ -3,27 +3,28 @@
 //! Invariant: it writes nothing, neither to the target nor under `--state`; every figure says whether it is
 //! measured, derived or unknown.
 
+mod held;
 pub mod lost;
 mod memory;
 mod notes;
+mod predicted;
 mod readable;
 pub mod sample;
 mod text;
 
+use held::Held;
 pub use memory::MemoryReport;
 use notes::{cut_over_notes, target_notes};
+pub use predicted::Predicted;
 pub(crate) use readable::commands;
 pub(crate) use text::mib;
 
 use crate::checkpoint::commit_interval;
 use crate::documents;
 use crate::keys::Buckets;
-use crate::lane::WRITES;
-use crate::one_pass::{ROUTES_MAX, batches_alive};
 use crate::prepare::PARTITIONS_PER_LANE;
 use crate::rebuild::{COMMIT_COST_GUESS, CRASH_EVERY, Options, patiently, selected_routes};
 use crate::route::RouteRun;
-use crate::summarize::rss_bytes;
 use crate::tuning::Lanes;
 use crate::wiring::{self, Described, Facts, Sources};
 use schemas::plan::{Layout, OnCollision};
@@ -87,6 +88,9 @@ pub struct PlanReport {
     pub routes: Vec<RouteReport>,
     /// Sum of the estimates; absent when one is unknown.
     pub rows_estimate: Option<u64>,
+    /// How long it will take; absent where no such run was measured yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub predicted: Option<Predicted>,
     /// What a person should know.
     pub notes: Vec<String>,
 }
@@ -176,18 +180,13 @@ pub async fn plan_rebuild(plan: &Plan, options: &Options) -> Result<PlanReport, 
     routes.sort_by_key(|route| route.priority);
     sources.release_snapshot().await;
     let rows_estimate = routes.iter().map(|route| route.rows_estimate).sum::<Option<u64>>();
-    let lanes_bytes = options.lanes.most as u64 * LANE_BASE_BYTES;
-    let base = rss_bytes() + RUN_BASE_BYTES + lanes_bytes + held_bytes;
-    // A pass over a table holds the batches of every route that it serves.
-    let together = routes.iter().map(|route| route.read_with.len() + 1).max().unwrap_or(1);
-    let together = together.min(ROUTES_MAX);
-    let lane_batches = batches_alive(together) as u64;
-    let batches = options.lanes.most as u64 * lane_batches * batch_bytes;
-    let in_flight_batches = (WRITES as u64 + 1) * together as u64;
-    let largest = routes.iter().filter_map(|route| route.rows_estimate).max().unwrap_or(0);
-    let keys = Buckets::memory_bytes(largest);
+    let held = Held::of(options.lanes.most as u64, &routes, (batch_bytes, held_bytes));
     let addresses = sources.addresses();
+    let names: Vec<&str> = routes.iter().map(|route| route.name.as_str()).collect();
     let rto = options.deadline.unwrap_or(plan.redis_objective.rto);
+    let predicted = rows_estimate
+        .and_then(|rows| predicted::predicted(&options.state, &names, rows, rto.as_secs()));
+    notes.extend(predicted.as_ref().and_then(Predicted::warning));
     Ok(PlanReport {
         command: crate::rebuild::COMMAND.to_owned(),
         fingerprint: plan.fingerprint(),
@@ -198,7 +197,7 @@ pub async fn plan_rebuild(plan: &Plan, options: &Options) -> Result<PlanReport, 
             .join(", "),
         sources: addresses,
         batch_bytes,
-        lane_batches,
+        lane_batches: held.lane_batches,
         target: TargetReport {
             address: sink.address().to_owned(),
             version: state.version,
@@ -210,15 +209,16 @@ pub async fn plan_rebuild(plan: &Plan, options: &Options) -> Result<PlanReport, 
         lanes: options.lanes.start,
         lanes_max: options.lanes.most,
         rto_seconds: rto.as_secs(),
-        memory_bound_bytes: base + 2 * batches + keys,
-        memory_base_bytes: base,
-        memory_keys_bytes: keys,
-        in_flight_bytes: options.lanes.most as u64 * in_flight_batches * batch_bytes,
+        memory_bound_bytes: held.base + 2 * held.batches + held.keys,
+        memory_base_bytes: held.base,
+        memory_keys_bytes: held.keys,
+        in_flight_bytes: held.in_flight,
         checkpoint_seconds: commit_interval(COMMIT_COST_GUESS, CRASH_EVERY).as_secs_f64(),
         memory,
         ledger_bytes: rows_estimate.map(|rows| rows * LEDGER_ROW_BYTES),
         routes,
         rows_estimate,
+        predicted,
         notes,
     })
 }

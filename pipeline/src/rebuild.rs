@@ -7,6 +7,7 @@ mod assemble;
 mod end;
 mod run;
 
+use crate::evidence::Recording;
 use crate::guard::{Limits, Omitted};
 use crate::journal::CommitHandle;
 use crate::lane::now_ms;
@@ -149,10 +150,13 @@ pub async fn rebuild_redis(plan: &Plan, options: Options, watcher: Arc<dyn Watch
         Err(errors) => return failed(errors),
     };
     watcher.begin(Arc::clone(&run.engine.shared.counters), Some(run.engine.shared.commits.clone()));
+    let counters = &run.engine.shared.counters;
+    let recording = Recording::begin(&options.state, &run.record.id, counters);
     let mut findings = run.work(&options, &*watcher).await;
     run.note_drift(&mut findings);
     run.cut_over(&options, &mut findings).await;
     let ended = run.end(findings, &options, clock).await;
+    drop(recording);
     watcher.end();
     ended
 }

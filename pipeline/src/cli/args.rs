@@ -98,15 +98,15 @@ pub enum Command {
         #[command(subcommand)]
         command: super::state::State,
     },
+    /// Lists the evidence of runs, or renders it as a report, after a look at its seals
+    #[command(after_help = super::report::after_help())]
+    Report(super::report::Report),
     /// Known, not built yet.
     #[command(hide = true, disable_help_flag = true)]
     Bench(Rest),
     /// Known, not built yet.
     #[command(hide = true, disable_help_flag = true)]
     Drill(Rest),
-    /// Known, not built yet.
-    #[command(hide = true, disable_help_flag = true)]
-    Report(Rest),
     /// Known, not built yet.
     #[command(hide = true, disable_help_flag = true)]
     Demo(Rest),
@@ -118,7 +118,6 @@ impl Command {
         match self {
             Self::Bench(_) => Some("bench"),
             Self::Drill(_) => Some("drill"),
-            Self::Report(_) => Some("report"),
             Self::Demo(_) => Some("demo"),
             Self::Init(_)
             | Self::Check(_)
@@ -129,6 +128,7 @@ impl Command {
             | Self::Verify { .. }
             | Self::Rejects { .. }
             | Self::State { .. }
+            | Self::Report(_)
             | Self::Schema
             | Self::Status => None,
         }

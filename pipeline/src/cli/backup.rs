@@ -4,7 +4,7 @@
 
 use super::args::Shared;
 use super::signals::Signals;
-use super::{exit_of, leave_stopped_out, plan_of, print, tell_errors, watch};
+use super::{evidence, exit_of, leave_stopped_out, plan_of, print, tell_errors, watch};
 use crate::backup::{Ended, Options, backup_bigquery};
 use crate::outcome::Exit;
 use crate::rebuild::{self, Watcher};
@@ -86,6 +86,7 @@ pub(super) async fn backup(
     let mut exit = signals.name(told.unwrap_or(if is_done { Exit::Done } else { exit_of(&ended) }));
     if let Some(summary) = &summary {
         exit = exit.min(print(shared.json, summary, || summary.render()));
+        evidence::keep(shared, &plan, summary, (exit, &ended.errors));
     }
     if ended.errors.is_empty() { exit } else { tell_errors(&ended.errors, Some(exit), shared.json) }
 }

@@ -7,6 +7,7 @@ mod backup;
 mod check;
 #[cfg(test)]
 mod documented;
+mod evidence;
 mod failure;
 pub(crate) mod figures;
 #[cfg(test)]
@@ -20,6 +21,7 @@ mod loading;
 mod plan;
 mod rdb;
 mod rejects;
+mod report;
 mod restore;
 mod signals;
 mod state;
@@ -140,9 +142,8 @@ async fn dispatch(cli: &Cli, bars: MultiProgress, signals: &Signals) -> Exit {
         Command::Rejects { command } => Box::pin(rejects::rejects(shared, command, signals)).await,
         Command::State { command } => Box::pin(state::state(shared, command, signals)).await,
         Command::Verify { target } => Box::pin(verify::verify(shared, target, bars, signals)).await,
-        Command::Bench(_) | Command::Drill(_) | Command::Report(_) | Command::Demo(_) => {
-            Exit::Usage
-        }
+        Command::Report(flags) => report::report(shared, flags),
+        Command::Bench(_) | Command::Drill(_) | Command::Demo(_) => Exit::Usage,
     }
 }
 
@@ -216,6 +217,7 @@ async fn rebuild(
         let printed =
             print(shared.json, summary, || summary_text::render(summary, rejects.folder()));
         exit = exit.min(printed);
+        evidence::keep(shared, &plan, summary, (exit, &ended.errors));
     }
     if ended.errors.is_empty() { exit } else { tell_errors(&ended.errors, Some(exit), shared.json) }
 }

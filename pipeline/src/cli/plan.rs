@@ -20,6 +20,16 @@ pub(super) async fn plan(shared: &Shared, flags: &PlanFlags, signals: &Signals) 
         Err(exit) => return exit,
     };
     if let Some(lost) = flags.lost {
+        if !shared.routes.is_empty() {
+            let message =
+                "--lost looks at the whole plan, and what one route leaves out another may hold";
+            let hint = Some("leave --route out");
+            failure::tell(
+                &[failure::Failure::new(Exit::Usage, message.to_owned(), hint)],
+                shared.json,
+            );
+            return Exit::Usage;
+        }
         return show_loss(shared, &plan, lost);
     }
     let lost_at_ms = shared.lost_at.map(jiff::Timestamp::as_millisecond);

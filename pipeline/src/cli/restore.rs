@@ -4,7 +4,9 @@
 
 use super::args::{Shared, parse_past};
 use super::signals::Signals;
-use super::{exit_of, leave_stopped_out, plan_of, print, summary_text, tell_errors, watch};
+use super::{
+    evidence, exit_of, leave_stopped_out, plan_of, print, summary_text, tell_errors, watch,
+};
 use crate::outcome::Exit;
 use crate::rebuild::Watcher;
 use crate::restore::{Asked, Options, PartitionRange, restore_bigquery};
@@ -111,6 +113,7 @@ pub(super) async fn restore(
     if let Some(summary) = &ended.summary {
         let printed = print(shared.json, summary, || summary_text::render(summary, Path::new("")));
         exit = exit.min(printed);
+        evidence::keep(shared, &plan, summary, (exit, &ended.errors));
     }
     if ended.errors.is_empty() { exit } else { tell_errors(&ended.errors, Some(exit), shared.json) }
 }

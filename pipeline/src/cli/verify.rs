@@ -6,7 +6,7 @@ use super::args::Shared;
 use super::failure::{Failure, tell};
 use super::help::EXIT_CODES;
 use super::signals::Signals;
-use super::{leave_stopped_out, plan_of, print, tell_errors, watch};
+use super::{evidence, leave_stopped_out, plan_of, print, tell_errors, watch};
 use crate::outcome::Exit;
 use crate::rebuild::{self, Watcher};
 use crate::verify::bigquery::{BigQueryOptions, verify_bigquery};
@@ -15,6 +15,7 @@ use crate::verify::tier::{SAMPLE_DEFAULT, SAMPLE_MAX};
 use crate::verify::{self, Ended, Options, Told};
 use clap::{Args, Subcommand, ValueEnum};
 use indicatif::MultiProgress;
+use schemas::Plan;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
@@ -222,7 +223,7 @@ pub(super) async fn verify(
         },
     };
     display.end();
-    tell_ended(ended, shared, signals)
+    tell_ended(ended, shared, &plan, signals)
 }
 
 fn refuse(message: String, shared: &Shared) -> Exit {
@@ -230,7 +231,7 @@ fn refuse(message: String, shared: &Shared) -> Exit {
     Exit::Usage
 }
 
-fn tell_ended(ended: Ended, shared: &Shared, signals: &Signals) -> Exit {
+fn tell_ended(ended: Ended, shared: &Shared, plan: &Plan, signals: &Signals) -> Exit {
     let Ended { told, errors } = ended;
     let mut exits: Vec<Exit> = errors.iter().map(|error| Exit::of_kind(error.kind())).collect();
     if signals.is_received() {
@@ -238,11 +239,16 @@ fn tell_ended(ended: Ended, shared: &Shared, signals: &Signals) -> Exit {
     }
     let mut ended = rebuild::Ended { summary: None, exits, errors };
     leave_stopped_out(&mut ended, signals.is_received());
+    let mut summary = None;
     if let Some(Told { verdict, json, text }) = told {
         ended.exits.push(verdict.exit());
         ended.exits.push(print(shared.json, &json, || text));
+        summary = Some(json);
     }
     // Nothing told and no error would be a defect.
     let exit = signals.name(ended.exits.iter().copied().min().unwrap_or(Exit::Internal));
+    if let Some(summary) = &summary {
+        evidence::keep(shared, plan, summary, (exit, &ended.errors));
+    }
     if ended.errors.is_empty() { exit } else { tell_errors(&ended.errors, Some(exit), shared.json) }
 }

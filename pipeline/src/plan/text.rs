@@ -2,7 +2,7 @@
 //!
 //! Invariant: it shows what the JSON holds, nothing else.
 
-use super::{PlanReport, RouteReport};
+use super::{PlanReport, Predicted, RouteReport};
 use schemas::duration;
 use std::fmt::Write;
 
@@ -62,11 +62,11 @@ impl PlanReport {
             self.ledger_bytes.map_or("unknown".into(), |bytes| format!("about {}", mib(bytes)));
         writeln!(out, "ledger under --state {ledger}")?;
         let rto = std::time::Duration::from_secs(self.rto_seconds);
-        writeln!(
-            out,
-            "objective          RTO {}; predicted time unknown until measured",
-            duration::format(rto)
-        )?;
+        let predicted = self.predicted.as_ref().map_or_else(
+            || "predicted time unknown: no run of these routes was measured here yet".to_owned(),
+            Predicted::line,
+        );
+        writeln!(out, "objective          RTO {}; {predicted}", duration::format(rto))?;
         for note in &self.notes {
             writeln!(out, "note: {note}")?;
         }

@@ -11,6 +11,7 @@ use super::staging::{drop_staging, stage};
 use super::table::Table;
 use super::{Asked, Options, Shared, lacks, open, publish, told};
 use crate::cpu::CpuPool;
+use crate::evidence::Recording;
 use crate::journal::{Journal, RunStatus};
 use crate::lane::now_ms;
 use crate::outcome::{Exit, from_journal};
@@ -49,6 +50,7 @@ pub(super) async fn restore(plan: &Plan, options: &Options, watcher: &dyn Watche
         }
     };
     watcher.begin(Arc::clone(&shared.counters), None);
+    let recording = Recording::begin(&options.state, &run.id, &shared.counters);
     let mut errors = Vec::new();
     let mut proof = Proof::default();
     for table in &mut tables {
@@ -67,6 +69,7 @@ pub(super) async fn restore(plan: &Plan, options: &Options, watcher: &dyn Watche
             break;
         }
     }
+    drop(recording);
     watcher.end();
     let mut exits: Vec<Exit> = errors.iter().map(|error| Exit::of_kind(error.kind())).collect();
     let status = match (errors.is_empty(), options.verify) {

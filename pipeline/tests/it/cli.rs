@@ -284,3 +284,25 @@ fn check_fails_by_the_rights_the_room_and_the_owner_of_redis() {
     let text = stdout(&rekindle(folder.path(), &["check"], &variables));
     assert!(text.contains("FAILED   redis memory: "), "{text}");
 }
+
+#[test]
+fn a_loss_is_answered_without_any_system_and_for_the_whole_plan_only() {
+    let folder = folder_with(PLAN);
+    // Nothing listens there.
+    let away =
+        [("ALLOYDB_URL", "postgres://u:p@127.0.0.1:1/d"), ("REDIS_URL", "redis://127.0.0.1:1")];
+    let answered = rekindle(folder.path(), &["plan", "--lost", "redis"], &away);
+    assert_eq!(answered.status.code(), Some(0), "{}", code_and_stderr(&answered).1);
+    assert!(
+        stdout(&answered).contains("rekindle rebuild redis --route builds"),
+        "{}",
+        stdout(&answered)
+    );
+    let words = ["plan", "--lost", "redis", "--route", "builds"];
+    let (code, told) = code_and_stderr(&rekindle(folder.path(), &words, &away));
+    assert_eq!(code, Some(2), "{told}");
+    assert!(
+        told.contains("--lost looks at the whole plan") && told.contains("leave --route out"),
+        "{told}"
+    );
+}

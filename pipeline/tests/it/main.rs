@@ -29,6 +29,7 @@ mod documents;
 mod documents_verified;
 mod drift;
 mod drift_cloud;
+mod evidence;
 mod fail_loud;
 mod failover;
 mod first_plan;

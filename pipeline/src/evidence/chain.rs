@@ -1,0 +1,217 @@
+//! The folder of evidence: numbered files, each sealed by a manifest that names the one before.
+//!
+//! Invariant: nothing in it is ever written twice. A manifest has the form that `sha256sum --check` reads: the hash of its
+//! evidence, then that of the manifest before; so one altered byte anywhere breaks every manifest from there on.
+
+use super::{Evidence, canonical};
+use nix::fcntl::{Flock, FlockArg};
+use sha2::{Digest, Sha256};
+use stages::{Error, Kind, Result};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+const FOLDER: &str = "evidence";
+const EVIDENCE: &str = "json";
+const MANIFEST: &str = "sha256";
+
+/// The folder.
+#[derive(Debug, Clone)]
+pub struct Chain {
+    folder: PathBuf,
+}
+
+/// One piece of evidence in the folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Its number, from 1.
+    pub number: u64,
+    /// The file.
+    pub path: PathBuf,
+}
+
+/// What is wrong with the chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// The file.
+    pub file: String,
+    /// What is wrong with it.
+    pub what: &'static str,
+}
+
+/// The files of one number.
+#[derive(Debug, Default)]
+struct Pair {
+    evidence: Option<PathBuf>,
+    manifest: Option<PathBuf>,
+}
+
+impl Chain {
+    /// The evidence of a state folder.
+    pub fn of_state(state: &Path) -> Self {
+        Self { folder: state.join(FOLDER) }
+    }
+
+    /// Where it is.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Writes evidence and seals it; returns its file.
+    pub fn add(&self, evidence: &Evidence) -> Result<PathBuf> {
+        self.write(evidence).map_err(|error| failed("write", &self.folder, &error))
+    }
+
+    fn write(&self, evidence: &Evidence) -> io::Result<PathBuf> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
+        let mut lock = OpenOptions::new();
+        lock.write(true).create(true).truncate(false).mode(0o600);
+        let lock = lock.open(self.folder.join("lock"))?;
+        // Two programs that end together are sealed one after the other.
+        let _held = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, errno)| errno)?;
+        let pairs = self.pairs()?;
+        let number = pairs.keys().next_back().map_or(1, |last| last + 1);
+        let before = pairs.values().rev().find_map(|pair| pair.manifest.as_ref());
+        let value = serde_json::to_value(evidence)?;
+        let bytes = canonical(&value);
+        let name =
+            format!("{number:06}-{}-{}", evidence.command.replace(' ', "-"), evidence.run_id);
+        let path = self.folder.join(format!("{name}.{EVIDENCE}"));
+        create(&path, bytes.as_bytes())?;
+        let mut manifest = line(bytes.as_bytes(), &path);
+        if let Some(before) = before {
+            manifest.push_str(&line(&fs::read(before)?, before));
+        }
+        create(&self.folder.join(format!("{name}.{MANIFEST}")), manifest.as_bytes())?;
+        File::open(&self.folder)?.sync_all()?;
+        Ok(path)
+    }
+
+    /// Lists all evidence, oldest first.
+    pub fn list(&self) -> Result<Vec<Entry>> {
+        let pairs = self.pairs().map_err(|error| failed("read", &self.folder, &error))?;
+        let entry = |(number, pair): (u64, Pair)| Some(Entry { number, path: pair.evidence? });
+        Ok(pairs.into_iter().filter_map(entry).collect())
+    }
+
+    /// Reads a piece of evidence.
+    pub fn read(entry: &Entry) -> Result<Evidence> {
+        let unreadable = |error: &dyn std::fmt::Display| {
+            let message = format!("cannot read the evidence {}: {error}", entry.path.display());
+            Error::new(Kind::Internal, message).with_hint("rekindle report --list")
+        };
+        let bytes = fs::read(&entry.path).map_err(|error| unreadable(&error))?;
+        let evidence: Evidence =
+            serde_json::from_slice(&bytes).map_err(|error| unreadable(&error))?;
+        if evidence.format > super::FORMAT {
+            return Err(unreadable(&format!("format {} is of a newer rekindle", evidence.format)));
+        }
+        Ok(evidence)
+    }
+
+    /// Looks at every file and returns what was altered, is missing, or was never sealed.
+    pub fn faults(&self) -> Result<Vec<Fault>> {
+        self.look().map_err(|error| failed("read", &self.folder, &error))
+    }
+
+    fn look(&self) -> io::Result<Vec<Fault>> {
+        let mut faults = Vec::new();
+        let mut before: Option<PathBuf> = None;
+        for (expected, (number, pair)) in (1..).zip(self.pairs()?) {
+            let name = |path: &Option<PathBuf>| {
+                path.as_deref().map_or_else(|| format!("{number:06}"), name_of)
+            };
+            if number != expected {
+                let what = "stands behind a number that is missing";
+                faults.push(Fault { file: name(&pair.evidence), what });
+                return Ok(faults);
+            }
+            let Some(manifest) = &pair.manifest else {
+                faults.push(Fault {
+                    file: name(&pair.evidence),
+                    what: "was never sealed, or its manifest is gone",
+                });
+                continue;
+            };
+            let text = fs::read_to_string(manifest)?;
+            let mut wanted = Vec::new();
+            match &pair.evidence {
+                Some(evidence) => wanted.push(line(&fs::read(evidence)?, evidence)),
+                None => {
+                    faults.push(Fault { file: name_of(manifest), what: "its evidence is gone" });
+                }
+            }
+            if let Some(before) = &before {
+                wanted.push(line(&fs::read(before)?, before));
+            }
+            let found: Vec<&str> = text.split_inclusive('\n').collect();
+            if pair.evidence.is_some() && found != wanted {
+                let is_own = found.first().is_some_and(|first| *first == wanted[0]);
+                let what = if is_own {
+                    "does not seal the manifest before it"
+                } else {
+                    "is not what its manifest seals"
+                };
+                faults.push(Fault { file: name(&pair.evidence), what });
+            }
+            before = Some(manifest.clone());
+        }
+        Ok(faults)
+    }
+
+    fn pairs(&self) -> io::Result<BTreeMap<u64, Pair>> {
+        let mut pairs: BTreeMap<u64, Pair> = BTreeMap::new();
+        let entries = match fs::read_dir(&self.folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(pairs),
+            Err(error) => return Err(error),
+        };
+        for entry in entries {
+            let path = entry?.path();
+            let number = name_of(&path).split('-').next().and_then(|digits| digits.parse().ok());
+            let (Some(number), Some(kind)) = (number, path.extension()) else { continue };
+            let pair = pairs.entry(number).or_default();
+            if kind == EVIDENCE {
+                pair.evidence = Some(path);
+            } else if kind == MANIFEST {
+                pair.manifest = Some(path);
+            }
+        }
+        Ok(pairs)
+    }
+}
+
+/// SHA-256 in hex.
+pub fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().fold(String::with_capacity(64), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("writing to a string cannot fail");
+        text
+    })
+}
+
+/// A line as `sha256sum` writes it.
+fn line(bytes: &[u8], path: &Path) -> String {
+    format!("{}  {}\n", sha256(bytes), name_of(path))
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// Writes a file that must not be there yet, and puts it on disk.
+fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+fn failed(verb: &str, folder: &Path, error: &io::Error) -> Error {
+    Error::new(
+        Kind::Internal,
+        format!("cannot {verb} the evidence in {}: {error}", folder.display()),
+    )
+    .with_hint("free space or mend permissions under --state; the run itself is not concerned")
+}

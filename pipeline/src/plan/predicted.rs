@@ -1,0 +1,198 @@
+//! How long a rebuild will take, by the evidence of rebuilds of the same routes that this machine has done.
+//!
+//! Invariant: only whole runs that ended as asked count, from a chain in which nothing was altered; sizes beyond the measured
+//! ones are called so.
+
+use crate::cli::figures::{clock_of_seconds, count, things};
+use crate::evidence::{Chain, Evidence, machine};
+use crate::model::{Model, Observation};
+use crate::rebuild::COMMAND;
+use serde::Serialize;
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// A predicted time.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Predicted {
+    /// The expected time, in seconds.
+    pub seconds: f64,
+    /// With 95 % probability not less; absent where there are too few runs to tell.
+    pub least_seconds: Option<f64>,
+    /// With 95 % probability not more.
+    pub most_seconds: Option<f64>,
+    /// Seconds of a run without rows, and seconds per row, as the runs have them.
+    pub start_seconds: f64,
+    /// See `start_seconds`.
+    pub seconds_per_row: f64,
+    /// Root mean square of the relative errors of the fit.
+    pub error: Option<f64>,
+    /// Measured runs.
+    pub runs: usize,
+    /// Rows of the smallest and of the largest of them.
+    pub rows_measured: (u64, u64),
+    /// Whether the predicted size lies between these.
+    pub is_within: bool,
+    /// Whether the expected time lies within the RTO.
+    pub within_rto: bool,
+    /// Whether the slower end of the interval does; absent where there is none.
+    pub surely_within_rto: Option<bool>,
+}
+
+/// Predicts a rebuild of so many rows; `None` where no such run was measured, or where its evidence cannot be trusted.
+pub(super) fn predicted(
+    state: &Path,
+    routes: &[&str],
+    rows: u64,
+    rto_seconds: u64,
+) -> Option<Predicted> {
+    let chain = Chain::of_state(state);
+    match chain.faults() {
+        Ok(faults) if faults.is_empty() => {}
+        Ok(faults) => {
+            tracing::warn!(
+                file = faults[0].file,
+                "evidence was altered: no time is predicted from it"
+            );
+            return None;
+        }
+        Err(error) => {
+            tracing::warn!(%error, "no time is predicted");
+            return None;
+        }
+    }
+    let entries = chain.list().ok()?;
+    let routes: BTreeSet<&str> = routes.iter().copied().collect();
+    let runs: Vec<Observation> = entries
+        .iter()
+        .filter_map(|entry| Chain::read(entry).ok())
+        .filter_map(|evidence| observation(&evidence, &routes))
+        .collect();
+    of_runs(&runs, rows, rto_seconds)
+}
+
+/// A run that says something about another one of the same routes on this machine.
+fn observation(evidence: &Evidence, routes: &BTreeSet<&str>) -> Option<Observation> {
+    let summary = &evidence.summary;
+    let names = summary["routes"].as_array()?.iter().map(|route| route["name"].as_str());
+    let is_same = names.collect::<Option<BTreeSet<&str>>>()? == *routes;
+    let is_whole = evidence.ended.status == "done" && summary["resumed"] == 0;
+    let here = machine();
+    let is_here = evidence.machine.host == here.host && evidence.machine.cores == here.cores;
+    if evidence.command != COMMAND || !is_same || !is_whole || !is_here {
+        return None;
+    }
+    Some(Observation {
+        rows: summary["rows"].as_f64()?,
+        bytes: summary["bytes"].as_f64()?,
+        seconds: summary["seconds"].as_f64()?,
+    })
+}
+
+fn of_runs(runs: &[Observation], rows: u64, rto_seconds: u64) -> Option<Predicted> {
+    let model = Model::fit(runs)?;
+    let (all_rows, all_bytes) =
+        runs.iter().fold((0.0, 0.0), |(rows, bytes), run| (rows + run.rows, bytes + run.bytes));
+    // Rows to come are as long as those that came.
+    let bytes_per_row = all_bytes / all_rows.max(1.0);
+    let found = model.predict(rows as f64, rows as f64 * bytes_per_row);
+    let rto = rto_seconds as f64;
+    let [start_seconds, of_row, of_byte] = model.coefficients;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts of rows")]
+    let whole = |value: f64| value as u64;
+    Some(Predicted {
+        seconds: found.seconds,
+        least_seconds: found.interval.map(|(least, _)| least),
+        most_seconds: found.interval.map(|(_, most)| most),
+        start_seconds,
+        seconds_per_row: of_row + of_byte * bytes_per_row,
+        error: model.error,
+        runs: model.runs,
+        rows_measured: (whole(model.range.0), whole(model.range.1)),
+        is_within: found.is_within,
+        within_rto: found.seconds <= rto,
+        surely_within_rto: found.interval.map(|(_, most)| most <= rto),
+    })
+}
+
+impl Predicted {
+    /// Writes `predicted 00:41:10 (00:38:00 to 00:44:20), by 3 measured runs of 200,000 to 1,000,000 rows`.
+    pub fn line(&self) -> String {
+        let interval = match (self.least_seconds, self.most_seconds) {
+            (Some(least), Some(most)) => {
+                format!(" ({} to {})", clock_of_seconds(least), clock_of_seconds(most))
+            }
+            _ => " (too few runs to tell how far off that may be)".to_owned(),
+        };
+        let (least, most) = self.rows_measured;
+        let sizes = if least == most {
+            count(least)
+        } else {
+            format!("{} to {}", count(least), count(most))
+        };
+        let beyond = if self.is_within { "" } else { "; this size lies beyond what was measured" };
+        format!(
+            "predicted {}{interval}, by {} of {sizes} rows{beyond}",
+            clock_of_seconds(self.seconds),
+            things(self.runs as u64, "measured run")
+        )
+    }
+
+    /// What a person should know before the run.
+    pub fn warning(&self) -> Option<String> {
+        match (self.within_rto, self.surely_within_rto) {
+            (false, _) => Some(
+                "the RTO would be missed: by what was measured here, the run ends after it"
+                    .to_owned(),
+            ),
+            (true, Some(false)) => {
+                Some("the RTO is at risk: it lies within the predicted interval".to_owned())
+            }
+            (true, _) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(rows: f64, seconds: f64) -> Observation {
+        Observation { rows, bytes: rows * 100.0, seconds }
+    }
+
+    #[test]
+    fn runs_of_several_sizes_predict_a_larger_one_and_say_that_it_is_larger() {
+        let runs = [run(2e5, 2.0), run(5e5, 3.5), run(1e6, 6.0)];
+        let found = of_runs(&runs, 10_000_000, 60).unwrap();
+        assert!((found.seconds - 51.0).abs() < 1e-6, "{found:?}");
+        assert_eq!(
+            (found.runs, found.rows_measured, found.is_within),
+            (3, (200_000, 1_000_000), false)
+        );
+        assert_eq!(
+            found.line(),
+            "predicted 00:00:51 (00:00:51 to 00:00:51), by 3 measured runs of 200,000 to 1,000,000 rows; \
+             this size lies beyond what was measured"
+        );
+        assert_eq!(
+            (found.within_rto, found.surely_within_rto, found.warning()),
+            (true, Some(true), None)
+        );
+        let late = of_runs(&runs, 10_000_000, 50).unwrap();
+        assert!(late.warning().unwrap().starts_with("the RTO would be missed"));
+    }
+
+    #[test]
+    fn few_or_unsteady_runs_are_told_to_be_so() {
+        let one = of_runs(&[run(1e6, 6.0)], 1_000_000, 60).unwrap();
+        assert_eq!(
+            one.line(),
+            "predicted 00:00:06 (too few runs to tell how far off that may be), by 1 measured run of 1,000,000 rows"
+        );
+        assert_eq!((one.surely_within_rto, one.warning()), (None, None));
+        let unsteady =
+            of_runs(&[run(1e6, 4.0), run(1e6, 8.0), run(1e6, 6.0)], 1_000_000, 10).unwrap();
+        assert!(unsteady.warning().unwrap().starts_with("the RTO is at risk"), "{unsteady:?}");
+        assert_eq!(of_runs(&[], 1, 1), None);
+    }
+}
