@@ -13,7 +13,7 @@ fn aims() -> [(&'static str, Aim); 2] {
     [("redis", Aim { rto: day, rpo: day }), ("bigquery", Aim { rto: day, rpo: day })]
 }
 
-fn ran(aims: &[(&'static str, Aim)], exit: Exit) -> Ran<'_> {
+fn ran<'a>(aims: &'a [(&'static str, Aim)], exit: Exit) -> Ran<'a> {
     Ran {
         plan: PlanUsed { path: "rekindle.toml".into(), sha256: Some(sha256(b"")) },
         objectives: aims,

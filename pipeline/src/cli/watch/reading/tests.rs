@@ -123,7 +123,7 @@ fn the_band_of_the_end_is_told_and_warned_of() {
     assert!(reading.bottom_line().ends_with("ends in about 00:01:40 (00:01:30 to 00:02:00)"));
     assert_eq!(reading.late(), None);
     // The RTO lies between the mean and the slower end.
-    reading.rto = Duration::from_secs(120);
+    reading.rto = Duration::from_mins(2);
     assert!(
         reading
             .late()
