@@ -16,6 +16,8 @@ use std::time::Duration;
 
 /// How often a point is taken.
 const EVERY: Duration = Duration::from_secs(1);
+/// When the first one is taken: before, the counters know nothing of the processes that came before.
+const FIRST: Duration = Duration::from_millis(200);
 /// Points of one process that evidence keeps; more are thinned out evenly.
 const POINTS_MAX: usize = 600;
 const FOLDER: &str = "history";
@@ -60,7 +62,9 @@ impl Recording {
         let task = tokio::spawn({
             let (counters, file) = (Arc::clone(&counters), Arc::clone(&file));
             async move {
-                let mut clock = tokio::time::interval(EVERY);
+                // At the very first the counters know nothing of the processes before.
+                let mut clock =
+                    tokio::time::interval_at(tokio::time::Instant::now() + EVERY, EVERY);
                 clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
                 loop {
                     clock.tick().await;

@@ -8,6 +8,8 @@ use plotters::prelude::*;
 
 const SIZE: (u32, u32) = (900, 280);
 const CLOCK_SIZE: (u32, u32) = (900, 120);
+/// Family and size of all texts.
+const LABELS: (&str, i32) = ("sans-serif", 14);
 
 /// Draws rows per second over time; `None` for fewer than three points.
 pub(super) fn throughput(processes: &[Vec<Point>]) -> Option<String> {
@@ -63,6 +65,8 @@ fn draw_throughput(
         .x_labels(8)
         .y_labels(6)
         .x_label_formatter(&|at| clock_of_seconds(*at))
+        .label_style(LABELS)
+        .axis_desc_style(LABELS)
         .y_label_formatter(&|rows| crate::cli::figures::per_second(*rows))
         .light_line_style(WHITE)
         .draw()?;
@@ -114,6 +118,8 @@ fn draw_clock(svg: &mut String, (before, own): (f64, f64), rto: f64) -> Drawn {
         ))
         .x_labels(8)
         .x_label_formatter(&|at| clock_of_seconds(*at))
+        .label_style(LABELS)
+        .axis_desc_style(LABELS)
         .draw()?;
     let bar = |from: f64, to: f64| [(from, 0.25), (to, 0.75)];
     chart.draw_series([

@@ -9,7 +9,7 @@ const STYLE: &str = "\
 body{font:15px/1.5 system-ui,sans-serif;color:#1c1c1c;max-width:62rem;margin:2rem auto;padding:0 1rem}\
 h1{font-size:1.5rem}h2{font-size:1.1rem;margin-top:2rem;border-bottom:1px solid #ccc}\
 table{border-collapse:collapse;margin:.8rem 0}th,td{text-align:left;vertical-align:top;padding:.25rem .7rem;border-bottom:1px solid #ddd}\
-th{font-weight:600;background:#f4f4f4}td{overflow-wrap:anywhere}figure{margin:1rem 0}figcaption{color:#555;font-size:.9rem}\
+th{font-weight:600;background:#f4f4f4}td:not(:last-child){white-space:nowrap}td:last-child{overflow-wrap:anywhere}figure{margin:1rem 0}figcaption{color:#555;font-size:.9rem}\
 svg{max-width:100%;height:auto}.met{color:#0a6b2d;font-weight:600}.missed{color:#a11212;font-weight:600}.unknown{color:#7a5200;font-weight:600}\
 @media print{body{margin:0;max-width:none;font-size:11pt}h2{break-after:avoid}tr,figure{break-inside:avoid}}";
 

@@ -8,7 +8,7 @@ use super::destination::{prepare_destination, prove_destination, put_back, reope
 use super::rows::{self, held_in};
 use super::stage::TableStage;
 use super::staging::{drop_staging, stage};
-use super::table::Table;
+use super::table::{Finished, Table};
 use super::{Asked, Options, Shared, lacks, open, publish, told};
 use crate::cpu::CpuPool;
 use crate::evidence::Recording;
@@ -22,8 +22,9 @@ use crate::summary::RunEnd;
 use crate::wiring;
 use schemas::plan::{Layout, Origin, System};
 use schemas::{Plan, Route};
+use serde::{Deserialize, Serialize};
 use stages::failpoint::{Point, pass};
-use stages::{Error, Kind};
+use stages::{Error, Kind, Result};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -31,7 +32,7 @@ use std::time::Instant;
 const STAGINGS_MAX: u32 = 3;
 
 /// What a restore found out, for the summary.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(super) struct Proof {
     /// Rows of destinations that were counted.
     pub(super) counted: u64,
@@ -227,18 +228,39 @@ async fn work(
     }
     if table.record.stage == TableStage::Published {
         shared.counters.enter(table.index, Phase::ReadingBack);
-        if options.verify {
-            reopen_destination(shared, table).await.map_err(one)?;
-            prove_destination(shared, table, proof).await.map_err(one)?;
-            pass(Point::DestinationProven);
-        }
-        put_back(shared, table).await.map_err(one)?;
+        let finished = finish_destination(shared, table, options.verify).await.map_err(one)?;
+        proof.counted += finished.counted;
+        proof.compared += finished.compared;
         drop_staging(shared, table).await.map_err(one)?;
         table.remove_spool().map_err(one)?;
         table.step(shared, TableStage::Complete).await.map_err(one)?;
     }
     shared.counters.enter(table.index, Phase::Done);
     Ok(())
+}
+
+/// Proves the destination and puts its settings back, unless an attempt before this one has done both: a proof may need
+/// staging, which is dropped after it.
+async fn finish_destination(
+    shared: &Arc<Shared>,
+    table: &mut Table,
+    verify: bool,
+) -> Result<Proof> {
+    if let Some(finished) = table.findings.finished
+        && (finished.is_proven || !verify)
+    {
+        return Ok(finished.proof);
+    }
+    let mut proof = Proof::default();
+    if verify {
+        reopen_destination(shared, table).await?;
+        prove_destination(shared, table, &mut proof).await?;
+        pass(Point::DestinationProven);
+    }
+    put_back(shared, table).await?;
+    table.findings.finished = Some(Finished { is_proven: verify, proof });
+    table.note(shared).await?;
+    Ok(proof)
 }
 
 /// What was asked, as it is compared when a run is resumed.

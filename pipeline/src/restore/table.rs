@@ -6,6 +6,7 @@ use super::Shared;
 use super::choose::Taken;
 use super::duplicate::Duplicate;
 use super::rows::{CountedRows, RowSource, Spool};
+use super::run::Proof;
 use super::stage::TableStage;
 use crate::journal::{RestoreRecord, StreamRecord};
 use crate::outcome::from_journal;
@@ -98,6 +99,17 @@ pub(super) struct Findings {
     pub(super) counted: CountedRows,
     /// What all partitions of a row route came to, once they are loaded.
     pub(super) loaded: Option<LoadedRows>,
+    /// That the destination is done with; staging, which a proof may need, may be gone from then on.
+    pub(super) finished: Option<Finished>,
+}
+
+/// A destination whose settings are put back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Finished {
+    /// Whether it was proven before.
+    pub(super) is_proven: bool,
+    /// What that counted and compared.
+    pub(super) proof: Proof,
 }
 
 /// What the rows of a row route came to.

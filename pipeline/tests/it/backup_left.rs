@@ -105,7 +105,8 @@ fn rows_that_cannot_be_decoded_are_asked_for_again_and_never_published() {
 
 /// A backup that is held when its first attempt has written blocks and not yet published them.
 fn held(cloud: &Cloud) -> std::process::Child {
-    let mut command = cloud.command(&Cloud::words(&["--lanes", "1", "--retry-for", "30s"]));
+    let words = ["backup", "bigquery", "--json", "--progress", "none", "--retry-for", "30s"];
+    let mut command = cloud.command(&[&words[..], &["--lanes", "1"]].concat());
     command.env("REKINDLE_FAILPOINT", "blocks-proven:1:hold");
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     wait_for_stop(&child);

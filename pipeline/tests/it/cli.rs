@@ -122,6 +122,11 @@ fn help_of_state_reset() {
 }
 
 #[test]
+fn help_of_report() {
+    insta::assert_snapshot!(help(&["report"]));
+}
+
+#[test]
 fn what_is_not_built_is_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
     for words in [&["drill"][..], &["bench", "redis", "--tier", "count"], &["demo", "--help"]] {

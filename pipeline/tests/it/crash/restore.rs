@@ -37,7 +37,13 @@ fn a_restore_survives_a_crash_at_every_boundary() {
     filled.restore(&[]).expect(0);
     matrix.kill_everywhere(&Scenario {
         name: "fill",
-        also: &[Point::JobRecorded, Point::JobDone, Point::SettingsPutBack, Point::StatusRecorded],
+        also: &[
+            Point::JobRecorded,
+            Point::JobDone,
+            Point::SettingsPutBack,
+            Point::StagingDropped,
+            Point::StatusRecorded,
+        ],
         reset: &|| {
             state.forget();
             forget(&filled);
