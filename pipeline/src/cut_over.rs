@@ -45,7 +45,11 @@ impl CutOverRun {
         let mut recorded = None;
         if let Some(run) = unfinished.as_ref().filter(|_| !options.fresh) {
             recorded = read(journal, &run.id).await?;
-            refuse_other(options.cut_over, recorded.as_ref(), &run.id)?;
+            // A run that was killed before it knew any server has begun in no database yet.
+            let servers = journal.servers(&run.id).await.map_err(from_journal)?;
+            if !servers.is_empty() {
+                refuse_other(options.cut_over, recorded.as_ref(), &run.id)?;
+            }
         }
         let Some(build) = options.cut_over else { return Ok(None) };
         let databases = wiring::make_cut_over(plan, build)?;

@@ -62,9 +62,8 @@ impl Recording {
         let task = tokio::spawn({
             let (counters, file) = (Arc::clone(&counters), Arc::clone(&file));
             async move {
-                // At the very first the counters know nothing of the processes before.
-                let mut clock =
-                    tokio::time::interval_at(tokio::time::Instant::now() + EVERY, EVERY);
+                let first = tokio::time::Instant::now() + FIRST;
+                let mut clock = tokio::time::interval_at(first, EVERY);
                 clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
                 loop {
                     clock.tick().await;

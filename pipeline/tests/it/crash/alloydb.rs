@@ -244,7 +244,13 @@ fn cut_over(world: &World, state: &State, matrix: &mut Matrix) {
                select 'item:' || id, 'b=' || b from items where b is not null";
     matrix.kill_everywhere(&Scenario {
         name: "cut-over",
-        also: &[Point::ServerRecorded, Point::ReadBack, Point::MarkReleased, Point::StatusRecorded],
+        also: &[
+            Point::RunRecorded,
+            Point::ServerRecorded,
+            Point::ReadBack,
+            Point::MarkReleased,
+            Point::StatusRecorded,
+        ],
         reset: &|| {
             empty(world, state);
             world.redis(&["SET", "serving", "yes"]);
