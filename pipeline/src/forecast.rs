@@ -1,6 +1,6 @@
 //! How long a run still takes, judged by its own speed so far, with a band of 95 %.
 //!
-//! Invariant: pure; nothing is forecast from fewer than [`WINDOWS_MIN`] windows, and a run whose speed varies has a wider
+//! Invariant: pure; nothing is forecast from fewer than `WINDOWS_MIN` windows, and a run whose speed varies has a wider
 //! band than one that is steady.
 
 use std::time::Duration;
