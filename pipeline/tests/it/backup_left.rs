@@ -131,7 +131,7 @@ fn repeated() -> (Cloud, String) {
     signal(&child, Signal::SIGCONT);
     // The first ones are those of the removal, the others those of further attempts.
     wait_until("the removal and another attempt", || proxy.accepted() >= accepted + 4);
-    assert_eq!(blocks(&cloud), [left.clone()]);
+    assert_eq!(blocks(&cloud), std::slice::from_ref(&left));
     proxy.clear();
     ended(child).expect(0);
     // The proxy ends with this function.
