@@ -5,7 +5,7 @@
 use crate::items::random;
 use crate::lost::{Days, Lost};
 use crate::restore::SNAPSHOT_US;
-use crate::restore_faults::{called, lose_each};
+use crate::restore_faults::{called, lose_each, refuse_jobs};
 use serde_json::{Value, json};
 use std::hash::{BuildHasher, RandomState};
 use std::time::Instant;
@@ -73,9 +73,7 @@ fn a_lost_answer_of_any_call_doubles_no_arrival() {
     lose_each(&lost, &methods, &[], &kinds, &Lost::lose_again, &assert_restored);
     // AND a run that is given up leaves no staging table
     lost.lose_again();
-    for _ in 0..20 {
-        lost.fault("rest:jobs.insert", "unavailable", 0);
-    }
+    refuse_jobs(&lost);
     lost.restore(&["--retry-for", "1s"]).expect(3);
     lost.rest("DELETE", "stand-in/faults", None);
     lost.restore(&["--fresh"]).expect(0);

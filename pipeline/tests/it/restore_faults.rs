@@ -53,6 +53,12 @@ pub(crate) fn lose_each(
     }
 }
 
+/// Has BigQuery refuse every job, until the faults are deleted.
+pub(crate) fn refuse_jobs(lost: &Lost) {
+    let fault = json!({"method": "rest:jobs.insert", "kind": "unavailable", "times": 1_000_000});
+    lost.rest("POST", "stand-in/faults", Some(fault));
+}
+
 pub(crate) fn forget(lost: &Lost) {
     lost.runtime.block_on(lost.client.delete_table("logs", "builds$20261101")).unwrap();
     if lost.state().exists() {
@@ -76,9 +82,7 @@ fn a_lost_answer_of_any_call_changes_nothing() {
     lose_each(&lost, &more, &words, &KINDS, &forget, &Lost::assert_restored);
     // AND a run that was given up before it published leaves nothing behind, neither a setting nor its lack
     lost.lose_again();
-    for _ in 0..20 {
-        lost.fault("rest:jobs.insert", "unavailable", 0);
-    }
+    refuse_jobs(&lost);
     lost.restore(&["--retry-for", "1s"]).expect(3);
     lost.rest("DELETE", "stand-in/faults", None);
     lost.restore(&["--fresh"]).expect(0);

@@ -4,6 +4,7 @@
 
 use crate::lost::{Lost, PREFIX};
 use crate::restore::{SNAPSHOT_US, count, lost};
+use crate::restore_faults::refuse_jobs;
 use crate::world::Ran;
 use redis::Commands;
 use serde_json::{Value, json};
@@ -109,9 +110,7 @@ fn plan_names_what_is_damaged_and_what_is_unknown() {
 #[test]
 fn status_tells_how_a_restore_stands() {
     let (lost, _) = lost(2_500, false);
-    for _ in 0..20 {
-        lost.fault("rest:jobs.insert", "unavailable", 0);
-    }
+    refuse_jobs(&lost);
     lost.restore(&["--retry-for", "1s"]).expect(3);
     let report = run(&lost, &["status", "--json"]).expect(0).summary();
     let restore = &report["restore"];
@@ -155,9 +154,7 @@ fn row_access_policies_are_lost_only_for_a_table_that_is_named_and_said_before_p
     lost.restore(&[]).expect(2).says(&["only_eu", "--accept-no-row-policies logs.builds"]);
     assert_eq!(lost.runtime.block_on(lost.client.table("logs", "builds")).unwrap(), None);
     // WHEN it is named and no job can publish THEN the policy was named, and no row is to be seen
-    for _ in 0..20 {
-        lost.fault("rest:jobs.insert", "unavailable", 0);
-    }
+    refuse_jobs(&lost);
     let words = ["--accept-no-row-policies", "logs.builds"];
     lost.restore(&[&words[..], &["--retry-for", "1s"]].concat()).expect(3).says(&[
         "not put back on logs.builds: row access policy only_eu",
