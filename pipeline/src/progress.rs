@@ -122,15 +122,10 @@ impl Counters {
 
     /// What the lanes of all routes waited for, in microseconds: source, transform threads, target, limits.
     pub fn waits(&self) -> [u64; 4] {
-        let sum = |of: fn(&RouteCounters) -> &AtomicU64| {
-            self.routes.iter().map(|route| of(route).load(Ordering::Relaxed)).sum()
-        };
-        [
-            sum(|route| &route.source_wait_us),
-            sum(|route| &route.cpu_wait_us),
-            sum(|route| &route.target_us),
-            sum(|route| &route.held_us),
-        ]
+        self.routes.iter().fold([0; 4], |sum, route| {
+            let waits = route.waits();
+            std::array::from_fn(|which| sum[which] + waits[which])
+        })
     }
 
     /// Notes time a lane waited for the source.
@@ -158,6 +153,14 @@ impl Counters {
         let before: u64 =
             self.routes.iter().map(|route| route.rows_before.load(Ordering::Relaxed)).sum();
         self.rows().saturating_sub(before)
+    }
+}
+
+impl RouteCounters {
+    /// What its lanes waited for, in microseconds: source, transform threads, target, limits.
+    pub fn waits(&self) -> [u64; 4] {
+        [&self.source_wait_us, &self.cpu_wait_us, &self.target_us, &self.held_us]
+            .map(|waited| waited.load(Ordering::Relaxed))
     }
 }
 

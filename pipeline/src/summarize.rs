@@ -19,7 +19,6 @@ use schemas::{Digest, Plan};
 use stages::Result;
 use stages::extract::Snapshot;
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 /// Makes the summary.
@@ -129,7 +128,7 @@ fn route_summary(
         partitions.iter().flat_map(|p| [p.first_snapshot, p.last_snapshot]).collect();
     snapshots.sort_unstable();
     snapshots.dedup();
-    let (limit, share) = bottleneck(waits(counters), engine.shared.guard.target_busy());
+    let (limit, share) = bottleneck(counters.waits(), engine.shared.guard.target_busy());
     RouteSummary {
         name: name.to_owned(),
         rows: total(|p| p.counts.rows),
@@ -148,12 +147,6 @@ fn route_summary(
         // Rows read in several snapshots, some twice, have no digest that another run could repeat.
         digest: (snapshots.len() == 1).then(|| digest.hex()),
     }
-}
-
-/// What the lanes of a route waited for, in microseconds: source, transform threads, target, limits.
-fn waits(counters: &RouteCounters) -> [u64; 4] {
-    [&counters.source_wait_us, &counters.cpu_wait_us, &counters.target_us, &counters.held_us]
-        .map(|waited| waited.load(Ordering::Relaxed))
 }
 
 fn verified(findings: &Findings) -> Verified {

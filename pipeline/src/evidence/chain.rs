@@ -1,7 +1,8 @@
 //! The folder of evidence: numbered files, each sealed by a manifest that names the one before.
 //!
 //! Invariant: nothing in it is ever written twice. A manifest has the form that `sha256sum --check` reads: the hash of its
-//! evidence, then that of the manifest before; so one altered byte anywhere breaks every manifest from there on.
+//! evidence, then that of the manifest before; so one altered byte anywhere breaks every manifest from there on. Whatever
+//! instant a program is killed at, evidence is there with its manifest, or neither is.
 
 use super::{Evidence, canonical};
 use nix::fcntl::{Flock, FlockArg};
@@ -17,6 +18,9 @@ use std::path::{Path, PathBuf};
 const FOLDER: &str = "evidence";
 const EVIDENCE: &str = "json";
 const MANIFEST: &str = "sha256";
+/// What evidence and manifest are called until both are on disk.
+const STAGED_EVIDENCE: &str = "json.tmp";
+const STAGED_MANIFEST: &str = "sha256.tmp";
 
 /// The folder.
 #[derive(Debug, Clone)]
@@ -67,11 +71,8 @@ impl Chain {
 
     fn write(&self, evidence: &Evidence) -> io::Result<PathBuf> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
-        let mut lock = OpenOptions::new();
-        lock.write(true).create(true).truncate(false).mode(0o600);
-        let lock = lock.open(self.folder.join("lock"))?;
         // Two programs that end together are sealed one after the other.
-        let _held = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, errno)| errno)?;
+        let _held = self.lock()?;
         let pairs = self.pairs()?;
         let number = pairs.keys().next_back().map_or(1, |last| last + 1);
         let before = pairs.values().rev().find_map(|pair| pair.manifest.as_ref());
@@ -80,14 +81,24 @@ impl Chain {
         let name =
             format!("{number:06}-{}-{}", evidence.command.replace(' ', "-"), evidence.run_id);
         let path = self.folder.join(format!("{name}.{EVIDENCE}"));
-        create(&path, bytes.as_bytes())?;
         let mut manifest = line(bytes.as_bytes(), &path);
         if let Some(before) = before {
             manifest.push_str(&line(&fs::read(before)?, before));
         }
-        create(&self.folder.join(format!("{name}.{MANIFEST}")), manifest.as_bytes())?;
+        stage(&path.with_extension(STAGED_EVIDENCE), bytes.as_bytes())?;
+        stage(&path.with_extension(STAGED_MANIFEST), manifest.as_bytes())?;
+        // From here on the evidence exists; `pairs` gives it its name, should this program be killed in between.
+        fs::rename(path.with_extension(STAGED_MANIFEST), path.with_extension(MANIFEST))?;
+        fs::rename(path.with_extension(STAGED_EVIDENCE), &path)?;
         File::open(&self.folder)?.sync_all()?;
         Ok(path)
+    }
+
+    fn lock(&self) -> io::Result<Flock<File>> {
+        let mut lock = OpenOptions::new();
+        lock.write(true).create(true).truncate(false).mode(0o600);
+        let lock = lock.open(self.folder.join("lock"))?;
+        Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, errno)| errno.into())
     }
 
     /// Lists all evidence, oldest first.
@@ -118,6 +129,8 @@ impl Chain {
     }
 
     fn look(&self) -> io::Result<Vec<Fault>> {
+        // Not beside somebody who is sealing; who may only read here does without.
+        let _held = self.lock().ok();
         let mut faults = Vec::new();
         let mut before: Option<PathBuf> = None;
         for (expected, (number, pair)) in (1..).zip(self.pairs()?) {
@@ -173,11 +186,17 @@ impl Chain {
             let path = entry?.path();
             let number = name_of(&path).split('-').next().and_then(|digits| digits.parse().ok());
             let (Some(number), Some(kind)) = (number, path.extension()) else { continue };
-            let pair = pairs.entry(number).or_default();
             if kind == EVIDENCE {
-                pair.evidence = Some(path);
+                pairs.entry(number).or_default().evidence = Some(path);
             } else if kind == MANIFEST {
-                pair.manifest = Some(path);
+                pairs.entry(number).or_default().manifest = Some(path);
+            }
+        }
+        for pair in pairs.values_mut() {
+            let (None, Some(manifest)) = (&pair.evidence, &pair.manifest) else { continue };
+            let path = manifest.with_extension(EVIDENCE);
+            if fs::rename(manifest.with_extension(STAGED_EVIDENCE), &path).is_ok() {
+                pair.evidence = Some(path);
             }
         }
         Ok(pairs)
@@ -201,9 +220,10 @@ fn name_of(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// Writes a file that must not be there yet, and puts it on disk.
-fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+/// Writes a file anew, and puts it on disk.
+fn stage(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new();
+    let mut file = file.write(true).create(true).truncate(true).mode(0o600).open(path)?;
     file.write_all(bytes)?;
     file.sync_all()
 }

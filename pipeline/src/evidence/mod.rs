@@ -148,7 +148,9 @@ impl Evidence {
     pub fn of(summary: Value, ran: Ran<'_>) -> Self {
         let text = |name: &str| summary[name].as_str().unwrap_or_default().to_owned();
         let command = text("command");
-        let is_as_asked = matches!(ran.exit, Exit::Done | Exit::Objective);
+        // What was not read back, or is there in part, has met nothing.
+        let is_as_asked =
+            text("status") == "done" && matches!(ran.exit, Exit::Done | Exit::Objective);
         let objectives = ran
             .objectives
             .iter()
@@ -171,12 +173,6 @@ impl Evidence {
             command,
             summary,
         }
-    }
-
-    /// Whether every objective that this run was to meet was met.
-    pub fn is_met(&self) -> bool {
-        self.objectives.iter().any(|objective| objective.verdict == Verdict::Met)
-            && self.objectives.iter().all(|objective| objective.verdict != Verdict::Missed)
     }
 }
 
@@ -231,7 +227,7 @@ fn measured(
         Some(seconds) if seconds > target => Verdict::Missed,
         Some(_) if is_as_asked => Verdict::Met,
         Some(_) => {
-            how.push_str("; it did not end as asked, so nothing is met");
+            how.push_str("; it did not end as done, so nothing is met");
             Verdict::Unknown
         }
         None => Verdict::Unknown,
