@@ -10,6 +10,7 @@ use crate::one_pass::{Ended, Member, group, run_pass};
 use crate::outcome::from_journal;
 use crate::prepare::void_written;
 use crate::route::RouteRun;
+use crate::share::Share;
 use crate::tuning::tune;
 use stages::extract::Gauge;
 use stages::load::Pressure;
@@ -37,6 +38,8 @@ pub struct Engine {
     pub gauge: Option<Arc<dyn Gauge>>,
     /// The same of a partition, where it was asked for.
     pub outage: Option<Duration>,
+    /// Which part of every table is read; `None` for all of it.
+    pub share: Option<Share>,
     /// When the RTO is over, milliseconds since 1970.
     pub rto_ends_ms: i64,
 }

@@ -3,6 +3,7 @@
 //! Invariant: only `wiring` names the systems together; everything else knows traits.
 
 pub mod backup;
+pub mod bench;
 pub mod catch_up;
 pub mod checkpoint;
 pub mod cli;
@@ -39,6 +40,7 @@ pub mod rejects;
 pub mod report;
 pub mod restore;
 pub mod route;
+pub mod share;
 pub mod snapshots;
 pub mod spool;
 pub mod state;

@@ -268,7 +268,10 @@ pub async fn cut_routes(engine: &Engine) -> Result<()> {
         record.relations = route.source.relations();
         let first = next_ordinal(engine, route.name()).await?;
         let wanted = engine.shared.dials.range().start * PARTITIONS_PER_LANE;
-        let cut = route.source.partitions(wanted, first).await?;
+        let cut = match engine.share {
+            Some(share) => share.partitions(&*route.source, wanted, first).await?,
+            None => route.source.partitions(wanted, first).await?,
+        };
         route.cut_into(cut.iter().map(|partition| &partition.id));
         let ordinal = i64::try_from(first).unwrap_or(i64::MAX);
         shared.journal.add_partitions(&shared.run_id, &cut, ordinal).await.map_err(from_journal)?;

@@ -15,6 +15,7 @@ use crate::live::Lag;
 use crate::outcome::Exit;
 use crate::progress::Counters;
 use crate::readback::ReadBack;
+use crate::share::Share;
 use crate::summary::{CutOverSummary, DriftSummary, FileSummary, Summary};
 use crate::tuning::Lanes;
 pub use assemble::engine as assemble;
@@ -67,6 +68,8 @@ pub struct Options {
     pub cut_over: Option<u32>,
     /// Write files instead of a server.
     pub to_rdb: Option<ToRdb>,
+    /// Read this part of every table only: for a run that measures. `None` reads everything.
+    pub share: Option<Share>,
     /// How hard to push.
     pub limits: Limits,
     /// Cancelled by a signal.

@@ -101,9 +101,9 @@ pub enum Command {
     /// Lists the evidence of runs, or renders it as a report, after a look at its seals
     #[command(after_help = super::report::after_help())]
     Report(super::report::Report),
-    /// Known, not built yet.
-    #[command(hide = true, disable_help_flag = true)]
-    Bench(Rest),
+    /// Measures rebuilds of parts of the tables into a throwaway server, and predicts the whole against the RTO
+    #[command(after_help = super::bench::after_help())]
+    Bench(super::bench::Bench),
     /// Known, not built yet.
     #[command(hide = true, disable_help_flag = true)]
     Drill(Rest),
@@ -116,7 +116,6 @@ impl Command {
     /// Returns the name of a command that is known but not built.
     pub fn not_built(&self) -> Option<&'static str> {
         match self {
-            Self::Bench(_) => Some("bench"),
             Self::Drill(_) => Some("drill"),
             Self::Demo(_) => Some("demo"),
             Self::Init(_)
@@ -129,6 +128,7 @@ impl Command {
             | Self::Rejects { .. }
             | Self::State { .. }
             | Self::Report(_)
+            | Self::Bench(_)
             | Self::Schema
             | Self::Status => None,
         }

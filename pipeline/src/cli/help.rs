@@ -28,6 +28,7 @@ Examples:
   rekindle check --coverage               which keys of a Redis in use would come back?
   rekindle plan                           what would a run do, and how long would it take?
   rekindle plan --sample 5                real rows, and the commands they become
+  rekindle bench                          measure parts of it, and predict the whole against the RTO
   rekindle rebuild redis                  do it; run it again to resume
   rekindle rebuild redis --route builds --lost-at 2026-01-31T04:05:06Z
   rekindle backup bigquery                keep the duplicate of BigQuery in Redis up to date
@@ -36,7 +37,7 @@ Examples:
   rekindle rejects replay                 send the rows that were rejected through their routes again
   rekindle status                         how far is it?
 
-Not built yet, refused by name: bench, drill, report, demo.
+Not built yet, refused by name: drill, demo.
 
 ";
 

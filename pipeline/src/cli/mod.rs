@@ -4,6 +4,7 @@
 
 pub mod args;
 mod backup;
+mod bench;
 mod check;
 #[cfg(test)]
 mod documented;
@@ -143,7 +144,8 @@ async fn dispatch(cli: &Cli, bars: MultiProgress, signals: &Signals) -> Exit {
         Command::State { command } => Box::pin(state::state(shared, command, signals)).await,
         Command::Verify { target } => Box::pin(verify::verify(shared, target, bars, signals)).await,
         Command::Report(flags) => report::report(shared, flags),
-        Command::Bench(_) | Command::Drill(_) | Command::Demo(_) => Exit::Usage,
+        Command::Bench(flags) => Box::pin(bench::bench(shared, flags, signals)).await,
+        Command::Drill(_) | Command::Demo(_) => Exit::Usage,
     }
 }
 
@@ -169,6 +171,7 @@ fn options(shared: &Shared, flags: &RunFlags, signals: &Signals) -> Options {
         way: flags.way.choice(),
         cut_over: flags.cut_over,
         to_rdb: None,
+        share: None,
         limits: flags.limits.limits(),
         cancel: signals.cancel.clone(),
     }

@@ -3,16 +3,20 @@
 //! Invariant: only whole runs that ended as asked count, from a chain in which nothing was altered; sizes beyond the measured
 //! ones are called so.
 
+use crate::bench::{self, Sample};
 use crate::cli::figures::{clock_of_seconds, count, things};
 use crate::evidence::{Chain, Evidence, machine};
 use crate::model::{Model, Observation};
 use crate::rebuild::COMMAND;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::path::Path;
 
+/// What a sample of a bench is called that was made of all routes together.
+pub(crate) const WHOLE: &str = "whole";
+
 /// A predicted time.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Predicted {
     /// The expected time, in seconds.
     pub seconds: f64,
@@ -65,20 +69,36 @@ pub(super) fn predicted(
     let runs: Vec<Observation> = entries
         .iter()
         .filter_map(|entry| Chain::read(entry).ok())
-        .filter_map(|evidence| observation(&evidence, &routes))
+        .flat_map(|evidence| observations(&evidence, &routes))
         .collect();
-    of_runs(&runs, rows, rto_seconds)
+    Predicted::of(&runs, rows, rto_seconds)
 }
 
-/// A run that says something about another one of the same routes on this machine.
+/// Runs that say something about another one of the same routes on this machine.
+fn observations(evidence: &Evidence, routes: &BTreeSet<&str>) -> Vec<Observation> {
+    let here = machine();
+    let is_here = evidence.machine.host == here.host && evidence.machine.cores == here.cores;
+    if !is_here {
+        return Vec::new();
+    }
+    if evidence.command == bench::COMMAND {
+        let samples = evidence.summary["samples"].clone();
+        let samples: Vec<Sample> = serde_json::from_value(samples).unwrap_or_default();
+        let is_same = |sample: &&Sample| {
+            sample.kind == WHOLE
+                && sample.routes.iter().map(String::as_str).collect::<BTreeSet<_>>() == *routes
+        };
+        return samples.iter().filter(is_same).map(Sample::observation).collect();
+    }
+    observation(evidence, routes).into_iter().collect()
+}
+
 fn observation(evidence: &Evidence, routes: &BTreeSet<&str>) -> Option<Observation> {
     let summary = &evidence.summary;
     let names = summary["routes"].as_array()?.iter().map(|route| route["name"].as_str());
     let is_same = names.collect::<Option<BTreeSet<&str>>>()? == *routes;
     let is_whole = evidence.ended.status == "done" && summary["resumed"] == 0;
-    let here = machine();
-    let is_here = evidence.machine.host == here.host && evidence.machine.cores == here.cores;
-    if evidence.command != COMMAND || !is_same || !is_whole || !is_here {
+    if evidence.command != COMMAND || !is_same || !is_whole {
         return None;
     }
     Some(Observation {
@@ -88,33 +108,38 @@ fn observation(evidence: &Evidence, routes: &BTreeSet<&str>) -> Option<Observati
     })
 }
 
-fn of_runs(runs: &[Observation], rows: u64, rto_seconds: u64) -> Option<Predicted> {
-    let model = Model::fit(runs)?;
-    let (all_rows, all_bytes) =
-        runs.iter().fold((0.0, 0.0), |(rows, bytes), run| (rows + run.rows, bytes + run.bytes));
-    // Rows to come are as long as those that came.
-    let bytes_per_row = all_bytes / all_rows.max(1.0);
-    let found = model.predict(rows as f64, rows as f64 * bytes_per_row);
-    let rto = rto_seconds as f64;
-    let [start_seconds, of_row, of_byte] = model.coefficients;
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts of rows")]
-    let whole = |value: f64| value as u64;
-    Some(Predicted {
-        seconds: found.seconds,
-        least_seconds: found.interval.map(|(least, _)| least),
-        most_seconds: found.interval.map(|(_, most)| most),
-        start_seconds,
-        seconds_per_row: of_row + of_byte * bytes_per_row,
-        error: model.error,
-        runs: model.runs,
-        rows_measured: (whole(model.range.0), whole(model.range.1)),
-        is_within: found.is_within,
-        within_rto: found.seconds <= rto,
-        surely_within_rto: found.interval.map(|(_, most)| most <= rto),
-    })
-}
-
 impl Predicted {
+    /// Predicts a run of so many rows from measured ones; `None` where there are none.
+    pub(crate) fn of(runs: &[Observation], rows: u64, rto_seconds: u64) -> Option<Self> {
+        let model = Model::fit(runs)?;
+        let (all_rows, all_bytes) =
+            runs.iter().fold((0.0, 0.0), |(rows, bytes), run| (rows + run.rows, bytes + run.bytes));
+        // Rows to come are as long as those that came.
+        let bytes_per_row = all_bytes / all_rows.max(1.0);
+        let found = model.predict(rows as f64, rows as f64 * bytes_per_row);
+        let rto = rto_seconds as f64;
+        let [start_seconds, of_row, of_byte] = model.coefficients;
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "counts of rows"
+        )]
+        let whole = |value: f64| value as u64;
+        Some(Self {
+            seconds: found.seconds,
+            least_seconds: found.interval.map(|(least, _)| least),
+            most_seconds: found.interval.map(|(_, most)| most),
+            start_seconds,
+            seconds_per_row: of_row + of_byte * bytes_per_row,
+            error: model.error,
+            runs: model.runs,
+            rows_measured: (whole(model.range.0), whole(model.range.1)),
+            is_within: found.is_within,
+            within_rto: found.seconds <= rto,
+            surely_within_rto: found.interval.map(|(_, most)| most <= rto),
+        })
+    }
+
     /// Writes `predicted 00:41:10 (00:38:00 to 00:44:20), by 3 measured runs of 200,000 to 1,000,000 rows`.
     pub fn line(&self) -> String {
         let interval = match (self.least_seconds, self.most_seconds) {
@@ -163,7 +188,7 @@ mod tests {
     #[test]
     fn runs_of_several_sizes_predict_a_larger_one_and_say_that_it_is_larger() {
         let runs = [run(2e5, 2.0), run(5e5, 3.5), run(1e6, 6.0)];
-        let found = of_runs(&runs, 10_000_000, 60).unwrap();
+        let found = Predicted::of(&runs, 10_000_000, 60).unwrap();
         assert!((found.seconds - 51.0).abs() < 1e-6, "{found:?}");
         assert_eq!(
             (found.runs, found.rows_measured, found.is_within),
@@ -178,21 +203,21 @@ mod tests {
             (found.within_rto, found.surely_within_rto, found.warning()),
             (true, Some(true), None)
         );
-        let late = of_runs(&runs, 10_000_000, 50).unwrap();
+        let late = Predicted::of(&runs, 10_000_000, 50).unwrap();
         assert!(late.warning().unwrap().starts_with("the RTO would be missed"));
     }
 
     #[test]
     fn few_or_unsteady_runs_are_told_to_be_so() {
-        let one = of_runs(&[run(1e6, 6.0)], 1_000_000, 60).unwrap();
+        let one = Predicted::of(&[run(1e6, 6.0)], 1_000_000, 60).unwrap();
         assert_eq!(
             one.line(),
             "predicted 00:00:06 (too few runs to tell how far off that may be), by 1 measured run of 1,000,000 rows"
         );
         assert_eq!((one.surely_within_rto, one.warning()), (None, None));
         let unsteady =
-            of_runs(&[run(1e6, 4.0), run(1e6, 8.0), run(1e6, 6.0)], 1_000_000, 10).unwrap();
+            Predicted::of(&[run(1e6, 4.0), run(1e6, 8.0), run(1e6, 6.0)], 1_000_000, 10).unwrap();
         assert!(unsteady.warning().unwrap().starts_with("the RTO is at risk"), "{unsteady:?}");
-        assert_eq!(of_runs(&[], 1, 1), None);
+        assert_eq!(Predicted::of(&[], 1, 1), None);
     }
 }

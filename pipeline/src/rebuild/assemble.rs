@@ -65,6 +65,7 @@ pub async fn engine(
         retry_for: options.retry_for,
         gauge,
         outage: options.outage,
+        share: options.share,
         rto_ends_ms: run
             .lost_at_ms
             .saturating_add(i64::try_from(rto.as_millis()).unwrap_or(i64::MAX)),

@@ -4,6 +4,7 @@
 //! that was not tested. Both forms are made of the same parts.
 
 mod chart;
+mod fitted;
 mod html;
 mod markdown;
 #[cfg(test)]
@@ -49,14 +50,20 @@ impl Report {
         );
         parts.extend([Part::Heading("What was run"), ran(evidence)]);
         parts.extend([Part::Heading("Timeline"), timeline(evidence)]);
-        parts.push(Part::Heading("What was carried"));
-        parts.push(carried(&evidence.summary));
-        parts.extend(routes(&evidence.summary));
+        let fitted = fitted::parts(&evidence.summary);
+        let is_bench = !fitted.is_empty();
+        parts.extend(fitted);
+        if !is_bench {
+            parts.extend([Part::Heading("What was carried"), carried(&evidence.summary)]);
+            parts.extend(routes(&evidence.summary));
+        }
         parts.extend(chart::throughput(&evidence.throughput).map(|svg| Part::Drawing {
             svg,
             caption: "Rows per second; a dashed line is where a process ended and the next one went on",
         }));
-        parts.extend([Part::Heading("Integrity"), integrity(&evidence.summary)]);
+        if !is_bench {
+            parts.extend([Part::Heading("Integrity"), integrity(&evidence.summary)]);
+        }
         parts.extend([Part::Heading("Findings"), list(&evidence.findings, "None.")]);
         parts.extend([
             Part::Heading("What this does not show"),

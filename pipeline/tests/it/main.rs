@@ -13,6 +13,7 @@ mod backup_left;
 mod backup_units;
 mod bad_input;
 mod bad_systems;
+mod bench;
 mod bigquery;
 mod bigquery_away;
 mod carried;

@@ -1,0 +1,308 @@
+//! What a bench found: every measured run, the model made of them, and what it says of production.
+//!
+//! Invariant: every figure is measured, or derived from measured ones and called predicted; nothing is promised beyond the
+//! measured sizes without saying so.
+
+use super::{COMMAND, Trial};
+use crate::cli::figures::{bytes, clock_of_seconds, count, per_second, seconds, things};
+use crate::lane::now_ms;
+use crate::model::Observation;
+use crate::plan::{PlanReport, Predicted, WHOLE};
+use crate::summarize::rfc3339;
+use crate::summary::{RouteSummary, Summary};
+use serde::{Deserialize, Serialize};
+use std::fmt::Write;
+use uuid::Uuid;
+
+/// One measured run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Sample {
+    /// [`WHOLE`] for all routes together, `route` for one alone, or what is different from a rebuild, as `8 lanes`.
+    pub kind: String,
+    /// The routes.
+    pub routes: Vec<String>,
+    /// Rows it carried.
+    pub rows: u64,
+    /// Source bytes it read.
+    pub bytes: u64,
+    /// Seconds it took, read-back included.
+    pub seconds: f64,
+    /// Rows per second of all of that.
+    pub rows_per_second: f64,
+    /// Partitions at once at most.
+    pub lanes: usize,
+    /// What its lanes waited for most, as the summary of a rebuild names it.
+    pub limit: String,
+    /// That wait's share of all, from 0 to 1; absent where it was not measured.
+    pub limit_share: Option<f64>,
+}
+
+/// How long one route takes alone.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RouteModel {
+    /// The route.
+    pub name: String,
+    /// Rows it has, by the statistics of its source.
+    pub rows: u64,
+    /// Its time alone.
+    pub predicted: Predicted,
+}
+
+/// What was measured and what it says.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct BenchReport {
+    /// Always `bench`.
+    pub command: String,
+    /// An id of its own.
+    pub run_id: String,
+    /// Always `done`.
+    pub status: String,
+    /// RFC 3339.
+    pub started_at: String,
+    /// RFC 3339.
+    pub ended_at: String,
+    /// Seconds of all of it.
+    pub seconds: f64,
+    /// The system that the RTO is of.
+    pub system: String,
+    /// The recovery time objective.
+    pub rto_seconds: u64,
+    /// Product and version of the server that was written to.
+    pub target: String,
+    /// Every run, in the order they were made.
+    pub samples: Vec<Sample>,
+    /// Rows of production, by the statistics of its sources.
+    pub rows: u64,
+    /// What production would add to the target's memory, as far as it is known.
+    pub memory_bytes: u64,
+    /// A rebuild of everything.
+    pub predicted: Predicted,
+    /// Rows that the RTO has time for; absent where time does not grow with rows.
+    pub rows_within_rto: Option<u64>,
+    /// Each route alone, where there are several.
+    pub models: Vec<RouteModel>,
+    /// What would meet the RTO, or what limits the pace where it is met.
+    pub advice: String,
+    /// What a person should know.
+    pub warnings: Vec<String>,
+    /// What this does not show.
+    pub not_tested: Vec<String>,
+}
+
+impl Sample {
+    pub(super) fn of(trial: &Trial, summary: &Summary) -> Self {
+        let waited = |route: &&RouteSummary| route.bottleneck_share.unwrap_or(0.0) * route.seconds;
+        let most = summary.routes.iter().max_by(|a, b| waited(a).total_cmp(&waited(b)));
+        let kind = match (trial.variant.as_str(), trial.is_whole) {
+            ("", true) => WHOLE,
+            ("", false) => "route",
+            (variant, _) => variant,
+        };
+        Self {
+            kind: kind.to_owned(),
+            routes: trial.routes.clone(),
+            rows: summary.rows,
+            bytes: summary.bytes,
+            seconds: summary.seconds,
+            rows_per_second: summary.rows as f64 / summary.seconds.max(f64::MIN_POSITIVE),
+            lanes: trial.lanes.most,
+            limit: most.map_or_else(|| "none".to_owned(), |route| route.bottleneck.clone()),
+            limit_share: most.and_then(|route| route.bottleneck_share),
+        }
+    }
+
+    /// Writes `1,000,000 rows in 4.10 s, 243,902 rows/s, waited for target 61 %`, and what it is.
+    pub fn line(&self) -> String {
+        let share =
+            self.limit_share.map_or_else(String::new, |share| format!(" {:.0} %", share * 100.0));
+        let what = match self.kind.as_str() {
+            WHOLE => String::new(),
+            "route" => format!("; {} alone", self.routes.join(", ")),
+            variant => format!("; {variant}"),
+        };
+        format!(
+            "{} rows in {}, {} rows/s, waited for {}{share}{what}",
+            count(self.rows),
+            seconds(self.seconds),
+            per_second(self.rows_per_second),
+            self.limit
+        )
+    }
+
+    pub(crate) fn observation(&self) -> Observation {
+        Observation { rows: self.rows as f64, bytes: self.bytes as f64, seconds: self.seconds }
+    }
+}
+
+impl BenchReport {
+    /// Fits the samples; `None` where no sample is of everything.
+    pub(super) fn of(
+        started_ms: i64,
+        planned: &PlanReport,
+        samples: Vec<Sample>,
+        version: &str,
+    ) -> Option<Self> {
+        let rto = planned.rto_seconds;
+        let observed = |is: &dyn Fn(&Sample) -> bool| -> Vec<Observation> {
+            samples.iter().filter(|sample| is(sample)).map(Sample::observation).collect()
+        };
+        let rows = planned.routes.iter().filter_map(|route| route.rows_estimate).sum();
+        let predicted = Predicted::of(&observed(&|sample| sample.kind == WHOLE), rows, rto)?;
+        let models = planned.routes.iter().filter_map(|route| {
+            let is_alone =
+                |sample: &Sample| sample.kind == "route" && sample.routes == [route.name.as_str()];
+            let rows = route.rows_estimate?;
+            let predicted = Predicted::of(&observed(&is_alone), rows, rto)?;
+            Some(RouteModel { name: route.name.clone(), rows, predicted })
+        });
+        let models = models.collect();
+        let ended_ms = now_ms();
+        let mut warnings: Vec<String> = predicted.warning().into_iter().collect();
+        warnings.extend(planned.notes.iter().filter(|note| note.starts_with("route ")).cloned());
+        warnings.extend(stale(&samples, planned));
+        Some(Self {
+            command: COMMAND.to_owned(),
+            run_id: Uuid::new_v4().to_string(),
+            status: "done".to_owned(),
+            started_at: rfc3339(started_ms),
+            ended_at: rfc3339(ended_ms),
+            seconds: (ended_ms - started_ms) as f64 / 1e3,
+            system: "redis".to_owned(),
+            rto_seconds: rto,
+            target: version.to_owned(),
+            rows,
+            memory_bytes: planned.memory.bytes,
+            rows_within_rto: rows_within(&predicted, rto),
+            models,
+            advice: advice(&samples, &predicted, planned),
+            warnings,
+            not_tested: not_tested(),
+            predicted,
+            samples,
+        })
+    }
+
+    /// Whether the expected time lies within the RTO.
+    pub fn is_met(&self) -> bool {
+        self.predicted.within_rto
+    }
+
+    /// Writes it for people.
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        let mut line = |name: &str, value: &str| {
+            writeln!(text, "{name:<12}{value}").expect("writing to a string cannot fail");
+        };
+        line(
+            "bench",
+            &format!("rebuild redis into a throwaway server of this machine ({})", self.target),
+        );
+        for (number, sample) in self.samples.iter().enumerate() {
+            line(if number == 0 { "measured" } else { "" }, &sample.line());
+        }
+        line("model", &model(&self.predicted));
+        line("production", &format!("{} rows: {}", count(self.rows), self.predicted.line()));
+        let verdict = if self.is_met() { "met" } else { "MISSED" };
+        let margin = self.rto_seconds as f64 - self.predicted.seconds;
+        let sign = if margin < 0.0 { "-" } else { "" };
+        let rto = clock_of_seconds(self.rto_seconds as f64);
+        let margin = clock_of_seconds(margin.abs());
+        line("rto", &format!("{rto}: {verdict} by prediction, margin {sign}{margin}"));
+        if let Some(rows) = self.rows_within_rto {
+            line("", &format!("it has time for about {} rows", count(rows)));
+        }
+        line("memory", &format!("{} in redis, as far as it is known", bytes(self.memory_bytes)));
+        for (number, route) in self.models.iter().enumerate() {
+            let told = format!(
+                "{}, {} rows: {}; {}",
+                route.name,
+                count(route.rows),
+                route.predicted.line(),
+                model(&route.predicted)
+            );
+            line(if number == 0 { "alone" } else { "" }, &told);
+        }
+        line("advice", &self.advice);
+        for note in self.warnings.iter().chain(&self.not_tested) {
+            line("note", note);
+        }
+        text
+    }
+}
+
+/// Writes the fitted line with its error.
+fn model(predicted: &Predicted) -> String {
+    let error = predicted.error.map_or_else(
+        || "its error is not known".to_owned(),
+        |error| format!("error {:.1} %", error * 100.0),
+    );
+    format!(
+        "{:.2} s + {:.3} us a row, {error}, {}",
+        predicted.start_seconds,
+        predicted.seconds_per_row * 1e6,
+        things(predicted.runs as u64, "run")
+    )
+}
+
+fn rows_within(predicted: &Predicted, rto_seconds: u64) -> Option<u64> {
+    let left = rto_seconds as f64 - predicted.start_seconds;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "casts saturate")]
+    (predicted.seconds_per_row > 0.0).then(|| (left / predicted.seconds_per_row).max(0.0) as u64)
+}
+
+/// Statistics that say something else than what was found when all of it was read.
+fn stale(samples: &[Sample], planned: &PlanReport) -> Option<String> {
+    let expected: u64 = planned.routes.iter().filter_map(|route| route.rows_estimate).sum();
+    let largest =
+        samples.iter().filter(|sample| sample.kind == WHOLE).max_by_key(|sample| sample.rows)?;
+    let is_stale = largest.rows > expected + expected / 5;
+    is_stale.then(|| {
+        format!(
+            "{} rows were read where the statistics tell of {}: they are stale, and the prediction is too low; ANALYZE the tables",
+            count(largest.rows),
+            count(expected)
+        )
+    })
+}
+
+/// What would meet the RTO, by what the largest run of everything waited for.
+fn advice(samples: &[Sample], predicted: &Predicted, planned: &PlanReport) -> String {
+    let of_all = samples.iter().filter(|sample| sample.kind == WHOLE);
+    let limit =
+        of_all.max_by_key(|sample| sample.rows).map_or("none", |sample| sample.limit.as_str());
+    let rto = planned.rto_seconds.max(1) as f64;
+    let wanted = predicted.most_seconds.unwrap_or(predicted.seconds);
+    if wanted <= rto {
+        return format!("nothing is needed; the pace is limited by: {limit}");
+    }
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "casts saturate")]
+    let times = |count: usize| (count as f64 * wanted / rto).ceil() as u64;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    match limit {
+        "source" => format!(
+            "{} lanes would meet it where the source can serve them (--lanes), else {} as fast as this one",
+            times(planned.lanes_max),
+            things(times(1), "source")
+        ),
+        "cpu" => format!(
+            "a machine of {} would meet it, or {} of {cores} with routes shared out by --route",
+            things(times(cores), "core"),
+            things(times(1), "machine")
+        ),
+        "target" | "network" => format!(
+            "{} would meet it, with routes shared out by --route, or files for an empty server (--to-rdb)",
+            things(times(1), "Redis node")
+        ),
+        _ => format!("it would have to be {:.1} times as fast", wanted / rto),
+    }
+}
+
+fn not_tested() -> Vec<String> {
+    [
+        "production's own Redis and the network to it: what was written to is a server on this machine",
+        "a source that serves its applications at the same time as the rebuild",
+        "the steps around a rebuild (a new instance, network, credentials, repointing the application): UNKNOWN",
+    ]
+    .map(str::to_owned)
+    .to_vec()
+}

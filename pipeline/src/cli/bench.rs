@@ -1,0 +1,102 @@
+//! `rekindle bench`: measures, prints what it found, and keeps it as evidence.
+//!
+//! Invariant: the target of the plan is never connected to.
+
+use super::args::{Progress, Shared};
+use super::help::EXIT_CODES;
+use super::signals::Signals;
+use super::way::Way;
+use super::{RETRY_FOR, evidence, failure, plan_of, print, tell_errors};
+use crate::bench::{Asked, bench as measure};
+use crate::outcome::Exit;
+use crate::rebuild::Options;
+use clap::Args;
+use std::path::PathBuf;
+
+const AFTER: &str = "\
+It reads parts of the plan's tables, spread evenly, and writes them by the very code of a rebuild into a Redis server of its
+own on this machine, which is gone afterwards; the Redis of the plan is not connected to. What it measured is kept as
+evidence, and `rekindle plan` predicts from it. It ends with 6 where the RTO would be missed.
+
+";
+
+pub(super) fn after_help() -> String {
+    format!("{AFTER}{EXIT_CODES}")
+}
+
+/// Flags of `bench`.
+#[derive(Debug, Args)]
+pub struct Bench {
+    /// Rows of all routes together, by size; of smaller tables a fifth, a half and all are measured
+    #[arg(
+        long,
+        value_name = "N,N,N",
+        value_delimiter = ',',
+        value_parser = clap::value_parser!(u64).range(1..),
+        default_values_t = [200_000_u64, 500_000, 1_000_000]
+    )]
+    pub rows: Vec<u64>,
+    /// How often each size is measured, 1 to 20
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=20))]
+    pub repeats: u8,
+    /// Measure the largest size with so many lanes too, for example 1,2,4,8
+    #[arg(long, value_name = "N,N", value_delimiter = ',', value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub try_lanes: Vec<u8>,
+    /// The program of the server to write to [default: redis-server or valkey-server on the PATH]
+    #[arg(long, value_name = "PROGRAM")]
+    pub redis_server: Option<PathBuf>,
+    /// How hashes are written: auto, command (HSET) or restore (RESTORE); auto tries both at the start
+    #[arg(long, value_name = "HOW", value_enum, default_value_t = Way::Auto, hide_possible_values = true)]
+    pub way: Way,
+    /// How hard it may push.
+    #[command(flatten)]
+    pub limits: super::limits::LimitFlags,
+}
+
+pub(super) async fn bench(shared: &Shared, flags: &Bench, signals: &Signals) -> Exit {
+    let plan = match plan_of(shared) {
+        Ok(plan) => plan,
+        Err(exit) => return exit,
+    };
+    let options = Options {
+        state: shared.state.clone(),
+        lanes: flags.limits.lanes(shared.lanes),
+        routes: shared.routes.clone(),
+        deadline: shared.deadline,
+        lost_at_ms: None,
+        fresh: false,
+        verify: true,
+        retry_for: RETRY_FOR,
+        outage: None,
+        take_over: None,
+        way: flags.way.choice(),
+        cut_over: None,
+        to_rdb: None,
+        share: None,
+        limits: flags.limits.limits(),
+        cancel: signals.cancel.clone(),
+    };
+    let asked = Asked {
+        rows: flags.rows.clone(),
+        repeats: usize::from(flags.repeats),
+        lanes: flags.try_lanes.iter().copied().map(usize::from).collect(),
+        server: flags.redis_server.clone(),
+    };
+    let is_told = shared.progress != Progress::None;
+    let tell = |line: &str| {
+        if is_told {
+            failure::say(&format!("{line}\n"));
+        }
+    };
+    let benched = Box::pin(measure(&plan, &options, &asked, &tell)).await;
+    let mut exit = benched.exits.iter().copied().min().unwrap_or(Exit::Internal);
+    if let Some(report) = &benched.report {
+        exit = exit.min(print(shared.json, report, || report.render()));
+        evidence::keep(shared, &plan, report, (exit, &benched.errors));
+    }
+    let exit = signals.name(exit);
+    if benched.errors.is_empty() {
+        return exit;
+    }
+    tell_errors(&benched.errors, Some(exit), shared.json)
+}

@@ -1,0 +1,172 @@
+//! What a report says of a bench: its measured runs, the line fitted to them with its band, and production on it.
+//!
+//! Invariant: the line is fitted anew to the runs that the evidence holds, so a drawing never shows another one than they make.
+
+use super::{Part, number, pairs};
+use crate::bench::Sample;
+use crate::cli::figures::{clock_of_seconds, count, per_second, seconds};
+use crate::model::{Model, Observation};
+use crate::plan::{Predicted, WHOLE};
+use plotters::prelude::*;
+use serde_json::Value;
+
+const SIZE: (u32, u32) = (900, 360);
+const LABELS: (&str, i32) = ("sans-serif", 14);
+/// Points of the line and of each side of its band.
+const STEPS: u32 = 60;
+
+/// Returns the parts of a bench; none for anything else.
+pub(super) fn parts(summary: &Value) -> Vec<Part> {
+    let samples = serde_json::from_value::<Vec<Sample>>(summary["samples"].clone());
+    let predicted = serde_json::from_value::<Predicted>(summary["predicted"].clone());
+    let (Ok(samples), Ok(predicted)) = (samples, predicted) else { return Vec::new() };
+    let rows = summary["rows"].as_u64().unwrap_or(0);
+    let rto = summary["rto_seconds"].as_u64().unwrap_or(0);
+    let mut parts = vec![Part::Heading("What was measured"), measured(&samples)];
+    parts.extend([
+        Part::Heading("What that says of production"),
+        pairs(vec![
+            ("rows, by the statistics of the sources", count(rows)),
+            ("time of a rebuild", predicted.line()),
+            ("RTO", clock_of_seconds(rto as f64)),
+            ("rows that the RTO has time for", number(summary, "rows_within_rto")),
+            ("what would meet it", summary["advice"].as_str().unwrap_or("unknown").to_owned()),
+        ]),
+    ]);
+    parts.extend(drawn(&samples, rows, rto).map(|svg| Part::Drawing {
+        svg,
+        caption: "Seconds by rows, both on logarithmic scales: measured runs (blue), the fitted line with its 95 % band (grey), production (red), the RTO (dashed)",
+    }));
+    parts
+}
+
+fn measured(samples: &[Sample]) -> Part {
+    let row = |sample: &Sample| {
+        let share =
+            sample.limit_share.map_or_else(String::new, |share| format!(" {:.0} %", share * 100.0));
+        vec![
+            sample.kind.clone(),
+            sample.routes.join(", "),
+            count(sample.rows),
+            seconds(sample.seconds),
+            per_second(sample.rows_per_second),
+            format!("{}{share}", sample.limit),
+        ]
+    };
+    Part::Table {
+        head: vec!["run", "routes", "rows", "time", "rows per second", "waited for"],
+        rows: samples.iter().map(row).collect(),
+    }
+}
+
+/// What is drawn, in rows and seconds.
+struct Drawing {
+    points: Vec<(f64, f64)>,
+    line: Vec<(f64, f64)>,
+    band: Vec<(f64, f64)>,
+    production: (f64, f64),
+    rto: f64,
+}
+
+fn drawn(samples: &[Sample], rows: u64, rto: u64) -> Option<String> {
+    let runs: Vec<Observation> =
+        samples.iter().filter(|sample| sample.kind == WHOLE).map(Sample::observation).collect();
+    let model = Model::fit(&runs)?;
+    let bytes_per_row = runs.iter().map(|run| run.bytes).sum::<f64>()
+        / runs.iter().map(|run| run.rows).sum::<f64>().max(1.0);
+    let at = |rows: f64| model.predict(rows, rows * bytes_per_row);
+    let (first, last) = (model.range.0, model.range.1.max(rows as f64));
+    let step = |step: u32| first * (last / first).powf(f64::from(step) / f64::from(STEPS));
+    let along = |of: &dyn Fn(f64) -> Option<f64>| -> Vec<(f64, f64)> {
+        (0..=STEPS).map(step).filter_map(|rows| Some((rows, of(rows)?))).collect()
+    };
+    let mut band = along(&|rows| at(rows).interval.map(|(least, _)| least));
+    let upper = along(&|rows| at(rows).interval.map(|(_, most)| most));
+    band.extend(upper.into_iter().rev());
+    let drawing = Drawing {
+        points: runs.iter().map(|run| (run.rows, run.seconds)).collect(),
+        line: along(&|rows| Some(at(rows).seconds)),
+        band,
+        production: (rows as f64, at(rows as f64).seconds),
+        rto: rto as f64,
+    };
+    let mut svg = String::new();
+    draw(&mut svg, &drawing).ok()?;
+    Some(svg)
+}
+
+fn draw(svg: &mut String, drawing: &Drawing) -> Result<(), Box<dyn std::error::Error>> {
+    let root = SVGBackend::with_string(svg, SIZE).into_drawing_area();
+    root.fill(&WHITE)?;
+    let all = || drawing.points.iter().chain(&drawing.line).chain([&drawing.production]);
+    let least = |of: fn(&(f64, f64)) -> f64| all().map(of).fold(f64::INFINITY, f64::min).max(1e-3);
+    let most = |of: fn(&(f64, f64)) -> f64| all().map(of).fold(1e-3, f64::max);
+    let (left, right) = (least(|at| at.0) / 1.5, most(|at| at.0) * 1.5);
+    let (low, high) = (least(|at| at.1) / 2.0, most(|at| at.1).max(drawing.rto) * 2.0);
+    let mut chart = ChartBuilder::on(&root)
+        .margin(12)
+        .x_label_area_size(40)
+        .y_label_area_size(90)
+        .build_cartesian_2d((left..right).log_scale(), (low..high).log_scale())?;
+    chart
+        .configure_mesh()
+        .x_desc("rows")
+        .y_desc("time")
+        .x_label_formatter(&|rows| per_second(*rows))
+        .y_label_formatter(&|time| seconds(*time))
+        .label_style(LABELS)
+        .axis_desc_style(LABELS)
+        .light_line_style(WHITE)
+        .draw()?;
+    let band = drawing.band.iter().map(|(rows, time)| (*rows, time.max(low)));
+    chart
+        .draw_series([Polygon::new(band.collect::<Vec<_>>(), RGBColor(220, 220, 220).filled())])?;
+    chart.draw_series(LineSeries::new(drawing.line.iter().copied(), BLACK.stroke_width(1)))?;
+    chart.draw_series(DashedLineSeries::new(
+        [(left, drawing.rto), (right, drawing.rto)],
+        6,
+        4,
+        RED.stroke_width(1),
+    ))?;
+    let dot =
+        |at: &(f64, f64), size: i32, colour: RGBColor| Circle::new(*at, size, colour.filled());
+    chart.draw_series(drawing.points.iter().map(|at| dot(at, 3, BLUE)))?;
+    chart.draw_series([dot(&drawing.production, 5, RED)])?;
+    root.present()?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(rows: u64, seconds: f64) -> Sample {
+        Sample {
+            kind: WHOLE.to_owned(),
+            routes: vec!["builds".to_owned()],
+            rows,
+            bytes: rows * 100,
+            seconds,
+            rows_per_second: rows as f64 / seconds,
+            lanes: 4,
+            limit: "target".to_owned(),
+            limit_share: Some(0.61),
+        }
+    }
+
+    #[test]
+    fn measured_runs_their_line_and_production_are_drawn() {
+        let samples = [sample(200_000, 1.0), sample(500_000, 2.3), sample(1_000_000, 4.4)];
+        let svg = drawn(&samples, 10_000_000, 86_400).unwrap();
+        assert_eq!(svg.matches("<circle").count(), 4, "{svg}");
+        assert!(svg.matches("<polygon").count() == 1 && svg.contains("<polyline"), "{svg}");
+        // What is no measured run of everything makes no line.
+        let alone = [Sample { kind: "route".to_owned(), ..sample(5, 1.0) }];
+        assert_eq!(drawn(&alone, 10, 10), None);
+    }
+
+    #[test]
+    fn only_a_bench_has_these_parts() {
+        assert!(parts(&serde_json::json!({ "command": "rebuild redis", "rows": 5 })).is_empty());
+    }
+}
