@@ -172,6 +172,7 @@ fn options(state: &Path) -> Options {
         way: WayChoice::Restore,
         cut_over: None,
         to_rdb: None,
+        share: None,
         limits: Limits::default(),
         cancel: CancellationToken::new(),
     }

@@ -21,7 +21,8 @@ fn bench(world: &World, more: &[&str]) -> Ran {
 /// Whether a process runs with the configuration of a server of this world.
 fn has_server(world: &World) -> bool {
     let configuration = world.state().join("bench/redis.conf");
-    let is_of_it = |line: Vec<u8>| String::from_utf8_lossy(&line).contains(configuration.to_str().unwrap());
+    let is_of_it =
+        |line: Vec<u8>| String::from_utf8_lossy(&line).contains(configuration.to_str().unwrap());
     fs::read_dir("/proc")
         .unwrap()
         .filter_map(|entry| fs::read(entry.ok()?.path().join("cmdline")).ok())
@@ -47,14 +48,23 @@ fn parts_of_the_tables_are_measured_and_the_whole_is_predicted() {
         assert!((asked / 2..=asked * 2).contains(&rows), "{rows} of {asked}");
         assert_eq!(sample["kind"], "whole");
     }
-    assert_eq!((samples[6]["kind"].as_str(), samples[6]["lanes"].as_u64()), (Some("2 lanes"), Some(2)));
+    assert_eq!(
+        (samples[6]["kind"].as_str(), samples[6]["lanes"].as_u64()),
+        (Some("2 lanes"), Some(2))
+    );
     assert!(ran.stderr.contains(" 7 of 7: ") && ran.stderr.contains("; 2 lanes"), "{}", ran.stderr);
     // AND the whole is predicted from the runs of everything, as larger than what was measured
     let predicted = &found["predicted"];
-    assert_eq!((predicted["runs"].as_u64(), predicted["is_within"].as_bool()), (Some(6), Some(false)));
+    assert_eq!(
+        (predicted["runs"].as_u64(), predicted["is_within"].as_bool()),
+        (Some(6), Some(false))
+    );
     assert!(predicted["seconds"].as_f64().unwrap() > 0.0 && found["rows"].as_u64() == Some(ROWS));
     // AND the plan's Redis was not touched, and nothing is left but evidence
-    assert_eq!((world.redis(&["DBSIZE"]), world.redis(&["GET", "of an application"])), ("1".into(), "1".into()));
+    assert_eq!(
+        (world.redis(&["DBSIZE"]), world.redis(&["GET", "of an application"])),
+        ("1".into(), "1".into())
+    );
     assert!(!has_server(&world) && !world.state().join("bench").exists());
     // AND what it measured is what plan predicts from, and has a report
     let planned = world.run(&["plan", "--json"]).expect(0).summary();
@@ -67,12 +77,15 @@ fn parts_of_the_tables_are_measured_and_the_whole_is_predicted() {
     ]);
     world.run(&["report", "--format", "html"]).expect(0).shows(&["logarithmic scales", "<circle"]);
     // WHEN the RTO is shorter than a rebuild can be THEN it is missed by prediction, and what would meet it is said
-    let late = bench(&world, &["--rows", &asked, "--repeats", "1", "--deadline", "1s", "--lanes", "1"]);
+    let late =
+        bench(&world, &["--rows", &asked, "--repeats", "1", "--deadline", "1s", "--lanes", "1"]);
     let told = late.summary();
     let is_late = told["predicted"]["seconds"].as_f64().unwrap() > 1.0;
     assert_eq!(late.code, Some(if is_late { 6 } else { 0 }), "{told}");
     // A second run finds what the first one has left, and names what it holds.
-    let text = world.run(&["bench", "--redis-server", SERVER, "--rows", &asked, "--repeats", "1"]).expect(0);
+    let text = world
+        .run(&["bench", "--redis-server", SERVER, "--rows", &asked, "--repeats", "1"])
+        .expect(0);
     text.shows(&["measured    ", "model       ", "production  ", "rto         ", "advice      "]);
 }
 
@@ -107,12 +120,18 @@ fn what_cannot_be_measured_is_refused_and_says_why() {
     world.sql("ANALYZE");
     bench(&world, &[]).expect(2).says(&["no rows", "nothing to measure"]);
     // There is no server.
-    world.run(&["bench"]).expect(2).says(&["there is no redis-server or valkey-server on the PATH"]);
+    world
+        .run(&["bench"])
+        .expect(2)
+        .says(&["there is no redis-server or valkey-server on the PATH"]);
     world
         .run(&["bench", "--redis-server", "/nowhere/redis-server"])
         .expect(2)
         .says(&["there is no /nowhere/redis-server", "--redis-server PROGRAM"]);
-    world.run(&["bench", "--redis-server", "/bin/false"]).expect(3).says(&["does not start", "it ended at once"]);
+    world
+        .run(&["bench", "--redis-server", "/bin/false"])
+        .expect(3)
+        .says(&["does not start", "it ended at once"]);
     // Two at once would measure each other.
     let lock = fs::File::create(world.state().join("bench.lock")).unwrap();
     let held = nix::fcntl::Flock::lock(lock, nix::fcntl::FlockArg::LockExclusive).unwrap();
