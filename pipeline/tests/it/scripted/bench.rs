@@ -60,6 +60,7 @@ fn options(state: &Path, lanes: Lanes, way: WayChoice, cancel: CancellationToken
         way,
         cut_over: None,
         to_rdb: None,
+        share: None,
         limits: Limits::default(),
         cancel,
     }
