@@ -5,6 +5,7 @@
 use crate::items::{ROWS, filled};
 use crate::world::{Ran, World, wait_until};
 use std::fs;
+use std::path::PathBuf;
 use std::process::Stdio;
 
 /// Debian's, where `./test` puts it.
@@ -18,15 +19,16 @@ fn bench(world: &World, more: &[&str]) -> Ran {
     world.run(&words(more))
 }
 
-/// Whether a process runs with the configuration of a server of this world.
+/// Whether a server runs in the folder of this world, or the shell that holds one. A server shows another command line than it
+/// was started with.
 fn has_server(world: &World) -> bool {
-    let configuration = world.state().join("bench/redis.conf");
-    let is_of_it =
-        |line: Vec<u8>| String::from_utf8_lossy(&line).contains(configuration.to_str().unwrap());
-    fs::read_dir("/proc")
-        .unwrap()
-        .filter_map(|entry| fs::read(entry.ok()?.path().join("cmdline")).ok())
-        .any(is_of_it)
+    let folder = world.folder.path().canonicalize().unwrap();
+    let is_of_it = |process: PathBuf| {
+        let name = fs::read_to_string(process.join("comm")).unwrap_or_default();
+        let is_here = fs::read_link(process.join("cwd")).is_ok_and(|cwd| cwd.starts_with(&folder));
+        is_here && matches!(name.trim_end(), "redis-server" | "sh")
+    };
+    fs::read_dir("/proc").unwrap().filter_map(|entry| Some(entry.ok()?.path())).any(is_of_it)
 }
 
 #[test]
