@@ -17,7 +17,7 @@ use uuid::Uuid;
 /// One measured run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
-    /// [`WHOLE`] for all routes together, `route` for one alone, or what is different from a rebuild, as `8 lanes`.
+    /// `whole` for all routes together, `route` for one alone, or what is different from a rebuild, as `8 lanes`.
     pub kind: String,
     /// The routes.
     pub routes: Vec<String>,
