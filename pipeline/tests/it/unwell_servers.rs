@@ -29,11 +29,17 @@ fn a_postgres_that_ends_every_session_again_and_again_loses_nothing() {
     for _ in 0..8 {
         wait_until("more rows", || wire.dbsize() > before || child.try_wait().unwrap().is_some());
         before = wire.dbsize() + 10_000;
-        ended += items::end_sessions(&world);
+        // On a slow machine it may be between two sessions.
+        wait_until("an ended session", || {
+            let now = items::end_sessions(&world);
+            ended += now;
+            now > 0 || child.try_wait().unwrap().is_some()
+        });
     }
     let ran = Ran::of(&child.wait_with_output().unwrap());
     println!("{ended} sessions were ended");
-    assert!(ended >= 8, "{ended}");
+    // A run that gave up in between met fewer.
+    assert!(ended >= 8 || ended > 0 && ran.code == Some(3), "{ended}: {}", ran.stderr);
     if ran.code != Some(0) {
         ran.expect(3).says(&["alloydb", "hint: "]);
         world.rebuild(&[]).expect(0);
