@@ -113,20 +113,24 @@ impl Sample {
 
     /// Writes `1,000,000 rows in 4.10 s, 243,902 rows/s, waited for target 61 %`, and what it is.
     pub fn line(&self) -> String {
-        let share =
-            self.limit_share.map_or_else(String::new, |share| format!(" {:.0} %", share * 100.0));
         let what = match self.kind.as_str() {
             WHOLE => String::new(),
             "route" => format!("; {} alone", self.routes.join(", ")),
             variant => format!("; {variant}"),
         };
         format!(
-            "{} rows in {}, {} rows/s, waited for {}{share}{what}",
+            "{} rows in {}, {} rows/s, waited for {}{what}",
             count(self.rows),
             seconds(self.seconds),
             per_second(self.rows_per_second),
-            self.limit
+            self.waited_for()
         )
+    }
+
+    /// Writes what its lanes waited for most, with its share where that was measured: `target 61 %`.
+    pub(crate) fn waited_for(&self) -> String {
+        let share = self.limit_share.map(|share| format!(" {:.0} %", share * 100.0));
+        format!("{}{}", self.limit, share.unwrap_or_default())
     }
 
     pub(crate) fn observation(&self) -> Observation {

@@ -1,4 +1,4 @@
-//! How long a rebuild will take, by the evidence of rebuilds of the same routes that this machine has done.
+//! How long a rebuild will take, by the evidence of rebuilds and benches of the same routes that this machine has done.
 //!
 //! Invariant: only whole runs that ended as asked count, from a chain in which nothing was altered; sizes beyond the measured
 //! ones are called so.
@@ -83,7 +83,10 @@ fn observations(evidence: &Evidence, routes: &BTreeSet<&str>) -> Vec<Observation
     }
     if evidence.command == bench::COMMAND {
         let samples = evidence.summary["samples"].clone();
-        let samples: Vec<Sample> = serde_json::from_value(samples).unwrap_or_default();
+        let samples: Vec<Sample> = serde_json::from_value(samples).unwrap_or_else(|error| {
+            tracing::warn!(%error, run = evidence.run_id, "no time is predicted from this bench");
+            Vec::new()
+        });
         let is_same = |sample: &&Sample| {
             sample.kind == WHOLE
                 && sample.routes.iter().map(String::as_str).collect::<BTreeSet<_>>() == *routes

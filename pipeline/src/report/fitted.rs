@@ -42,15 +42,13 @@ pub(super) fn parts(summary: &Value) -> Vec<Part> {
 
 fn measured(samples: &[Sample]) -> Part {
     let row = |sample: &Sample| {
-        let share =
-            sample.limit_share.map_or_else(String::new, |share| format!(" {:.0} %", share * 100.0));
         vec![
             sample.kind.clone(),
             sample.routes.join(", "),
             count(sample.rows),
             seconds(sample.seconds),
             per_second(sample.rows_per_second),
-            format!("{}{share}", sample.limit),
+            sample.waited_for(),
         ]
     };
     Part::Table {
