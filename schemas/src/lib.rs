@@ -8,6 +8,7 @@ pub mod block;
 pub mod digest;
 pub mod drift;
 pub mod duration;
+pub mod encrypt_key;
 #[cfg(test)]
 mod fuzzed;
 pub mod json_path;
@@ -25,6 +26,7 @@ pub mod zstd_frame;
 
 pub use bind::{BindError, BoundField, BoundRoute, FieldValue, ReverseRoute};
 pub use digest::Digest;
+pub use encrypt_key::EncryptKey;
 pub use json_path::JsonPath;
 pub use key::KeyTemplate;
 pub use layout::{RowDecoder, RowFault};
