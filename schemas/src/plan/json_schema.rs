@@ -9,7 +9,7 @@ use super::route::{
     DRIFTS, KEEP_VERSIONS_MAX, LAYOUTS, NAME_LENGTH_MAX, NULLS, PRIORITY_MAX, ROW_FIELDS,
 };
 use super::stream::REBUILT_FIELDS;
-use super::{columns, origin, route, unrouted, validate};
+use super::{cluster, columns, origin, route, unrouted, validate};
 use serde_json::{Map, Value, json};
 
 /// Returns the schema.
@@ -108,13 +108,10 @@ fn section(name: &str) -> Value {
                 _ => formless(),
             })
         }),
-        "alloydb" => table(&validate::ALLOYDB, &["url"], |name| match name {
-            "url" => formed("A URL of one host.", "^postgres(ql)?://"),
-            "snapshot_max" => {
-                duration("How long one snapshot may be held on the source; 1h by default.")
-            }
-            _ => formless(),
-        }),
+        "alloydb" => with(
+            table(&validate::ALLOYDB, &["url"], alloydb),
+            json!({"dependentRequired": {"backups_endpoint": ["backups"]}}),
+        ),
         "bigquery" => with(
             table(&validate::BIGQUERY, &["project"], bigquery),
             json!({"dependentRequired": {"endpoint": ["grpc_endpoint"], "grpc_endpoint": ["endpoint"]}}),
@@ -144,6 +141,21 @@ fn section(name: &str) -> Value {
             });
             list("Keys in Redis that no route writes.", &entry)
         }
+        _ => formless(),
+    }
+}
+
+fn alloydb(name: &str) -> Value {
+    match name {
+        "url" => formed("A URL of one host.", "^postgres(ql)?://"),
+        "snapshot_max" => {
+            duration("How long one snapshot may be held on the source; 1h by default.")
+        }
+        "backups" => formed("The cluster whose backups are looked at.", cluster::PATTERN),
+        "backups_endpoint" => formed(
+            "Admin API: https:// of Google (a private one), http:// of a stand-in.",
+            "^https?://",
+        ),
         _ => formless(),
     }
 }

@@ -4,6 +4,7 @@
 //! field whose feature is not built is refused by name, never ignored.
 
 mod address;
+mod cluster;
 mod columns;
 mod definition;
 mod json_schema;
@@ -22,6 +23,7 @@ mod unrouted;
 mod validate;
 
 pub use address::redact_url;
+pub use cluster::Cluster;
 pub use json_schema::json_schema;
 pub use many::{Many, Order, Score, ScoreUnit};
 pub use mistake::{PlanError, PlanErrors};
@@ -57,6 +59,8 @@ pub struct Plan {
     pub redis_objective: Objective,
     /// The objective called `bigquery`; RTO and RPO both default to 24 h.
     pub bigquery_objective: Objective,
+    /// The objective called `alloydb`, of its own backups; both default to 24 h.
+    pub alloydb_objective: Objective,
     /// The `[alloydb]` section: the source.
     pub alloydb: Option<AlloyDb>,
     /// The `[bigquery]` section: the second source, and the target of a restore.
@@ -106,6 +110,8 @@ pub struct AlloyDb {
     pub url: Secret,
     /// How long one snapshot may be held on the source; default 1 h.
     pub snapshot_max: Duration,
+    /// The cluster whose backups are looked at, with `backups`.
+    pub backups: Option<Cluster>,
 }
 
 /// One `[[route]]`.

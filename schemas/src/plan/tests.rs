@@ -91,9 +91,12 @@ const FULL: &str = r#"
 [objectives]
 redis = { rto = "90m", rpo = "30s" }
 bigquery = { rpo = "7d" }
+alloydb = { rto = "1h" }
 [alloydb]
 url = "${env:ALLOYDB_URL}"
 snapshot_max = "2h"
+backups = "projects/p/locations/l/clusters/c"
+backups_endpoint = "http://127.0.0.1:1/"
 [redis]
 url = "${file:/run/redis}"
 [[route]]
@@ -137,7 +140,13 @@ fn a_full_plan_parses() {
         Objective { rto: hours(1) + hours(1) / 2, rpo: hours(1) / 120 }
     );
     assert_eq!(plan.bigquery_objective, Objective { rto: hours(24), rpo: hours(168) });
+    assert_eq!(plan.alloydb_objective, Objective { rto: hours(1), rpo: hours(24) });
     let alloydb = plan.alloydb.as_ref().unwrap();
+    let cluster = alloydb.backups.as_ref().unwrap();
+    assert_eq!(
+        (cluster.path().as_str(), cluster.endpoint.as_deref()),
+        ("projects/p/locations/l/clusters/c", Some("http://127.0.0.1:1"))
+    );
     assert_eq!(
         (alloydb.url.0.as_str(), alloydb.snapshot_max),
         ("postgres://app:pw@db:5432/app", hours(2))

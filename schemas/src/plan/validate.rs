@@ -3,6 +3,7 @@
 //! Invariant: `Ok` means that no mistake was noted, `Err` that at least one was.
 
 use super::address::{alloydb_problem, redis_problem};
+use super::cluster::cluster;
 use super::mistake::PlanErrors;
 use super::raw::{Fields, Reader, Section};
 use super::route::route;
@@ -25,10 +26,13 @@ pub(super) const SECTIONS: Fields = Fields {
     refused: &["archive", "drill"],
 };
 pub(super) const OBJECTIVES: Fields =
-    Fields { noun: "field", built: &["redis", "bigquery"], refused: &[] };
+    Fields { noun: "field", built: &["redis", "bigquery", "alloydb"], refused: &[] };
 pub(super) const OBJECTIVE: Fields = Fields { noun: "field", built: &["rto", "rpo"], refused: &[] };
-pub(super) const ALLOYDB: Fields =
-    Fields { noun: "field", built: &["url", "snapshot_max"], refused: &[] };
+pub(super) const ALLOYDB: Fields = Fields {
+    noun: "field",
+    built: &["url", "snapshot_max", "backups", "backups_endpoint"],
+    refused: &[],
+};
 pub(super) const REDIS: Fields =
     Fields { noun: "field", built: &["url", "duplicate"], refused: &[] };
 pub(super) const BIGQUERY: Fields = Fields {
@@ -79,7 +83,7 @@ pub(super) fn plan(
 fn sections(reader: &Reader<'_>, root: &Section<'_>) -> Option<Plan> {
     root.know(&SECTIONS);
     check_refused(root);
-    let (redis_objective, bigquery_objective) = objectives(root);
+    let (redis_objective, bigquery_objective, alloydb_objective) = objectives(root);
     let alloydb = root.entry("alloydb").and_then(|e| e.section()).and_then(|s| alloydb(&s));
     let bigquery = root.entry("bigquery").and_then(|e| e.section()).and_then(|s| bigquery(&s));
     let redis_section = root.entry("redis").and_then(|e| e.section());
@@ -93,6 +97,7 @@ fn sections(reader: &Reader<'_>, root: &Section<'_>) -> Option<Plan> {
     Some(Plan {
         redis_objective,
         bigquery_objective,
+        alloydb_objective,
         alloydb,
         bigquery,
         redis: Some(redis?),
@@ -111,7 +116,7 @@ fn check_refused(root: &Section<'_>) {
     }
 }
 
-fn objectives(root: &Section<'_>) -> (Objective, Objective) {
+fn objectives(root: &Section<'_>) -> (Objective, Objective, Objective) {
     let section = root.entry("objectives").and_then(|entry| entry.section());
     if let Some(section) = &section {
         section.know(&OBJECTIVES);
@@ -128,14 +133,19 @@ fn objectives(root: &Section<'_>) -> (Objective, Objective) {
         };
         Objective { rto: duration("rto"), rpo: duration("rpo") }
     };
-    (of("redis"), of("bigquery"))
+    (of("redis"), of("bigquery"), of("alloydb"))
 }
 
 fn alloydb(section: &Section<'_>) -> Option<AlloyDb> {
     section.know(&ALLOYDB);
     let url = url(section, alloydb_problem);
     let snapshot_max = section.entry("snapshot_max").and_then(|entry| entry.duration());
-    Some(AlloyDb { url: url?, snapshot_max: snapshot_max.unwrap_or(SNAPSHOT_MAX_DEFAULT) })
+    let backups = cluster(section);
+    Some(AlloyDb {
+        url: url?,
+        snapshot_max: snapshot_max.unwrap_or(SNAPSHOT_MAX_DEFAULT),
+        backups,
+    })
 }
 
 fn bigquery(section: &Section<'_>) -> Option<BigQuery> {

@@ -105,6 +105,8 @@ fn plans_with_mistakes_are_invalid_and_refused_by_the_parser_too() {
         ("key = \"build:{id}\"\n", ""),
         ("alloydb:builds", "bigquery:logs.builds"),
         ("[redis]", "[rout]\n[redis]"),
+        ("[redis]", "backups = \"main\"\n[redis]"),
+        ("[redis]", "backups_endpoint = \"http://h\"\n[redis]"),
         ("[redis]", "[archive]\nurl = \"file:///x\"\n[redis]"),
     ];
     let lines = [
@@ -140,6 +142,7 @@ fn plans_with_mistakes_are_invalid_and_refused_by_the_parser_too() {
         "[[unrouted]]\nprefix = \"s:\"\nowner = \"web\"",
         "[objectives]\nredis = { rto = \"24\" }",
         "[bigquery]\nproject = \"p\"\nendpoint = \"http://h\"",
+        "[objectives]\nalloydb = { rpo = \"1w\" }",
         "[redis.duplicate]\nurl = \"redis://d\"\nallow_evict = true",
     ];
     let swapped = swaps.map(|(from, to)| MINIMAL.replace(from, to));
