@@ -2,6 +2,7 @@
 //!
 //! Invariant: only `wiring` names the systems together; everything else knows traits.
 
+pub mod alloydb_backups;
 pub mod backup;
 pub mod bench;
 pub mod catch_up;
@@ -24,6 +25,7 @@ pub mod keys;
 pub mod lane;
 pub mod ledger;
 pub mod live;
+pub mod log_review;
 pub mod model;
 pub mod one_pass;
 pub mod ordered;
@@ -40,6 +42,7 @@ pub mod rejects;
 pub mod report;
 pub mod restore;
 pub mod route;
+pub mod schedule;
 pub mod share;
 pub mod snapshots;
 pub mod spool;

@@ -50,6 +50,25 @@ impl Exit {
         }
     }
 
+    /// Returns the exit that ends a process with this code.
+    pub fn of_code(code: u8) -> Option<Self> {
+        [
+            Self::Interrupted,
+            Self::Terminated,
+            Self::Internal,
+            Self::Usage,
+            Self::Held,
+            Self::Unreachable,
+            Self::Capacity,
+            Self::Difference,
+            Self::Rejects,
+            Self::Objective,
+            Self::Done,
+        ]
+        .into_iter()
+        .find(|exit| exit.code() == code)
+    }
+
     /// Returns the exit of an error kind.
     pub fn of_kind(kind: Kind) -> Self {
         match kind {

@@ -3,6 +3,7 @@
 //! Invariant: a flag is either honoured or refused; commands that are not built are refused by name and not shown.
 
 use super::help::{ABOUT, ABOUT_REDIS, AFTER_REBUILD, EXAMPLES, EXIT_CODES};
+use super::on_problem::{Noted, ProblemFlags};
 pub use super::watch::Progress;
 use super::way::Way;
 use crate::plan::lost::Losses;
@@ -62,7 +63,7 @@ pub enum Command {
     Schema,
     /// Tells how the last run stands, also while it is at work
     #[command(after_help = EXIT_CODES)]
-    Status,
+    Status(ProblemFlags),
     /// Backs a system up, only what is new or changed since the last time
     #[command(subcommand_required = true, arg_required_else_help = true, after_help = EXIT_CODES)]
     Backup {
@@ -98,6 +99,13 @@ pub enum Command {
         #[command(subcommand)]
         command: super::state::State,
     },
+    /// Reviews what runs left: problems first, who looked at them, and who closed which
+    #[command(subcommand_required = true, arg_required_else_help = true, after_help = EXIT_CODES)]
+    Log {
+        /// What to do with it.
+        #[command(subcommand)]
+        command: super::log::Log,
+    },
     /// Lists the evidence of runs, or renders it as a report, after a look at its seals
     #[command(after_help = super::report::after_help())]
     Report(super::report::Report),
@@ -127,10 +135,11 @@ impl Command {
             | Self::Verify { .. }
             | Self::Rejects { .. }
             | Self::State { .. }
+            | Self::Log { .. }
             | Self::Report(_)
             | Self::Bench(_)
             | Self::Schema
-            | Self::Status => None,
+            | Self::Status(_) => None,
         }
     }
 }
@@ -152,11 +161,17 @@ pub struct Check {
     /// Scan the keys of a Redis in use, slowly, and tell which of them the plan explains
     #[arg(long)]
     pub coverage: bool,
+    /// What to run after a problem.
+    #[command(flatten)]
+    pub problem: ProblemFlags,
 }
 
 /// Flags of `rebuild redis`.
 #[derive(Debug, Args)]
 pub struct RebuildRedis {
+    /// What to run after a problem.
+    #[command(flatten)]
+    pub problem: ProblemFlags,
     /// Flags it shares with `plan`.
     #[command(flatten)]
     pub run: RunFlags,
@@ -290,6 +305,9 @@ pub struct Shared {
         help_heading = "Shared options"
     )]
     pub log_level: String,
+    /// What the command has met, for `--on-problem`.
+    #[arg(skip)]
+    pub noted: Noted,
 }
 
 /// Whatever follows the name of a command that is not built.

@@ -3,9 +3,11 @@
 //! Invariant: what may lose rows of the duplicate is asked for by naming the table.
 
 use super::args::Shared;
+use super::on_problem::ProblemFlags;
+use super::schedule::{self, Schedule};
 use super::signals::Signals;
-use super::{evidence, exit_of, leave_stopped_out, plan_of, print, tell_errors, watch};
-use crate::backup::{Ended, Options, backup_bigquery};
+use super::{evidence, exit_of, leave_stopped_out, print, tell_errors, watch};
+use crate::backup::{COMMAND, Ended, Options, backup_bigquery};
 use crate::outcome::Exit;
 use crate::rebuild::{self, Watcher};
 use crate::summary::RunEnd;
@@ -50,6 +52,13 @@ pub struct BackupBigquery {
     /// Take the duplicate over from this run, which must be dead
     #[arg(long, value_name = "RUN_ID")]
     pub take_over: Option<String>,
+    /// Back nothing up: record that backups run at these times ("0 3 * * *"; off: not any more), print the line for
+    /// the crontab, and tell from then on which of them were MISSED
+    #[arg(long, value_name = "CRON", value_parser = Schedule::parse, conflicts_with_all = ["fresh", "accept_loss", "take_over"])]
+    pub schedule: Option<Schedule>,
+    /// What to run after a problem.
+    #[command(flatten)]
+    pub problem: ProblemFlags,
 }
 
 pub(super) async fn backup(
@@ -58,7 +67,10 @@ pub(super) async fn backup(
     bars: MultiProgress,
     signals: &Signals,
 ) -> Exit {
-    let plan = match plan_of(shared) {
+    if let Some(asked) = &flags.schedule {
+        return schedule::record(shared, flags, asked);
+    }
+    let plan = match evidence::plan_of(shared, COMMAND) {
         Ok(plan) => plan,
         Err(exit) => return exit,
     };
@@ -87,6 +99,8 @@ pub(super) async fn backup(
     if let Some(summary) = &summary {
         exit = exit.min(print(shared.json, summary, || summary.render()));
         evidence::keep(shared, &plan, summary, (exit, &ended.errors));
+    } else {
+        evidence::keep_refusal(shared, &plan, COMMAND, (exit, &ended.errors));
     }
     if ended.errors.is_empty() { exit } else { tell_errors(&ended.errors, Some(exit), shared.json) }
 }

@@ -19,11 +19,14 @@ mod init;
 mod limits;
 mod live_text;
 mod loading;
+mod log;
+mod on_problem;
 mod plan;
 mod rdb;
 mod rejects;
 mod report;
 mod restore;
+mod schedule;
 mod signals;
 mod state;
 mod status;
@@ -33,12 +36,13 @@ mod watch;
 mod way;
 
 use crate::outcome::Exit;
-use crate::rebuild::{Ended, Options, Watcher, rebuild_redis};
+use crate::rebuild::{COMMAND, Ended, FILES_COMMAND, Options, Watcher, rebuild_redis};
 use crate::rejects::RejectWriter;
 use crate::summary::RunEnd;
 use args::{Cli, Command, RunFlags, Shared, Target};
 use clap::Parser;
 use failure::{Failure, tell};
+use futures::FutureExt;
 use indicatif::MultiProgress;
 use schemas::Plan;
 use serde::Serialize;
@@ -104,7 +108,12 @@ fn run(cli: &Cli, bars: MultiProgress) -> Exit {
     };
     let exit = runtime.block_on(async {
         match Signals::listen(bars.clone()) {
-            Ok(signals) => Box::pin(dispatch(cli, bars, &signals)).await,
+            Ok(signals) => {
+                let ran = AssertUnwindSafe(Box::pin(dispatch(cli, bars, &signals)));
+                let exit = ran.catch_unwind().await.unwrap_or(Exit::Internal);
+                on_problem::after(cli, exit).await;
+                exit
+            }
             Err(error) => internal("cannot listen for signals", &error, cli.shared.json),
         }
     });
@@ -127,7 +136,7 @@ async fn dispatch(cli: &Cli, bars: MultiProgress, signals: &Signals) -> Exit {
         }
         Command::Init(flags) => Box::pin(until_signal(init::write(shared, flags), signals)).await,
         Command::Schema => print(true, &schemas::plan::json_schema(), String::new),
-        Command::Status => Box::pin(until_signal(show_status(shared), signals)).await,
+        Command::Status(_) => Box::pin(until_signal(show_status(shared), signals)).await,
         Command::Rebuild { target: Target::Redis(flags) } => {
             let take_over = flags.take_over.clone();
             let Ok(to_rdb) = flags.rdb.asked(shared.json) else { return Exit::Usage };
@@ -143,6 +152,7 @@ async fn dispatch(cli: &Cli, bars: MultiProgress, signals: &Signals) -> Exit {
         Command::Rejects { command } => Box::pin(rejects::rejects(shared, command, signals)).await,
         Command::State { command } => Box::pin(state::state(shared, command, signals)).await,
         Command::Verify { target } => Box::pin(verify::verify(shared, target, bars, signals)).await,
+        Command::Log { command } => Box::pin(until_signal(log::log(shared, command), signals)).await,
         Command::Report(flags) => report::report(shared, flags),
         Command::Bench(flags) => Box::pin(bench::bench(shared, flags, signals)).await,
         Command::Drill(_) | Command::Demo(_) => Exit::Usage,
@@ -180,6 +190,7 @@ fn options(shared: &Shared, flags: &RunFlags, signals: &Signals) -> Options {
 /// Reads the plan, or tells every mistake in it.
 fn plan_of(shared: &Shared) -> Result<Plan, Exit> {
     loading::load(&shared.plan, &shared.routes).map_err(|failures| {
+        failures.iter().for_each(|failure| shared.noted.problem(failure.message()));
         tell(&failures, shared.json);
         Exit::Usage
     })
@@ -188,13 +199,18 @@ fn plan_of(shared: &Shared) -> Result<Plan, Exit> {
 async fn show_status(shared: &Shared) -> Exit {
     match status::StatusReport::read(&shared.state, &shared.routes).await {
         Ok(mut report) => {
-            // A run is shown whatever the plan says; the duplicates are in it.
+            // A run is shown whatever the plan says; the copies are in it.
             if let Ok(plan) = loading::load(&shared.plan, &[]) {
-                report.add_duplicates(&plan).await;
+                report.add_copies(&plan).await;
             }
-            print(shared.json, &report, || report.render())
+            report.add_schedules().await;
+            report.problems().into_iter().for_each(|problem| shared.noted.problem(problem));
+            print(shared.json, &report, || report.render()).min(report.exit())
         }
-        Err(error) => tell_errors(&[error], None, shared.json),
+        Err(error) => {
+            shared.noted.problem(error.to_string());
+            tell_errors(&[error], None, shared.json)
+        }
     }
 }
 
@@ -204,7 +220,8 @@ async fn rebuild(
     bars: MultiProgress,
     signals: &Signals,
 ) -> Exit {
-    let plan = match plan_of(shared) {
+    let command = if options.to_rdb.is_some() { FILES_COMMAND } else { COMMAND };
+    let plan = match evidence::plan_of(shared, command) {
         Ok(plan) => plan,
         Err(exit) => return exit,
     };
@@ -221,6 +238,8 @@ async fn rebuild(
             print(shared.json, summary, || summary_text::render(summary, rejects.folder()));
         exit = exit.min(printed);
         evidence::keep(shared, &plan, summary, (exit, &ended.errors));
+    } else {
+        evidence::keep_refusal(shared, &plan, command, (exit, &ended.errors));
     }
     if ended.errors.is_empty() { exit } else { tell_errors(&ended.errors, Some(exit), shared.json) }
 }

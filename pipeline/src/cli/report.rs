@@ -96,7 +96,7 @@ fn list(shared: &Shared, chain: &Chain) -> Result<Exit> {
     }
     let list = List { command: "report --list", evidence };
     let printed = print(shared.json, &list, || list.render());
-    let sealed = check_seals(chain);
+    let sealed = chain.unaltered();
     Ok(match sealed {
         Ok(()) => printed,
         Err(error) => tell_errors(&[error], None, shared.json),
@@ -122,7 +122,7 @@ impl List {
 }
 
 fn render(shared: &Shared, flags: &Report, chain: &Chain) -> Result<Exit> {
-    check_seals(chain)?;
+    chain.unaltered()?;
     let entry = chosen(chain, flags.evidence.as_deref())?;
     let evidence = Chain::read(&entry)?;
     if shared.json {
@@ -139,20 +139,6 @@ fn render(shared: &Shared, flags: &Report, chain: &Chain) -> Result<Exit> {
         None => Ok(print(false, &(), || text)),
         Some(path) => create(path, &text),
     }
-}
-
-fn check_seals(chain: &Chain) -> Result<()> {
-    let faults = chain.faults()?;
-    if faults.is_empty() {
-        return Ok(());
-    }
-    let told: Vec<String> =
-        faults.iter().map(|fault| format!("{} {}", fault.file, fault.what)).collect();
-    let message =
-        format!("the evidence in {} was altered: {}", chain.folder().display(), told.join("; "));
-    Err(Error::new(Kind::Difference, message).with_hint(
-        "bring the files back from a copy; what is told here cannot be trusted before that",
-    ))
 }
 
 /// The evidence of a number or a run; of several of one run the newest.

@@ -3,13 +3,14 @@
 //! Invariant: what destroys rows is asked for by a long flag of its own; flags that contradict each other are refused.
 
 use super::args::{Shared, parse_past};
+use super::on_problem::ProblemFlags;
 use super::signals::Signals;
 use super::{
-    evidence, exit_of, leave_stopped_out, plan_of, print, summary_text, tell_errors, watch,
+    evidence, exit_of, leave_stopped_out, print, summary_text, tell_errors, watch,
 };
 use crate::outcome::Exit;
 use crate::rebuild::Watcher;
-use crate::restore::{Asked, Options, PartitionRange, restore_bigquery};
+use crate::restore::{Asked, COMMAND, Options, PartitionRange, restore_bigquery};
 use clap::{Args, Subcommand};
 use indicatif::MultiProgress;
 use std::path::Path;
@@ -67,6 +68,9 @@ pub struct RestoreBigquery {
     /// How long a system may stay unreachable before the run gives up
     #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = schemas::duration::parse)]
     pub retry_for: Duration,
+    /// What to run after a problem.
+    #[command(flatten)]
+    pub problem: ProblemFlags,
 }
 
 fn options(shared: &Shared, flags: &RestoreBigquery, signals: &Signals) -> Options {
@@ -99,7 +103,7 @@ pub(super) async fn restore(
     bars: MultiProgress,
     signals: &Signals,
 ) -> Exit {
-    let plan = match plan_of(shared) {
+    let plan = match evidence::plan_of(shared, COMMAND) {
         Ok(plan) => plan,
         Err(exit) => return exit,
     };
@@ -114,6 +118,8 @@ pub(super) async fn restore(
         let printed = print(shared.json, summary, || summary_text::render(summary, Path::new("")));
         exit = exit.min(printed);
         evidence::keep(shared, &plan, summary, (exit, &ended.errors));
+    } else {
+        evidence::keep_refusal(shared, &plan, COMMAND, (exit, &ended.errors));
     }
     if ended.errors.is_empty() { exit } else { tell_errors(&ended.errors, Some(exit), shared.json) }
 }

@@ -3,27 +3,26 @@
 //! Invariant: nothing is written and no lock is taken; a run counts as at work only while the kernel says that the
 //! process which took the lock still holds it.
 
+mod copies;
 mod text;
 
-use crate::backup::age::{Age, ages};
+use crate::alloydb_backups::BackupAge;
+use crate::backup::age::Age;
 use crate::checkpoint::Status;
 use crate::journal::{Journal, PartitionRecord, RouteRecord, RunRecord, RunStatus};
 use crate::lane::now_ms;
 use crate::outcome::from_journal;
 use crate::restore::standing::{TableStanding, standings};
+use crate::schedule::Standing;
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
-use schemas::Plan;
 use serde::Serialize;
 use stages::Result;
-use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-/// How long the Redis of the duplicates may take to answer.
-const AGES_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(3);
 /// The commands that leave runs in the journal.
 const COMMANDS: [&str; 3] =
     [crate::rebuild::COMMAND, crate::rebuild::FILES_COMMAND, crate::backup::COMMAND];
@@ -43,6 +42,15 @@ pub(crate) struct StatusReport {
     /// How old the duplicate of each table is; absent where the plan or its Redis cannot be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) duplicates: Option<Vec<Age>>,
+    /// How old AlloyDB's own backups are; absent where the plan names no cluster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) alloydb_backups: Option<BackupAge>,
+    /// Every schedule that was recorded, and what was MISSED.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) schedules: Vec<Standing>,
+    /// What could not be found out, and why.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) unknown: Vec<String>,
 }
 
 /// How one run stands.
@@ -126,6 +134,9 @@ impl StatusReport {
             run: None,
             restore: None,
             duplicates: None,
+            alloydb_backups: None,
+            schedules: Vec::new(),
+            unknown: Vec::new(),
         };
         let Some(journal) = Journal::open_read_only(state).await.map_err(from_journal)? else {
             return Ok(report);
@@ -150,25 +161,10 @@ impl StatusReport {
         Ok(())
     }
 
-    /// Adds how old the duplicates are; a Redis that does not answer soon leaves that unknown.
-    pub(crate) async fn add_duplicates(&mut self, plan: &Plan) {
-        self.duplicates = match tokio::time::timeout(AGES_TIMEOUT, ages(plan)).await {
-            Ok(Ok(ages)) => Some(ages),
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "the age of the duplicates is unknown");
-                None
-            }
-            Err(_) => None,
-        };
-    }
-
     /// Renders it for people.
     pub(crate) fn render(&self) -> String {
         let mut text = text::render(self);
-        for age in self.duplicates.iter().flatten() {
-            writeln!(text, "duplicate of {}: {}", age.table, age.line())
-                .expect("writing to a string cannot fail");
-        }
+        self.render_copies(&mut text);
         text
     }
 }

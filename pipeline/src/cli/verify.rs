@@ -5,8 +5,9 @@
 use super::args::Shared;
 use super::failure::{Failure, tell};
 use super::help::EXIT_CODES;
+use super::on_problem::ProblemFlags;
 use super::signals::Signals;
-use super::{evidence, leave_stopped_out, plan_of, print, tell_errors, watch};
+use super::{evidence, leave_stopped_out, print, tell_errors, watch};
 use crate::outcome::Exit;
 use crate::rebuild::{self, Watcher};
 use crate::verify::bigquery::{BigQueryOptions, verify_bigquery};
@@ -62,6 +63,16 @@ pub enum Target {
     Bigquery(VerifyBigquery),
 }
 
+impl Target {
+    /// The command's name in summaries and evidence.
+    fn command(&self) -> &'static str {
+        match self {
+            Self::Redis(_) => "verify redis",
+            Self::Bigquery(_) => "verify bigquery",
+        }
+    }
+}
+
 /// Flags of every `verify`.
 #[derive(Debug, Args)]
 pub struct TierFlags {
@@ -111,6 +122,9 @@ pub struct VerifyRedis {
     /// Take the target over from this run, which must be dead
     #[arg(long, value_name = "RUN_ID")]
     pub take_over: Option<String>,
+    /// What to run after a problem.
+    #[command(flatten)]
+    pub problem: ProblemFlags,
 }
 
 /// Flags of `verify bigquery`.
@@ -125,6 +139,9 @@ pub struct VerifyBigquery {
     /// With --repair: find and show what would be copied again, and write nothing
     #[arg(long, requires = "repair")]
     pub dry_run: bool,
+    /// What to run after a problem.
+    #[command(flatten)]
+    pub problem: ProblemFlags,
 }
 
 /// Parses a duration that may be given in milliseconds: applications write faster than plans are made.
@@ -206,7 +223,7 @@ pub(super) async fn verify(
     bars: MultiProgress,
     signals: &Signals,
 ) -> Exit {
-    let plan = match plan_of(shared) {
+    let plan = match evidence::plan_of(shared, target.command()) {
         Ok(plan) => plan,
         Err(exit) => return exit,
     };
@@ -223,15 +240,21 @@ pub(super) async fn verify(
         },
     };
     display.end();
-    tell_ended(ended, shared, &plan, signals)
+    tell_ended(ended, shared, (&plan, target.command()), signals)
 }
 
 fn refuse(message: String, shared: &Shared) -> Exit {
+    shared.noted.problem(message.as_str());
     tell(&[Failure::new(Exit::Usage, message, Some("rekindle verify --help"))], shared.json);
     Exit::Usage
 }
 
-fn tell_ended(ended: Ended, shared: &Shared, plan: &Plan, signals: &Signals) -> Exit {
+fn tell_ended(
+    ended: Ended,
+    shared: &Shared,
+    (plan, command): (&Plan, &str),
+    signals: &Signals,
+) -> Exit {
     let Ended { told, errors } = ended;
     let mut exits: Vec<Exit> = errors.iter().map(|error| Exit::of_kind(error.kind())).collect();
     if signals.is_received() {
@@ -249,6 +272,8 @@ fn tell_ended(ended: Ended, shared: &Shared, plan: &Plan, signals: &Signals) -> 
     let exit = signals.name(ended.exits.iter().copied().min().unwrap_or(Exit::Internal));
     if let Some(summary) = &summary {
         evidence::keep(shared, plan, summary, (exit, &ended.errors));
+    } else {
+        evidence::keep_refusal(shared, plan, command, (exit, &ended.errors));
     }
     if ended.errors.is_empty() { exit } else { tell_errors(&ended.errors, Some(exit), shared.json) }
 }

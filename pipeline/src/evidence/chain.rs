@@ -6,6 +6,9 @@
 
 use super::{Evidence, canonical};
 use nix::fcntl::{Flock, FlockArg};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 use stages::{Error, Kind, Result};
 use std::collections::BTreeMap;
@@ -56,7 +59,12 @@ struct Pair {
 impl Chain {
     /// The evidence of a state folder.
     pub fn of_state(state: &Path) -> Self {
-        Self { folder: state.join(FOLDER) }
+        Self::of_records(state, FOLDER)
+    }
+
+    /// Other records of a state folder, which are kept the same way.
+    pub fn of_records(state: &Path, folder: &str) -> Self {
+        Self { folder: state.join(folder) }
     }
 
     /// Where it is.
@@ -66,21 +74,26 @@ impl Chain {
 
     /// Writes evidence and seals it; returns its file.
     pub fn add(&self, evidence: &Evidence) -> Result<PathBuf> {
-        self.write(evidence).map_err(|error| failed("write", &self.folder, &error))
+        let label = format!("{}-{}", evidence.command.replace(' ', "-"), evidence.run_id);
+        self.seal(&label, evidence)
     }
 
-    fn write(&self, evidence: &Evidence) -> io::Result<PathBuf> {
+    /// Writes a record and seals it; returns its file. The label, without dots, tells people what it is.
+    pub fn seal(&self, label: &str, record: &impl Serialize) -> Result<PathBuf> {
+        let written =
+            serde_json::to_value(record).map_err(io::Error::from).and_then(|value| self.write(label, &value));
+        written.map_err(|error| failed("write", &self.folder, &error))
+    }
+
+    fn write(&self, label: &str, value: &Value) -> io::Result<PathBuf> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
         // Two programs that end together are sealed one after the other.
         let _held = self.lock()?;
         let pairs = self.pairs()?;
         let number = pairs.keys().next_back().map_or(1, |last| last + 1);
         let before = pairs.values().rev().find_map(|pair| pair.manifest.as_ref());
-        let value = serde_json::to_value(evidence)?;
-        let bytes = canonical(&value);
-        let name =
-            format!("{number:06}-{}-{}", evidence.command.replace(' ', "-"), evidence.run_id);
-        let path = self.folder.join(format!("{name}.{EVIDENCE}"));
+        let bytes = canonical(value);
+        let path = self.folder.join(format!("{number:06}-{label}.{EVIDENCE}"));
         let mut manifest = line(bytes.as_bytes(), &path);
         if let Some(before) = before {
             manifest.push_str(&line(&fs::read(before)?, before));
@@ -110,22 +123,38 @@ impl Chain {
 
     /// Reads a piece of evidence.
     pub fn read(entry: &Entry) -> Result<Evidence> {
-        let unreadable = |error: &dyn std::fmt::Display| {
-            let message = format!("cannot read the evidence {}: {error}", entry.path.display());
-            Error::new(Kind::Internal, message).with_hint("rekindle report --list")
-        };
-        let bytes = fs::read(&entry.path).map_err(|error| unreadable(&error))?;
-        let evidence: Evidence =
-            serde_json::from_slice(&bytes).map_err(|error| unreadable(&error))?;
+        let evidence: Evidence = Self::record(entry)?;
         if evidence.format > super::FORMAT {
-            return Err(unreadable(&format!("format {} is of a newer rekindle", evidence.format)));
+            let newer = format!("format {} is of a newer rekindle", evidence.format);
+            return Err(unreadable(entry, &newer));
         }
         Ok(evidence)
+    }
+
+    /// Reads a record of another kind.
+    pub fn record<T: DeserializeOwned>(entry: &Entry) -> Result<T> {
+        let bytes = fs::read(&entry.path).map_err(|error| unreadable(entry, &error))?;
+        serde_json::from_slice(&bytes).map_err(|error| unreadable(entry, &error))
     }
 
     /// Looks at every file and returns what was altered, is missing, or was never sealed.
     pub fn faults(&self) -> Result<Vec<Fault>> {
         self.look().map_err(|error| failed("read", &self.folder, &error))
+    }
+
+    /// Fails with `Difference` where a file was altered, is missing, or was never sealed.
+    pub fn unaltered(&self) -> Result<()> {
+        let faults = self.faults()?;
+        if faults.is_empty() {
+            return Ok(());
+        }
+        let told: Vec<String> =
+            faults.iter().map(|fault| format!("{} {}", fault.file, fault.what)).collect();
+        let what = self.folder.file_name().unwrap_or_default().to_string_lossy();
+        let message = format!("the {what} in {} was altered: {}", self.folder.display(), told.join("; "));
+        Err(Error::new(Kind::Difference, message).with_hint(
+            "bring the files back from a copy; what is told here cannot be trusted before that",
+        ))
     }
 
     fn look(&self) -> io::Result<Vec<Fault>> {
@@ -226,6 +255,11 @@ fn stage(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = file.write(true).create(true).truncate(true).mode(0o600).open(path)?;
     file.write_all(bytes)?;
     file.sync_all()
+}
+
+fn unreadable(entry: &Entry, error: &dyn std::fmt::Display) -> Error {
+    let message = format!("cannot read the evidence {}: {error}", entry.path.display());
+    Error::new(Kind::Internal, message).with_hint("rekindle report --list")
 }
 
 fn failed(verb: &str, folder: &Path, error: &io::Error) -> Error {

@@ -35,7 +35,7 @@ pub fn machine() -> Machine {
 }
 
 /// The account of this process: its name, or its number where it has none.
-pub(super) fn account() -> String {
+pub(crate) fn account() -> String {
     let uid = Uid::effective();
     let named = User::from_uid(uid).ok().flatten();
     named.map_or_else(|| format!("uid {uid}"), |user| user.name)

@@ -15,6 +15,8 @@ pub use chain::{Chain, Entry, Fault, sha256};
 pub use history::{History, Point, Recording};
 pub use machine::{Machine, machine};
 
+pub(crate) use machine::account;
+
 use crate::outcome::Exit;
 use schemas::plan::Objective as Aim;
 use serde::{Deserialize, Serialize};
@@ -162,7 +164,7 @@ impl Evidence {
             made_at: time(ran.now_ms),
             tool: format!("rekindle {}", env!("CARGO_PKG_VERSION")),
             machine: machine(),
-            run_by: machine::account(),
+            run_by: account(),
             plan: ran.plan,
             ended: Ended { exit_code: ran.exit.code(), status: text("status") },
             objectives,

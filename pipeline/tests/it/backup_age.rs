@@ -31,17 +31,17 @@ fn a_duplicate_older_than_the_objective_is_late() {
     assert_eq!(control(&report)["verdict"], "OK", "{report}");
     // WHEN its data gets older than the objective
     cloud.plan(&objective("1s"));
-    let status = || run(&cloud, &["status", "--json"]).expect(0).summary();
+    let status = || run(&cloud, &["status", "--json"]).summary();
     wait_until("an age of a second", || {
         status()["duplicates"][0]["age_seconds"].as_f64() > Some(1.0)
     });
-    // THEN check fails with its own exit code and says what to do, and status says the same
+    // THEN check fails with its own exit code and says what to do, and status does the same
     let report = run(&cloud, &["check", "--json"]).expect(6).summary();
     assert_eq!(control(&report)["verdict"], "FAILED", "{report}");
     assert!(control(&report)["detail"].as_str().unwrap().contains("older than the RPO of 1 s"));
     assert_eq!(control(&report)["fix"], "rekindle backup bigquery");
     assert_eq!(status()["duplicates"][0]["within_rpo"], false);
-    let text = run(&cloud, &["status"]).expect(0).stdout;
+    let text = run(&cloud, &["status"]).expect(6).stdout;
     assert!(text.contains("duplicate of d.t: data as of "), "{text}");
     assert!(text.contains("older than the RPO of 1 s"), "{text}");
     // AND a held table partition keeps its age: a new backup does not make the data younger

@@ -6,7 +6,7 @@
 //!
 //! Invariant: no token, key or row value enters an error message.
 
-mod credentials;
+pub(super) mod credentials;
 mod datasets;
 mod failure;
 mod grpc;
@@ -66,7 +66,7 @@ pub async fn connect(section: &plan::BigQuery, timeout: Duration) -> Result<BigQ
     let rest_url = url(section.endpoint.as_deref(), REST_URL, are_named, "endpoint")?;
     let grpc_url = url(section.grpc_endpoint.as_deref(), GRPC_URL, are_named, "grpc_endpoint")?;
     let credentials = if shows_credentials(&rest_url, &grpc_url)? {
-        Credentials::application_default().await?
+        Credentials::application_default(credentials::BIGQUERY).await?
     } else {
         Credentials::none()
     };

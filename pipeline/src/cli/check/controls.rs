@@ -103,6 +103,11 @@ impl Control {
         self
     }
 
+    /// Returns what was looked at and why it is as it is, without the way out.
+    pub(super) fn told(&self) -> String {
+        format!("{}: {}", self.name, self.detail)
+    }
+
     /// Returns the line for people.
     pub(super) fn render(&self) -> String {
         let verdict = match self.verdict {

@@ -4,11 +4,13 @@
 
 mod acl;
 mod alloydb;
+mod alloydb_backups;
 mod bigquery;
 mod controls;
 mod coverage;
 mod duplicate;
 mod redis;
+mod schedule;
 mod state;
 mod verify;
 
@@ -66,6 +68,8 @@ pub(super) async fn check(shared: &Shared, flags: &Check) -> Exit {
     let mut controls = Box::pin(controls(shared)).await;
     let coverage = if flags.coverage { coverage::add(shared, &mut controls).await } else { None };
     let exit = exit_of(&controls, strict);
+    let failed = controls.iter().filter(|control| control.exit != Exit::Done);
+    failed.for_each(|control| shared.noted.problem(control.told()));
     let report = CheckReport { coverage, ..CheckReport::new(controls, strict) };
     let printed = super::print(shared.json, &report, || report.render());
     if report.unknown > 0 && report.failed == 0 {
@@ -104,15 +108,18 @@ async fn controls(shared: &Shared) -> Vec<Control> {
     let mut controls = vec![plan_control(shared, &plan)];
     let (of_state, unfinished) = state::controls(&shared.state).await;
     // Systems that do not answer cost the time of one.
-    let (of_alloydb, of_bigquery, of_redis, of_duplicate, of_verify) = tokio::join!(
+    let (of_alloydb, of_backups, of_bigquery, of_redis, of_duplicate, of_verify) = tokio::join!(
         alloydb::controls(&plan, &shared.routes),
+        alloydb_backups::controls(&plan),
         bigquery::controls(&plan, &shared.routes),
         redis::controls(&plan, unfinished.as_deref()),
         duplicate::controls(&plan),
         verify::bigquery(&plan, &shared.routes)
     );
     controls.extend(of_state);
+    controls.extend(schedule::controls(&shared.state).await);
     controls.extend(of_alloydb);
+    controls.extend(of_backups);
     controls.extend(of_bigquery);
     controls.extend(of_redis);
     controls.extend(of_duplicate);

@@ -1,4 +1,4 @@
-//! Application Default Credentials: one authenticator for REST and gRPC.
+//! Application Default Credentials: one authenticator for REST and gRPC, of BigQuery and of whatever else of Google is asked.
 //!
 //! Invariant: a token is fetched anew before it expires (the library's cache does that) and where the server refuses one
 //! that held; one that was fetched for a refusal and is refused before it ever held is not. Neither tokens nor keys are
@@ -12,7 +12,11 @@ use gcp_bigquery_client::yup_oauth2::{self, AccessToken};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-const SCOPES: [&str; 1] = ["https://www.googleapis.com/auth/bigquery"];
+/// What a token is asked for: the APIs that take it.
+pub(in crate::connect) type Scopes = &'static [&'static str];
+
+/// BigQuery alone.
+pub(super) const BIGQUERY: Scopes = &["https://www.googleapis.com/auth/bigquery"];
 /// What a stand-in is shown; it asks for nothing.
 const NO_TOKEN: &str = "none";
 /// So many tokens in a row that one API refuses are not refused for their age, whatever the other one takes.
@@ -26,14 +30,14 @@ type Fetch = Arc<dyn Fn(bool) -> BoxFuture<'static, Token> + Send + Sync>;
 
 /// The two ways in, which judge tokens apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Way {
+pub(in crate::connect) enum Way {
     Rest,
     Grpc,
 }
 
 /// Where tokens come from.
 #[derive(Clone)]
-pub(super) struct Credentials {
+pub(in crate::connect) struct Credentials {
     fetch: Option<Fetch>,
     /// One caller fetches at a time, so that an old token never comes in after a new one.
     gate: Arc<tokio::sync::Mutex<()>>,
@@ -55,14 +59,14 @@ struct Known {
 
 impl Credentials {
     /// No credentials, for a stand-in.
-    pub(super) fn none() -> Self {
+    pub(in crate::connect) fn none() -> Self {
         Self::from(None)
     }
 
     /// Finds credentials where Google's own tools look: the file of `GOOGLE_APPLICATION_CREDENTIALS`, the one that
     /// `gcloud auth application-default login` writes, else the metadata server of a machine in Google Cloud.
-    pub(super) async fn application_default() -> Result<Self> {
-        let credentials = Self::from(Some(fetcher().await?));
+    pub(in crate::connect) async fn application_default(scopes: Scopes) -> Result<Self> {
+        let credentials = Self::from(Some(fetcher(scopes).await?));
         credentials.token().await?;
         Ok(credentials)
     }
@@ -76,7 +80,7 @@ impl Credentials {
     }
 
     /// Returns a token that is valid now, as far as it was told.
-    pub(super) async fn token(&self) -> Result<String> {
+    pub(in crate::connect) async fn token(&self) -> Result<String> {
         let Some(fetch) = &self.fetch else { return Ok(NO_TOKEN.to_owned()) };
         let _gate = self.gate.lock().await;
         let is_renewal = self.known().is_renewal_wanted;
@@ -96,7 +100,7 @@ impl Credentials {
     }
 
     /// Notes that a call with this token was let in.
-    pub(super) fn held(&self, way: Way, token: &str) {
+    pub(in crate::connect) fn held(&self, way: Way, token: &str) {
         let mut known = self.known();
         known.refused[way as usize] = (None, 0);
         if known.token.as_deref() == Some(token) {
@@ -106,7 +110,7 @@ impl Credentials {
 
     /// Notes that the server refused this token; returns whether another try may do better: with the token that has
     /// replaced it, or with a new one.
-    pub(super) fn renew(&self, way: Way, token: &str) -> bool {
+    pub(in crate::connect) fn renew(&self, way: Way, token: &str) -> bool {
         if self.fetch.is_none() {
             return false;
         }
@@ -147,7 +151,7 @@ impl gcp_bigquery_client::auth::Authenticator for Credentials {
     }
 }
 
-async fn fetcher() -> Result<Fetch> {
+async fn fetcher(scopes: Scopes) -> Result<Fetch> {
     let unusable = |error: std::io::Error| {
         Error::new(Kind::Auth, "cannot use the application default credentials")
             .with_hint(HINT)
@@ -183,9 +187,9 @@ async fn fetcher() -> Result<Fetch> {
         let authenticator = authenticator.clone();
         Box::pin(async move {
             if is_renewal {
-                authenticator.force_refreshed_token(&SCOPES).await
+                authenticator.force_refreshed_token(scopes).await
             } else {
-                authenticator.token(&SCOPES).await
+                authenticator.token(scopes).await
             }
         })
     }))
