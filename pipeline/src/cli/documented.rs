@@ -15,7 +15,7 @@ const DOCUMENTS: [(&str, &str); 3] = [
 const TIME: &str = "2026-11-29T12:00:00Z";
 
 /// What stands for something that whoever types has to choose.
-const PLACEHOLDERS: [(&str, &str); 12] = [
+const PLACEHOLDERS: [(&str, &str); 16] = [
     ("$LOST", TIME),
     ("TIME", TIME),
     ("T", TIME),
@@ -28,6 +28,10 @@ const PLACEHOLDERS: [(&str, &str); 12] = [
     ("NAME", "builds"),
     ("ID", "01a227c3"),
     ("KEY", "build:ten"),
+    ("CRON", "0 3 * * *"),
+    ("CMD", "true"),
+    ("PROBLEM_ID", "7.failed"),
+    ("TEXT", "mended"),
 ];
 
 /// Commands in backticks, and whole lines of shell.
