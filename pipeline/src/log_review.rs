@@ -3,6 +3,7 @@
 //! Invariant: nothing is told of evidence or reviews that were altered; a review and a closing are records that are written
 //! once and sealed, so a problem is never open for one person and closed for another.
 
+mod killed;
 mod problem;
 mod records;
 #[cfg(test)]
@@ -92,9 +93,11 @@ impl Log {
         let schedules = schedule::standings(state, &plain, &closed).await?;
         let mut problems = problems_of(&evidence);
         problems.extend(schedules.iter().flat_map(Problem::of_schedule));
+        problems.extend(killed::problems(state).await?);
         records.close(&mut problems);
-        // Times that were closed are told by their record: the schedule does not know them any more.
-        problems.extend(records.closed_misses());
+        // What was closed and is not found any more is told by its record.
+        let gone = records.gone(&problems);
+        problems.extend(gone);
         problems.sort_by(|a, b| (a.rank, &a.since, &a.id).cmp(&(b.rank, &b.since, &b.id)));
         Ok(Self { evidence, records, schedules, problems })
     }

@@ -65,7 +65,7 @@ fn texts(errors: &[Error]) -> Vec<String> {
 fn refusal(command: &str) -> Value {
     json!({
         "command": command,
-        "run_id": Uuid::now_v7().to_string(),
+        "run_id": Uuid::new_v4().to_string(),
         "status": "refused",
         "ended_at": rfc3339(now_ms()),
         "not_tested": ["everything: it ended before it carried a row"],

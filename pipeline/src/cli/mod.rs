@@ -29,7 +29,7 @@ mod restore;
 mod schedule;
 mod signals;
 mod state;
-mod status;
+pub(crate) mod status;
 mod summary_text;
 mod verify;
 mod watch;

@@ -287,7 +287,7 @@ pub(crate) fn holder(state: &Path) -> Option<u32> {
 
 /// Whether a process was started with the first word of a command, for example `restore`; a state folder may have
 /// unfinished runs of several. What the kernel does not tell is believed.
-fn is_at(pid: u32, command: &str) -> bool {
+pub(crate) fn is_at(pid: u32, command: &str) -> bool {
     let Ok(line) = fs::read(format!("/proc/{pid}/cmdline")) else { return true };
     let verb = command.split(' ').next().unwrap_or_default();
     line.split(|byte| *byte == 0).any(|word| word == verb.as_bytes())

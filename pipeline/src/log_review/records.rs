@@ -149,10 +149,12 @@ impl Records {
         }
     }
 
-    /// The runs that did not happen and were closed.
-    pub(super) fn closed_misses(&self) -> Vec<Problem> {
-        let misses = self.closings().filter(|(_, problem)| problem.kind == Rank::Schedule);
-        misses
+    /// Problems that were closed and are not among these: times of a schedule that knows them as closed, a run that was
+    /// killed and went on after all.
+    pub(super) fn gone(&self, problems: &[Problem]) -> Vec<Problem> {
+        let is_gone = |closed: &ClosedProblem| !problems.iter().any(|found| found.id == closed.id);
+        self.closings()
+            .filter(|(_, closed)| is_gone(closed))
             .map(|(closing, closed)| Problem {
                 id: closed.id.clone(),
                 kind: closed.kind,

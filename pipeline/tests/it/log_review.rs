@@ -3,7 +3,7 @@
 //! Invariant: a problem is listed until it is closed, and nothing is told once a record was altered.
 
 use crate::bad_input::rebuild_with;
-use crate::items::{HASH, fill_with};
+use crate::items::{HASH, fill_with, filled, killed, resumed};
 use crate::world::{Ran, World};
 use serde_json::Value;
 use std::fs;
@@ -126,4 +126,21 @@ fn a_refused_run_leaves_evidence_where_there_is_a_state_folder() {
     assert!(what.starts_with("exit code 2: ") && what.contains("has no route \"nothing\""), "{what}");
     world.run(&["report", "2"]).expect(0).shows(&["The run ended as refused (exit code 2)"]);
     world.run(&["report", "1"]).expect(0);
+}
+
+#[test]
+fn a_run_that_was_killed_is_a_problem_until_it_is_resumed() {
+    let world = filled();
+    killed(&world, 40);
+    let told = reviewed(&world, &[]);
+    let problem = &told["problems"][0];
+    let id = problem["id"].as_str().unwrap().to_owned();
+    assert!(id.ends_with(".killed") && told["problems"].as_array().unwrap().len() == 1, "{told}");
+    assert!(problem["what"].as_str().unwrap().ends_with("rekindle rebuild redis resumes it"), "{told}");
+    review(&world, &["--strict"]).expect(6);
+    // Closed, it stays closed, also once it is no problem any more.
+    world.run(&["log", "close", &id, "--by", "anna", "--note", "the power failed"]).expect(0);
+    resumed(&world);
+    let told = reviewed(&world, &[]);
+    assert_eq!((ids(&told["problems"]), ids(&told["closed"])), (vec![], vec![id.as_str()]));
 }
