@@ -95,9 +95,7 @@ fn is_usable(backup: &Backup, cluster: &Cluster, facts: Option<&ClusterFacts>) -
     let is_named = backup.cluster_name == cluster.path()
         || backup.cluster_name.strip_suffix(&in_project).is_some_and(|rest| rest.ends_with('/'));
     let is_other = facts.is_some_and(|facts| {
-        !facts.uid.is_empty()
-            && !backup.cluster_uid.is_empty()
-            && facts.uid != backup.cluster_uid
+        !facts.uid.is_empty() && !backup.cluster_uid.is_empty() && facts.uid != backup.cluster_uid
     });
     backup.state == READY && is_named && !is_other
 }
@@ -148,7 +146,9 @@ fn judge(
     };
     if !found.unreachable.is_empty() {
         let places = found.unreachable.join(", ");
-        detail = format!("{detail}; the service could not reach {places}, where there may be newer ones");
+        detail = format!(
+            "{detail}; the service could not reach {places}, where there may be newer ones"
+        );
     }
     if let Some(from) = &continuous_from {
         detail = format!("{detail}; continuous backup restores any state since {from}");
@@ -188,12 +188,7 @@ mod tests {
     const NOW_MS: i64 = 1_790_000_000_000;
 
     fn cluster() -> Cluster {
-        Cluster {
-            project: "p".into(),
-            location: "l".into(),
-            name: "c".into(),
-            endpoint: None,
-        }
+        Cluster { project: "p".into(), location: "l".into(), name: "c".into(), endpoint: None }
     }
 
     fn backup(name: &str, hours: i64) -> Backup {
@@ -217,13 +212,18 @@ mod tests {
 
     #[test]
     fn the_newest_usable_backup_decides() {
-        let met = judged(vec![backup("old", 47), backup("new", 23), backup("older", 71)], &[], None);
+        let met =
+            judged(vec![backup("old", 47), backup("new", 23), backup("older", 71)], &[], None);
         assert_eq!((met.verdict, met.usable), (Verdict::Met, 3));
         assert_eq!(met.newest.as_deref(), Some("projects/p/locations/l/backups/new"));
         assert_eq!(met.age_seconds, Some(23.0 * 3600.0));
         let missed = judged(vec![backup("a", 25)], &[], Some("this"));
         assert_eq!(missed.verdict, Verdict::Missed);
-        assert!(missed.detail.contains("25.0 h old, older than the RPO of 86400 s"), "{}", missed.detail);
+        assert!(
+            missed.detail.contains("25.0 h old, older than the RPO of 86400 s"),
+            "{}",
+            missed.detail
+        );
         assert!(missed.fix.is_some());
         assert_eq!(judged(Vec::new(), &[], None).verdict, Verdict::Missed);
     }
@@ -254,7 +254,8 @@ mod tests {
         });
         assert_eq!((numbered.verdict, numbered.usable), (Verdict::Met, 2));
         // But a cluster whose name only ends alike is another one.
-        let alike = with(|backup| backup.cluster_name = "projects/p/xlocations/l/clusters/c".into());
+        let alike =
+            with(|backup| backup.cluster_name = "projects/p/xlocations/l/clusters/c".into());
         assert_eq!(alike.verdict, Verdict::Missed);
     }
 
@@ -266,7 +267,11 @@ mod tests {
         for backups in [Vec::new(), vec![backup("old", 25)]] {
             let age = judged(backups, &places, None);
             assert_eq!(age.verdict, Verdict::Unknown);
-            assert!(age.detail.contains("could not reach projects/p/locations/l"), "{}", age.detail);
+            assert!(
+                age.detail.contains("could not reach projects/p/locations/l"),
+                "{}",
+                age.detail
+            );
         }
     }
 }

@@ -201,7 +201,8 @@ pub async fn close(state: &Path, wanted: &str, by: &str, note: &str) -> Result<C
         note: note.to_owned(),
         run_by: crate::evidence::account(),
     };
-    let problems: Vec<ClosedProblem> = open.iter().map(|problem| ClosedProblem::of(problem)).collect();
+    let problems: Vec<ClosedProblem> =
+        open.iter().map(|problem| ClosedProblem::of(problem)).collect();
     let record = Record::closing(closing.clone(), problems);
     let path = Records::add(state, "close", &record)?;
     let problems = open

@@ -136,8 +136,11 @@ pub fn records(state: &Path) -> Result<Vec<Record>> {
     for entry in chain.list()? {
         let record: Record = Chain::record(&entry)?;
         if record.format > FORMAT {
-            let message =
-                format!("{} is of a newer rekindle (format {})", entry.path.display(), record.format);
+            let message = format!(
+                "{} is of a newer rekindle (format {})",
+                entry.path.display(),
+                record.format
+            );
             return Err(Error::new(Kind::Internal, message).with_hint("use the newer rekindle"));
         }
         records.push(record);

@@ -152,7 +152,9 @@ async fn dispatch(cli: &Cli, bars: MultiProgress, signals: &Signals) -> Exit {
         Command::Rejects { command } => Box::pin(rejects::rejects(shared, command, signals)).await,
         Command::State { command } => Box::pin(state::state(shared, command, signals)).await,
         Command::Verify { target } => Box::pin(verify::verify(shared, target, bars, signals)).await,
-        Command::Log { command } => Box::pin(until_signal(log::log(shared, command), signals)).await,
+        Command::Log { command } => {
+            Box::pin(until_signal(log::log(shared, command), signals)).await
+        }
         Command::Report(flags) => report::report(shared, flags),
         Command::Bench(flags) => Box::pin(bench::bench(shared, flags, signals)).await,
         Command::Drill(_) | Command::Demo(_) => Exit::Usage,
@@ -190,7 +192,9 @@ fn options(shared: &Shared, flags: &RunFlags, signals: &Signals) -> Options {
 /// Reads the plan, or tells every mistake in it.
 fn plan_of(shared: &Shared) -> Result<Plan, Exit> {
     loading::load(&shared.plan, &shared.routes).map_err(|failures| {
-        failures.iter().for_each(|failure| shared.noted.problem(failure.message()));
+        for failure in &failures {
+            shared.noted.problem(failure.message());
+        }
         tell(&failures, shared.json);
         Exit::Usage
     })

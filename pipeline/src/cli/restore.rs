@@ -5,9 +5,7 @@
 use super::args::{Shared, parse_past};
 use super::on_problem::ProblemFlags;
 use super::signals::Signals;
-use super::{
-    evidence, exit_of, leave_stopped_out, print, summary_text, tell_errors, watch,
-};
+use super::{evidence, exit_of, leave_stopped_out, print, summary_text, tell_errors, watch};
 use crate::outcome::Exit;
 use crate::rebuild::Watcher;
 use crate::restore::{Asked, COMMAND, Options, PartitionRange, restore_bigquery};

@@ -47,15 +47,21 @@ pub(super) fn record(shared: &Shared, flags: &BackupBigquery, schedule: &Schedul
         Err(exit) => return exit,
     };
     if !plan.routes.iter().any(|route| route.uses.backup) {
-        let message = format!("{} has no backup route, so there is nothing to schedule", shared.plan.display());
-        tell(&[Failure::new(Exit::Usage, message, Some("add a [[route]] of type blocks"))], shared.json);
+        let message = format!(
+            "{} has no backup route, so there is nothing to schedule",
+            shared.plan.display()
+        );
+        tell(
+            &[Failure::new(Exit::Usage, message, Some("add a [[route]] of type blocks"))],
+            shared.json,
+        );
         return Exit::Usage;
     }
     match recorded(shared, flags, schedule) {
         Ok(scheduled) => {
             say(&told(&scheduled));
             print(shared.json, &scheduled, || {
-                scheduled.line.iter().map(|line| format!("{line}\n")).collect()
+                scheduled.line.as_ref().map(|line| format!("{line}\n")).unwrap_or_default()
             })
         }
         Err(error) => tell_errors(&[error], None, shared.json),
@@ -84,7 +90,9 @@ fn recorded(shared: &Shared, flags: &BackupBigquery, schedule: &Schedule) -> Res
 fn told(scheduled: &Scheduled) -> String {
     let path = &scheduled.path;
     let Some(next) = &scheduled.next_at else {
-        return format!("no backup is expected any more; recorded in {path}. Remove the line: crontab -e\n");
+        return format!(
+            "no backup is expected any more; recorded in {path}. Remove the line: crontab -e\n"
+        );
     };
     let zone = scheduled.time_zone.as_deref().unwrap_or("local time");
     format!(

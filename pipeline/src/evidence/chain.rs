@@ -80,8 +80,9 @@ impl Chain {
 
     /// Writes a record and seals it; returns its file. The label, without dots, tells people what it is.
     pub fn seal(&self, label: &str, record: &impl Serialize) -> Result<PathBuf> {
-        let written =
-            serde_json::to_value(record).map_err(io::Error::from).and_then(|value| self.write(label, &value));
+        let written = serde_json::to_value(record)
+            .map_err(io::Error::from)
+            .and_then(|value| self.write(label, &value));
         written.map_err(|error| failed("write", &self.folder, &error))
     }
 
@@ -151,7 +152,8 @@ impl Chain {
         let told: Vec<String> =
             faults.iter().map(|fault| format!("{} {}", fault.file, fault.what)).collect();
         let what = self.folder.file_name().unwrap_or_default().to_string_lossy();
-        let message = format!("the {what} in {} was altered: {}", self.folder.display(), told.join("; "));
+        let message =
+            format!("the {what} in {} was altered: {}", self.folder.display(), told.join("; "));
         Err(Error::new(Kind::Difference, message).with_hint(
             "bring the files back from a copy; what is told here cannot be trusted before that",
         ))

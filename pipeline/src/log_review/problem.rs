@@ -59,7 +59,12 @@ pub struct Problem {
 }
 
 impl Problem {
-    fn of_evidence(number: u64, evidence: &Evidence, (kind, exit): (Rank, Exit), what: String) -> Self {
+    fn of_evidence(
+        number: u64,
+        evidence: &Evidence,
+        (kind, exit): (Rank, Exit),
+        what: String,
+    ) -> Self {
         let word = match kind {
             Rank::Failed => "failed",
             Rank::Held => "held",
@@ -116,9 +121,8 @@ impl Problem {
 pub(super) fn problems_of(evidence: &[(u64, Evidence)]) -> Vec<Problem> {
     let mut problems = Vec::new();
     for (number, one) in evidence {
-        let went_on = evidence
-            .iter()
-            .any(|(later, other)| later > number && other.run_id == one.run_id);
+        let went_on =
+            evidence.iter().any(|(later, other)| later > number && other.run_id == one.run_id);
         problems.extend(of_one(*number, one, went_on));
     }
     problems

@@ -134,7 +134,8 @@ impl Records {
 
     /// Times of schedules that were closed as missed.
     pub(super) fn closed_times(&self) -> Vec<Closed> {
-        let ms = |text: &str| text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_millisecond);
+        let ms =
+            |text: &str| text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_millisecond);
         let misses = self.closings().filter(|(_, problem)| problem.kind == Rank::Schedule);
         misses
             .filter_map(|(_, problem)| Some((ms(&problem.since)?, ms(problem.last_at.as_ref()?)?)))
@@ -187,8 +188,9 @@ impl Records {
                 review.at,
                 if is_there { "another one now" } else { "gone" }
             );
-            return Err(Error::new(Kind::Difference, message)
-                .with_hint("bring the files of evidence/ back from a copy, then: rekindle log review"));
+            return Err(Error::new(Kind::Difference, message).with_hint(
+                "bring the files of evidence/ back from a copy, then: rekindle log review",
+            ));
         }
         Ok(())
     }

@@ -103,9 +103,15 @@ async fn problems_come_first_stay_open_until_closed_and_reviews_are_remembered()
     let third = review(state.path(), None).await.unwrap();
     assert_eq!((ids(&third.problems), ids(&third.closed)), (vec!["1.missed"], vec!["2.failed"]));
     let text = third.render(state.path());
-    assert!(text.contains("closed by ben at ") && text.contains(": the network was down"), "{text}");
+    assert!(
+        text.contains("closed by ben at ") && text.contains(": the network was down"),
+        "{text}"
+    );
     assert!(text.find("1.missed") < text.find("2.failed"), "{text}");
-    assert!(text.ends_with("to close one: rekindle log close 1.missed --by NAME --note TEXT\n"), "{text}");
+    assert!(
+        text.ends_with("to close one: rekindle log close 1.missed --by NAME --note TEXT\n"),
+        "{text}"
+    );
     assert_eq!(third.worst(), Exit::Objective);
     close(state.path(), "late", "ben", "known").await.unwrap();
     assert_eq!(review(state.path(), None).await.unwrap().worst(), Exit::Done);
@@ -127,7 +133,10 @@ async fn an_altered_review_and_evidence_that_is_gone_are_found_out() {
     fs::write(&path, good.replace("ben", "eve")).unwrap();
     let error = review(state.path(), None).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Difference);
-    assert!(error.to_string().contains("000001-close.json is not what its manifest seals"), "{error}");
+    assert!(
+        error.to_string().contains("000001-close.json is not what its manifest seals"),
+        "{error}"
+    );
     assert!(close(state.path(), "1.missed", "eve", "x").await.is_err());
     fs::write(&path, good).unwrap();
     assert!(review(state.path(), None).await.is_ok());
@@ -139,7 +148,10 @@ async fn an_altered_review_and_evidence_that_is_gone_are_found_out() {
     fs::remove_file(&seal).unwrap();
     assert_eq!(Chain::of_state(state.path()).faults().unwrap(), []);
     let error = review(state.path(), None).await.unwrap_err().to_string();
-    assert!(error.contains("evidence 3, which anna reviewed at ") && error.ends_with("is gone"), "{error}");
+    assert!(
+        error.contains("evidence 3, which anna reviewed at ") && error.ends_with("is gone"),
+        "{error}"
+    );
     // WHEN another one takes its place THEN that is found out as well
     Chain::of_state(state.path()).add(&evidence_of(summary("other"), Exit::Done, &[])).unwrap();
     let error = review(state.path(), None).await.unwrap_err().to_string();

@@ -50,7 +50,8 @@ pub(super) fn closure(closure: &Closure) -> String {
     for problem in &closure.problems {
         writeln!(text, "{}", closed(problem)).expect("writing to a string cannot fail");
     }
-    writeln!(text, "recorded in {}", closure.path.display()).expect("writing to a string cannot fail");
+    writeln!(text, "recorded in {}", closure.path.display())
+        .expect("writing to a string cannot fail");
     text
 }
 

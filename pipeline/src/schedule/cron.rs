@@ -79,8 +79,7 @@ impl Cron {
         let has = |bits: u64, value: i8| bits & (1 << value) != 0;
         let of_month = has(self.days, date.day());
         let of_week = has(self.weekdays, date.weekday().to_sunday_zero_offset());
-        let is_day =
-            if self.is_either_day { of_month || of_week } else { of_month && of_week };
+        let is_day = if self.is_either_day { of_month || of_week } else { of_month && of_week };
         has(self.months, date.month()) && is_day
     }
 

@@ -29,7 +29,8 @@ mod tests {
     #[test]
     fn words_are_quoted_for_the_shell_and_for_cron() {
         let cron = Cron::parse("0  3 * * *").unwrap();
-        let words = ["/opt/rekindle", "backup", "--plan", "/a b/it's.toml", "--on-problem", "date +%F"];
+        let words =
+            ["/opt/rekindle", "backup", "--plan", "/a b/it's.toml", "--on-problem", "date +%F"];
         let words = words.map(str::to_owned);
         assert_eq!(
             crontab_line(&cron, &words).unwrap(),

@@ -55,7 +55,11 @@ fn a_time_without_a_run_is_missed_once_its_grace_is_over() {
     let later = at("2026-11-29T12:00:00Z");
     assert_eq!(missed(&later), [("missed.20261127T0300Z".to_owned(), 3)]);
     assert_eq!(later.missed[0].last_at, "2026-11-29T03:00:00Z");
-    assert!(later.line().contains("MISSED 3 times, the last at 2026-11-29T03:00:00Z"), "{}", later.line());
+    assert!(
+        later.line().contains("MISSED 3 times, the last at 2026-11-29T03:00:00Z"),
+        "{}",
+        later.line()
+    );
 }
 
 #[test]

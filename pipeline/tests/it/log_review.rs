@@ -40,14 +40,22 @@ fn with_problems() -> World {
 fn problems_come_first_and_stay_open_until_somebody_closes_them() {
     // GIVEN no run THEN there is nothing to review
     let world = World::new();
-    review(&world, &[]).expect(0).shows(&["last review: never", "open: 0 problems", "since then: 0 runs"]);
+    review(&world, &[]).expect(0).shows(&[
+        "last review: never",
+        "open: 0 problems",
+        "since then: 0 runs",
+    ]);
     let world = with_problems();
     // WHEN it is reviewed THEN the worst comes first, and every run is there
     let first = reviewed(&world, &[]);
-    assert_eq!((ids(&first["problems"]), first["runs"].as_array().unwrap().len()), (vec!["3.failed", "2.missed"], 3));
+    assert_eq!(
+        (ids(&first["problems"]), first["runs"].as_array().unwrap().len()),
+        (vec!["3.failed", "2.missed"], 3)
+    );
     assert_eq!((&first["last_review"], &first["recorded"]), (&Value::Null, &Value::Null));
     assert!(!first.to_string().contains("wr0ng"), "{first}");
-    let text = review(&world, &[]).expect(0).shows(&["open: 2 problems", "missed: RTO of redis"]).stdout;
+    let text =
+        review(&world, &[]).expect(0).shows(&["open: 2 problems", "missed: RTO of redis"]).stdout;
     assert!(text.find("3.failed") < text.find("2.missed"), "{text}");
     review(&world, &["--strict"]).expect(3);
     // WHEN one is closed and the log is signed THEN it says who did what
@@ -57,9 +65,15 @@ fn problems_come_first_and_stay_open_until_somebody_closes_them() {
         .shows(&["3.failed", "closed by anna at ", ": the database was down"]);
     review(&world, &["--strict"]).expect(6);
     let signed = reviewed(&world, &["--by", "ben"]);
-    assert_eq!((ids(&signed["problems"]), ids(&signed["closed"])), (vec!["2.missed"], vec!["3.failed"]));
+    assert_eq!(
+        (ids(&signed["problems"]), ids(&signed["closed"])),
+        (vec!["2.missed"], vec!["3.failed"])
+    );
     assert_eq!(signed["closed"][0]["closed"]["by"], "anna");
-    assert_eq!((&signed["recorded"]["by"], &signed["recorded"]["runs"]), (&"ben".into(), &3.into()));
+    assert_eq!(
+        (&signed["recorded"]["by"], &signed["recorded"]["runs"]),
+        (&"ben".into(), &3.into())
+    );
     assert!(signed["path"].as_str().unwrap().ends_with("reviews/000002-review.json"), "{signed}");
     // THEN the next one lists what came since, and what is still open
     world.rebuild(&["--fresh"]).expect(0);
@@ -113,17 +127,22 @@ fn what_was_altered_ends_with_4_and_is_named() {
 fn a_refused_run_leaves_evidence_where_there_is_a_state_folder() {
     let world = world();
     // GIVEN no state folder THEN a refusal makes none
-    fs::rename(world.folder.path().join("rekindle.toml"), world.folder.path().join("away")).unwrap();
+    fs::rename(world.folder.path().join("rekindle.toml"), world.folder.path().join("away"))
+        .unwrap();
     world.rebuild(&[]).expect(2);
     assert!(!world.state().exists());
     // GIVEN one THEN the refusal is in the log, with what was wrong
-    fs::rename(world.folder.path().join("away"), world.folder.path().join("rekindle.toml")).unwrap();
+    fs::rename(world.folder.path().join("away"), world.folder.path().join("rekindle.toml"))
+        .unwrap();
     world.rebuild(&[]).expect(0);
     world.rebuild(&["--route", "nothing"]).expect(2);
     let told = reviewed(&world, &[]);
     assert_eq!(ids(&told["problems"]), ["2.failed"]);
     let what = told["problems"][0]["what"].as_str().unwrap();
-    assert!(what.starts_with("exit code 2: ") && what.contains("has no route \"nothing\""), "{what}");
+    assert!(
+        what.starts_with("exit code 2: ") && what.contains("has no route \"nothing\""),
+        "{what}"
+    );
     world.run(&["report", "2"]).expect(0).shows(&["The run ended as refused (exit code 2)"]);
     world.run(&["report", "1"]).expect(0);
 }
@@ -136,7 +155,10 @@ fn a_run_that_was_killed_is_a_problem_until_it_is_resumed() {
     let problem = &told["problems"][0];
     let id = problem["id"].as_str().unwrap().to_owned();
     assert!(id.ends_with(".killed") && told["problems"].as_array().unwrap().len() == 1, "{told}");
-    assert!(problem["what"].as_str().unwrap().ends_with("rekindle rebuild redis resumes it"), "{told}");
+    assert!(
+        problem["what"].as_str().unwrap().ends_with("rekindle rebuild redis resumes it"),
+        "{told}"
+    );
     review(&world, &["--strict"]).expect(6);
     // Closed, it stays closed, also once it is no problem any more.
     world.run(&["log", "close", &id, "--by", "anna", "--note", "the power failed"]).expect(0);

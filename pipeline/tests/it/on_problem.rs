@@ -49,10 +49,9 @@ fn it_changes_neither_the_exit_code_nor_stdout() {
     let late = |command: &str| {
         world.rebuild(&["--fresh", "--lost-at", "2020-01-01T00:00:00Z", "--on-problem", command])
     };
-    let noisy = late("echo noise; exit 9").expect(6).says(&[
-        "noise\n",
-        "warning: --on-problem ended with exit status: 9",
-    ]);
+    let noisy = late("echo noise; exit 9")
+        .expect(6)
+        .says(&["noise\n", "warning: --on-problem ended with exit status: 9"]);
     assert_eq!(noisy.summary()["within_rto"], false);
     late("/nowhere/program").expect(6).says(&["warning: --on-problem ended with exit status: 127"]);
     late("true").expect(6);

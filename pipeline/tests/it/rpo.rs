@@ -49,7 +49,8 @@ impl Backed {
         let words = [&["check", "--json"], more].concat();
         let report = self.world.run(&words).expect(code).summary();
         let controls = report["controls"].as_array().unwrap();
-        let found = controls.iter().find(|control| control["control"] == "alloydb backups").unwrap();
+        let found =
+            controls.iter().find(|control| control["control"] == "alloydb backups").unwrap();
         let text = |name: &str| found[name].as_str().unwrap().to_owned();
         (text("verdict"), text("detail"))
     }
@@ -211,7 +212,8 @@ fn both_copies_are_told_together() {
     cloud.insert(1, 0..50);
     cloud.backup(&[]).expect(0);
     admin.backup("three-hours", "READY", hours(3));
-    let status = Ran::of(&cloud.command(&["status", "--json"]).output().unwrap()).expect(6).summary();
+    let status =
+        Ran::of(&cloud.command(&["status", "--json"]).output().unwrap()).expect(6).summary();
     assert_eq!(status["alloydb_backups"]["rpo_seconds"], 7_200, "{status}");
     assert_eq!(status["alloydb_backups"]["verdict"], "missed", "{status}");
     assert_eq!(status["duplicates"][0]["within_rpo"], true, "{status}");

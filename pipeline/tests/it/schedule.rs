@@ -38,13 +38,17 @@ fn the_line_for_the_crontab_runs_the_backup() {
     let cloud = plain();
     cloud.insert(1, 0..50);
     // WHEN a schedule is asked for THEN a line is printed, and nothing is backed up
-    let told = run(&cloud, &["backup", "bigquery", "--schedule", "0  3 * * *"])
-        .expect(0)
-        .says(&["schedules/000001-backup-bigquery.json", "crontab -e", "empty environment"]);
+    let told = run(&cloud, &["backup", "bigquery", "--schedule", "0  3 * * *"]).expect(0).says(&[
+        "schedules/000001-backup-bigquery.json",
+        "crontab -e",
+        "empty environment",
+    ]);
     let line = told.stdout.strip_suffix('\n').unwrap();
     assert!(line.starts_with("0 3 * * * /") && !line.contains('\n'), "{line}");
     let folder = cloud.folder.path().canonicalize().unwrap();
-    for word in [" backup bigquery --plan ", "/rekindle.toml --state ", "/.rekindle --log-level warn"] {
+    for word in
+        [" backup bigquery --plan ", "/rekindle.toml --state ", "/.rekindle --log-level warn"]
+    {
         assert!(line.contains(word), "{word} is not in {line}");
     }
     assert_eq!(cloud.redis.cli(&["DBSIZE"]).unwrap().trim(), "0");
@@ -64,8 +68,13 @@ fn the_line_for_the_crontab_runs_the_backup() {
     let schedule = &status["schedules"][0];
     assert_eq!((&schedule["cron"], &schedule["time_zone"]), (&"0 3 * * *".into(), &"UTC".into()));
     assert!(schedule["next_at"].as_str().unwrap().ends_with("T03:00:00Z"), "{schedule}");
-    assert_eq!((schedule["missed"].as_array().unwrap().len(), &schedule["is_behind"]), (0, &false.into()));
-    run(&cloud, &["check"]).expect(0).shows(&["OK       schedule of backup bigquery: \"0 3 * * *\" (UTC)"]);
+    assert_eq!(
+        (schedule["missed"].as_array().unwrap().len(), &schedule["is_behind"]),
+        (0, &false.into())
+    );
+    run(&cloud, &["check"])
+        .expect(0)
+        .shows(&["OK       schedule of backup bigquery: \"0 3 * * *\" (UTC)"]);
     // AND it can be taken back
     let off = run(&cloud, &["backup", "bigquery", "--schedule", "off"]).expect(0);
     assert_eq!(off.stdout, "");
@@ -122,19 +131,32 @@ fn a_run_that_did_not_happen_is_listed_as_missed_until_it_is_closed() {
     assert_eq!(missed.as_array().unwrap().len(), 1, "{missed}");
     assert!(missed[0]["times"].as_u64().unwrap() >= 10, "{missed}");
     let id = missed[0]["id"].as_str().unwrap().to_owned();
-    run(&cloud, &["status"]).expect(0).shows(&["schedule of backup bigquery: \"0 * * * *\" (UTC)", "MISSED 1"]);
-    run(&cloud, &["check"]).expect(0).shows(&["OK       schedule of backup bigquery: ", "MISSED 1"]);
+    run(&cloud, &["status"])
+        .expect(0)
+        .shows(&["schedule of backup bigquery: \"0 * * * *\" (UTC)", "MISSED 1"]);
+    run(&cloud, &["check"])
+        .expect(0)
+        .shows(&["OK       schedule of backup bigquery: ", "MISSED 1"]);
     // AND the log lists them as a problem
     let review = run(&cloud, &["log", "review", "--json"]).expect(0).summary();
     let problem = &review["problems"][0];
-    assert_eq!((&problem["id"], &problem["kind"]), (&Value::from(id.as_str()), &"schedule".into()), "{review}");
-    run(&cloud, &["log", "review", "--strict"]).expect(6).shows(&["MISSED ", "times: no run from "]);
+    assert_eq!(
+        (&problem["id"], &problem["kind"]),
+        (&Value::from(id.as_str()), &"schedule".into()),
+        "{review}"
+    );
+    run(&cloud, &["log", "review", "--strict"])
+        .expect(6)
+        .shows(&["MISSED ", "times: no run from "]);
     // WHEN they are closed THEN they are told no more, but who closed them is
     run(&cloud, &["log", "close", &id, "--by", "anna", "--note", "the machine was off"]).expect(0);
     assert_eq!(status()["schedules"][0]["missed"], Value::Array(Vec::new()));
     let review = run(&cloud, &["log", "review", "--json"]).expect(0).summary();
     assert_eq!(review["problems"], Value::Array(Vec::new()), "{review}");
-    assert_eq!((&review["closed"][0]["id"], &review["closed"][0]["closed"]["by"]), (&Value::from(id.as_str()), &"anna".into()));
+    assert_eq!(
+        (&review["closed"][0]["id"], &review["closed"][0]["closed"]["by"]),
+        (&Value::from(id.as_str()), &"anna".into())
+    );
     run(&cloud, &["log", "review", "--strict"]).expect(0);
 }
 
@@ -155,6 +177,8 @@ fn a_schedule_that_is_behind_ends_status_with_6_and_an_altered_one_is_unknown() 
     let path = state.join("schedules/000001-backup-bigquery.json");
     let text = std::fs::read_to_string(&path).unwrap();
     std::fs::write(&path, text.replace("0 * * * *", "0 0 1 1 *")).unwrap();
-    run(&["status"]).expect(0).shows(&["UNKNOWN: schedules: ", "000001-backup-bigquery.json is not what"]);
+    run(&["status"])
+        .expect(0)
+        .shows(&["UNKNOWN: schedules: ", "000001-backup-bigquery.json is not what"]);
     run(&["log", "review"]).expect(4).says(&["000001-backup-bigquery.json"]);
 }

@@ -29,8 +29,7 @@ impl Cluster {
             return None;
         };
         let fits = |part: &str, more: &str| {
-            !part.is_empty()
-                && part.chars().all(|c| c.is_ascii_alphanumeric() || more.contains(c))
+            !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || more.contains(c))
         };
         (fits(project, ".:_-") && fits(location, "_-") && fits(name, "_-")).then(|| Self {
             project: project.to_owned(),
@@ -76,7 +75,8 @@ mod tests {
 
     #[test]
     fn a_cluster_is_named_as_the_api_names_it() {
-        let cluster = Cluster::parse("projects/code-town/locations/us-central1/clusters/main").unwrap();
+        let cluster =
+            Cluster::parse("projects/code-town/locations/us-central1/clusters/main").unwrap();
         assert_eq!(cluster.path(), "projects/code-town/locations/us-central1/clusters/main");
         assert_eq!(cluster.path_in_project(), "locations/us-central1/clusters/main");
         for bad in [

@@ -141,11 +141,7 @@ fn alloydb(section: &Section<'_>) -> Option<AlloyDb> {
     let url = url(section, alloydb_problem);
     let snapshot_max = section.entry("snapshot_max").and_then(|entry| entry.duration());
     let backups = cluster(section);
-    Some(AlloyDb {
-        url: url?,
-        snapshot_max: snapshot_max.unwrap_or(SNAPSHOT_MAX_DEFAULT),
-        backups,
-    })
+    Some(AlloyDb { url: url?, snapshot_max: snapshot_max.unwrap_or(SNAPSHOT_MAX_DEFAULT), backups })
 }
 
 fn bigquery(section: &Section<'_>) -> Option<BigQuery> {

@@ -24,7 +24,8 @@ const PAGE: &str = "500";
 const PAGES_MAX: usize = 1_000;
 const HINT_RIGHTS: &str =
     "give the account AlloyDB Viewer (roles/alloydb.viewer) in the project, then: rekindle check";
-const HINT_AWAY: &str = "see that the network lets this machine reach the AlloyDB Admin API, then: rekindle check";
+const HINT_AWAY: &str =
+    "see that the network lets this machine reach the AlloyDB Admin API, then: rekindle check";
 
 /// The API and how to get in.
 pub struct AlloyDbAdmin {
@@ -135,8 +136,10 @@ impl AlloyDbAdmin {
     /// Lists the backups in the location of the cluster, of every cluster there.
     pub async fn backups(&self) -> Result<Backups> {
         let what = format!("cannot list the backups of alloydb (admin API at {})", self.address());
-        let path =
-            format!("projects/{}/locations/{}/backups", self.cluster.project, self.cluster.location);
+        let path = format!(
+            "projects/{}/locations/{}/backups",
+            self.cluster.project, self.cluster.location
+        );
         let mut found = Backups::default();
         let mut token = String::new();
         for _ in 0..PAGES_MAX {
@@ -161,8 +164,11 @@ impl AlloyDbAdmin {
 
     /// Looks at the cluster.
     pub async fn cluster(&self) -> Result<ClusterFacts> {
-        let what =
-            format!("cannot read cluster {} (admin API at {})", self.cluster.path(), self.address());
+        let what = format!(
+            "cannot read cluster {} (admin API at {})",
+            self.cluster.path(),
+            self.address()
+        );
         self.ask(&self.cluster.path(), &[], &what).await
     }
 
@@ -239,9 +245,11 @@ fn refusal(code: StatusCode, body: &[u8], what: &str) -> Error {
         _ => (Kind::Config, "mend backups in [alloydb] of the plan, then: rekindle check"),
     };
     let message: String = text("message").chars().take(400).collect();
-    Error::new(kind, what.to_owned())
-        .with_hint(hint)
-        .with_source(format!("it answered {} {}: {message}", code.as_u16(), text("status")))
+    Error::new(kind, what.to_owned()).with_hint(hint).with_source(format!(
+        "it answered {} {}: {message}",
+        code.as_u16(),
+        text("status")
+    ))
 }
 
 fn from_http(error: reqwest::Error, what: &str) -> Error {
@@ -272,7 +280,10 @@ mod tests {
         let none: Page = read(b"{}", "x").unwrap();
         assert!(none.backups.is_empty() && none.next_page_token.is_empty());
         // A page of a proxy is no list without backups.
-        assert_eq!(read::<Page>(b"<html>", "x").err().map(|error| error.kind()), Some(Kind::Unavailable));
+        assert_eq!(
+            read::<Page>(b"<html>", "x").err().map(|error| error.kind()),
+            Some(Kind::Unavailable)
+        );
     }
 
     #[test]
@@ -283,7 +294,9 @@ mod tests {
         assert!(error.hint().unwrap().contains("roles/alloydb.viewer"));
         let cause = std::error::Error::source(&error).unwrap().to_string();
         assert_eq!(cause, "it answered 403 PERMISSION_DENIED: Permission denied");
-        for (code, kind) in [(404, Kind::Config), (429, Kind::Unavailable), (503, Kind::Unavailable)] {
+        for (code, kind) in
+            [(404, Kind::Config), (429, Kind::Unavailable), (503, Kind::Unavailable)]
+        {
             assert_eq!(refusal(StatusCode::from_u16(code).unwrap(), b"", "x").kind(), kind);
         }
     }

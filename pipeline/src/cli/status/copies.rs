@@ -48,7 +48,9 @@ impl StatusReport {
         for age in self.duplicates.iter().flatten().filter(|age| is_too_old(age)) {
             problems.push(format!("duplicate of {}: {}", age.table, age.line()));
         }
-        if let Some(age) = self.alloydb_backups.as_ref().filter(|age| age.verdict == Verdict::Missed) {
+        if let Some(age) =
+            self.alloydb_backups.as_ref().filter(|age| age.verdict == Verdict::Missed)
+        {
             problems.push(format!("alloydb backups: {}", age.detail));
         }
         for schedule in self.schedules.iter().filter(|schedule| schedule.is_behind) {

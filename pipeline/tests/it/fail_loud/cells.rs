@@ -299,7 +299,7 @@ pub(super) const MATRIX: &[(&str, [Cell; FLOWS.len()])] = &[
             BRINGS_NOTHING,
             BRINGS_NOTHING,
             Cell::Never("brings back rows of a run whose objective was judged when it ended"),
-            is(0, A_DUPLICATE_OLDER_THAN_THE_OBJECTIVE, "older than the RPO of 1 s"),
+            is(6, A_DUPLICATE_OLDER_THAN_THE_OBJECTIVE, "older than the RPO of 1 s"),
         ],
     ),
     (
