@@ -72,8 +72,8 @@ fn state() -> tempfile::TempDir {
     late["seconds_since_loss"] = json!(90_000.0);
     for (summary, exit, errors) in [
         (late, Exit::Objective, &[][..]),
-        (summary("failed"), Exit::Unreachable, &["away"]),
-        (summary("done"), Exit::Done, &[]),
+        (summary("failed"), Exit::Unreachable, &["away"][..]),
+        (summary("done"), Exit::Done, &[][..]),
     ] {
         Chain::of_state(state.path()).add(&evidence_of(summary, exit, errors)).unwrap();
     }

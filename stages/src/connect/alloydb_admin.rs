@@ -94,7 +94,7 @@ pub struct Continuous {
     pub earliest_restorable_time: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Page {
     #[serde(default)]
@@ -280,10 +280,7 @@ mod tests {
         let none: Page = read(b"{}", "x").unwrap();
         assert!(none.backups.is_empty() && none.next_page_token.is_empty());
         // A page of a proxy is no list without backups.
-        assert_eq!(
-            read::<Page>(b"<html>", "x").err().map(|error| error.kind()),
-            Some(Kind::Unavailable)
-        );
+        assert_eq!(read::<Page>(b"<html>", "x").unwrap_err().kind(), Kind::Unavailable);
     }
 
     #[test]
