@@ -105,8 +105,6 @@ fn plans_with_mistakes_are_invalid_and_refused_by_the_parser_too() {
         ("key = \"build:{id}\"\n", ""),
         ("alloydb:builds", "bigquery:logs.builds"),
         ("[redis]", "[rout]\n[redis]"),
-        ("[redis]", "backups = \"main\"\n[redis]"),
-        ("[redis]", "backups_endpoint = \"http://h\"\n[redis]"),
         ("[redis]", "[archive]\nurl = \"file:///x\"\n[redis]"),
     ];
     let lines = [
@@ -142,7 +140,6 @@ fn plans_with_mistakes_are_invalid_and_refused_by_the_parser_too() {
         "[[unrouted]]\nprefix = \"s:\"\nowner = \"web\"",
         "[objectives]\nredis = { rto = \"24\" }",
         "[bigquery]\nproject = \"p\"\nendpoint = \"http://h\"",
-        "[objectives]\nalloydb = { rpo = \"1w\" }",
         "[redis.duplicate]\nurl = \"redis://d\"\nallow_evict = true",
     ];
     let swapped = swaps.map(|(from, to)| MINIMAL.replace(from, to));
@@ -160,6 +157,30 @@ fn plans_with_mistakes_are_invalid_and_refused_by_the_parser_too() {
     let many = many.map(|lines| MINIMAL.replace("\"hash\"", lines));
     let rest = [blocks, strings].into_iter().chain(many);
     for text in swapped.into_iter().chain(added).chain(rest) {
+        assert!(parse(&text).is_err(), "{text}");
+        assert!(validator.check(&text).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn a_cluster_that_is_none_is_invalid_and_refused_by_the_parser_too() {
+    let validator = Validator::new();
+    let name = "projects/p/locations/l/clusters/c";
+    let with = |lines: &str| MINIMAL.replace("[redis]", &format!("{lines}\n[redis]"));
+    let good = format!("backups = \"{name}\"\nbackups_endpoint = \"http://h\"");
+    for lines in [good.as_str(), "backups = \"${env:NAME}\""] {
+        assert_eq!(validator.check(&with(lines)), Ok(()), "{lines}");
+    }
+    assert!(parse(&with(&good)).is_ok());
+    for lines in [
+        "backups = \"main\"",
+        "backups = 5",
+        "backups_endpoint = \"http://h\"",
+        &format!("backups = \"{name}/backups/b\""),
+        &format!("backups = \"{name}\"\nbackups_endpoint = \"ftp://h\""),
+        "[objectives]\nalloydb = { rpo = \"1w\" }",
+    ] {
+        let text = with(lines);
         assert!(parse(&text).is_err(), "{text}");
         assert!(validator.check(&text).is_err(), "{text}");
     }
