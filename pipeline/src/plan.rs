@@ -15,7 +15,7 @@ mod text;
 use held::Held;
 pub use memory::MemoryReport;
 use notes::{cut_over_notes, target_notes};
-pub use predicted::Predicted;
+pub use predicted::{FittedTo, Predicted};
 pub(crate) use predicted::WHOLE;
 pub(crate) use readable::commands;
 pub(crate) use text::mib;

@@ -3,10 +3,12 @@
 //! Invariant: production is read only, and what is written goes to a throwaway server; a figure is that of a run that was
 //! done and read back, by the very code of a rebuild. What lies beyond the measured sizes is called so.
 
+mod attempt;
 mod report;
 mod sizes;
 mod throwaway;
 
+pub use attempt::Attempt;
 pub use report::{BenchReport, RouteModel, Sample};
 
 use crate::journal::StateLock;
@@ -28,6 +30,8 @@ use throwaway::Throwaway;
 
 /// The command's name in evidence.
 pub const COMMAND: &str = "bench";
+/// The system whose rebuild is measured.
+const SYSTEM: &str = "redis";
 
 /// What is to be measured.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +51,8 @@ pub struct Asked {
 pub struct Benched {
     /// What was measured; absent where it did not come so far.
     pub report: Option<BenchReport>,
+    /// What was measured before it failed; absent where nothing had begun.
+    pub attempt: Option<Attempt>,
     /// Everything that happened; the worst (by order) is the exit code.
     pub exits: Vec<Exit>,
     /// Errors in the order they were met.
@@ -56,7 +62,13 @@ pub struct Benched {
 impl Benched {
     fn failed(errors: Vec<Error>) -> Self {
         let exits = errors.iter().map(|error| Exit::of_kind(error.kind())).collect();
-        Self { report: None, exits, errors }
+        Self { report: None, attempt: None, exits, errors }
+    }
+
+    /// Keeps what was measured of so many runs before it failed.
+    fn after(self, started_ms: i64, system: &str, samples: Vec<Sample>, wanted: usize) -> Self {
+        let attempt = Attempt::of(started_ms, system, samples, wanted, &self.exits);
+        Self { attempt: Some(attempt), ..self }
     }
 }
 
@@ -131,7 +143,7 @@ impl Bench<'_> {
         for (number, trial) in trials.iter().enumerate() {
             let summary = match self.measured(number, trial).await {
                 Ok(summary) => summary,
-                Err(ended) => return ended,
+                Err(ended) => return ended.after(started_ms, SYSTEM, samples, trials.len()),
             };
             let sample = Sample::of(trial, &summary);
             (self.tell)(&format!("{:>2} of {}: {}", number + 1, trials.len(), sample.line()));
@@ -139,13 +151,17 @@ impl Bench<'_> {
         }
         let Some(report) = BenchReport::of(started_ms, &planned, samples, &version) else {
             let message = "no measured run took any time or carried any row";
-            return Benched::failed(vec![
-                Error::new(Kind::Config, message)
-                    .with_hint("look whether the tables have rows: rekindle plan --sample 1"),
-            ]);
+            let error = Error::new(Kind::Config, message)
+                .with_hint("look whether the tables have rows: rekindle plan --sample 1");
+            return Benched::failed(vec![error]).after(
+                started_ms,
+                SYSTEM,
+                Vec::new(),
+                trials.len(),
+            );
         };
         let exit = if report.is_met() { Exit::Done } else { Exit::Objective };
-        Benched { report: Some(report), exits: vec![exit], errors: Vec::new() }
+        Benched { report: Some(report), attempt: None, exits: vec![exit], errors: Vec::new() }
     }
 
     /// What a rebuild into a throwaway server would do, and what that server is.
@@ -220,7 +236,7 @@ impl Bench<'_> {
                     format!("a measured run ended as {:?}, which measures nothing", summary.status);
                 Err(failed(Error::new(Kind::Config, message).with_hint("leave --fit out")))
             }
-            _ => Err(Benched { report: None, exits, errors }),
+            _ => Err(Benched { report: None, attempt: None, exits, errors }),
         }
     }
 }

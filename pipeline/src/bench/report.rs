@@ -7,7 +7,7 @@ use super::{COMMAND, Trial};
 use crate::cli::figures::{bytes, clock_of_seconds, count, per_second, seconds, things};
 use crate::lane::now_ms;
 use crate::model::Observation;
-use crate::plan::{PlanReport, Predicted, WHOLE};
+use crate::plan::{FittedTo, PlanReport, Predicted, WHOLE};
 use crate::summarize::rfc3339;
 use crate::summary::{RouteSummary, Summary};
 use serde::{Deserialize, Serialize};
@@ -151,12 +151,17 @@ impl BenchReport {
             samples.iter().filter(|sample| is(sample)).map(Sample::observation).collect()
         };
         let rows = planned.routes.iter().filter_map(|route| route.rows_estimate).sum();
-        let predicted = Predicted::of(&observed(&|sample| sample.kind == WHOLE), rows, rto)?;
+        let predicted = Predicted::of(
+            &observed(&|sample| sample.kind == WHOLE),
+            FittedTo::Benches,
+            rows,
+            rto,
+        )?;
         let models = planned.routes.iter().filter_map(|route| {
             let is_alone =
                 |sample: &Sample| sample.kind == "route" && sample.routes == [route.name.as_str()];
             let rows = route.rows_estimate?;
-            let predicted = Predicted::of(&observed(&is_alone), rows, rto)?;
+            let predicted = Predicted::of(&observed(&is_alone), FittedTo::Benches, rows, rto)?;
             Some(RouteModel { name: route.name.clone(), rows, predicted })
         });
         let models = models.collect();

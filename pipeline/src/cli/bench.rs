@@ -3,10 +3,11 @@
 //! Invariant: the target of the plan is never connected to.
 
 use super::args::{Progress, Shared};
+use super::failure::{self, Failure, tell};
 use super::help::EXIT_CODES;
 use super::signals::Signals;
 use super::way::Way;
-use super::{RETRY_FOR, evidence, failure, plan_of, print, tell_errors};
+use super::{RETRY_FOR, evidence, plan_of, print, tell_errors};
 use crate::bench::{Asked, bench as measure};
 use crate::outcome::Exit;
 use crate::rebuild::Options;
@@ -54,6 +55,12 @@ pub struct Bench {
 }
 
 pub(super) async fn bench(shared: &Shared, flags: &Bench, signals: &Signals) -> Exit {
+    if shared.lost_at.is_some() {
+        let message = "bench measures before there is a loss, so it starts no clock: --lost-at is not for it";
+        let hint = "leave --lost-at out; --deadline is the time to compare with";
+        tell(&[Failure::new(Exit::Usage, message, Some(hint))], shared.json);
+        return Exit::Usage;
+    }
     let plan = match plan_of(shared) {
         Ok(plan) => plan,
         Err(exit) => return exit,
@@ -83,18 +90,22 @@ pub(super) async fn bench(shared: &Shared, flags: &Bench, signals: &Signals) -> 
         server: flags.redis_server.clone(),
     };
     let is_told = shared.progress != Progress::None;
-    let tell = |line: &str| {
+    let told = |line: &str| {
         if is_told {
             failure::say(&format!("{line}\n"));
         }
     };
-    let benched = Box::pin(measure(&plan, &options, &asked, &tell)).await;
+    let benched = Box::pin(measure(&plan, &options, &asked, &told)).await;
     let mut exit = benched.exits.iter().copied().min().unwrap_or(Exit::Internal);
     if let Some(report) = &benched.report {
         exit = exit.min(print(shared.json, report, || report.render()));
         evidence::keep(shared, &plan, report, (exit, &benched.errors));
     }
-    let exit = signals.name(exit);
+    let mut exit = signals.name(exit);
+    if let Some(attempt) = &benched.attempt {
+        exit = exit.min(print(shared.json, attempt, || attempt.render()));
+        evidence::keep(shared, &plan, attempt, (exit, &benched.errors));
+    }
     if benched.errors.is_empty() {
         return exit;
     }

@@ -19,7 +19,11 @@ const STEPS: u32 = 60;
 pub(super) fn parts(summary: &Value) -> Vec<Part> {
     let samples = serde_json::from_value::<Vec<Sample>>(summary["samples"].clone());
     let predicted = serde_json::from_value::<Predicted>(summary["predicted"].clone());
-    let (Ok(samples), Ok(predicted)) = (samples, predicted) else { return Vec::new() };
+    let Ok(samples) = samples else { return Vec::new() };
+    let Ok(predicted) = predicted else {
+        // It did not come to its end.
+        return vec![Part::Heading("What was measured"), measured(&samples)];
+    };
     let rows = summary["rows"].as_u64().unwrap_or(0);
     let rto = summary["rto_seconds"].as_u64().unwrap_or(0);
     let mut parts = vec![Part::Heading("What was measured"), measured(&samples)];
@@ -70,9 +74,7 @@ fn drawn(samples: &[Sample], rows: u64, rto: u64) -> Option<String> {
     let runs: Vec<Observation> =
         samples.iter().filter(|sample| sample.kind == WHOLE).map(Sample::observation).collect();
     let model = Model::fit(&runs)?;
-    let bytes_per_row = runs.iter().map(|run| run.bytes).sum::<f64>()
-        / runs.iter().map(|run| run.rows).sum::<f64>().max(1.0);
-    let at = |rows: f64| model.predict(rows, rows * bytes_per_row);
+    let at = |rows: f64| model.predict_rows(rows);
     let (first, last) = (model.range.0, model.range.1.max(rows as f64));
     let step = |step: u32| first * (last / first).powf(f64::from(step) / f64::from(STEPS));
     let along = |of: &dyn Fn(f64) -> Option<f64>| -> Vec<(f64, f64)> {
@@ -166,5 +168,10 @@ mod tests {
     #[test]
     fn only_a_bench_has_these_parts() {
         assert!(parts(&serde_json::json!({ "command": "rebuild redis", "rows": 5 })).is_empty());
+        // One that failed shows what it had measured, and no prediction.
+        let failed = serde_json::json!({ "command": "bench", "samples": [sample(5, 1.0)] });
+        let found = parts(&failed);
+        assert_eq!(found.len(), 2);
+        assert!(matches!(&found[1], Part::Table { rows, .. } if rows.len() == 1), "{found:?}");
     }
 }
