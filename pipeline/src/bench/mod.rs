@@ -1,15 +1,23 @@
-//! `rekindle bench`: measured rebuilds of parts of the real tables, and what they say of the whole.
+//! `rekindle bench`: measured recoveries of parts of the real tables, and what they say of the whole.
 //!
-//! Invariant: production is read only, and what is written goes to a throwaway server; a figure is that of a run that was
-//! done and read back, by the very code of a rebuild. What lies beyond the measured sizes is called so.
+//! Invariant: production is read only, and what is written goes to a throwaway server and to tables of the bench; a figure is
+//! that of a run that was done and read back, by the very code of a rebuild, backup or restore. What lies beyond the measured
+//! sizes is called so.
 
 mod attempt;
+mod quotas;
 mod report;
+mod scratch;
 mod sizes;
+mod surroundings;
+mod tables;
+mod tables_report;
 mod throwaway;
 
 pub use attempt::Attempt;
+pub use quotas::Quota;
 pub use report::{BenchReport, RouteModel, Sample};
+pub use tables_report::{TableModel, TablesReport, Total};
 
 use crate::journal::StateLock;
 use crate::ordered::emptied;
@@ -21,7 +29,9 @@ use crate::share::Share;
 use crate::summary::{RunEnd, Summary};
 use crate::tuning::Lanes;
 use schemas::Plan;
+use serde::Serialize;
 use sizes::Size;
+use surroundings::Surroundings;
 use stages::{Error, Kind};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -33,10 +43,22 @@ pub const COMMAND: &str = "bench";
 /// The system whose rebuild is measured.
 const SYSTEM: &str = "redis";
 
+/// The system whose recovery is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum System {
+    /// Rebuilds of Redis.
+    #[default]
+    Redis,
+    /// Backups and restores of BigQuery.
+    Bigquery,
+}
+
 /// What is to be measured.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Asked {
-    /// Rows of all routes together, one size after the other.
+    /// Whose recovery.
+    pub system: System,
+    /// Rows of all routes together, of BigQuery those of each table, one size after the other.
     pub rows: Vec<u64>,
     /// How often each size is measured.
     pub repeats: usize,
@@ -46,11 +68,39 @@ pub struct Asked {
     pub server: Option<PathBuf>,
 }
 
+/// What was measured.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Found {
+    /// Of Redis.
+    Redis(Box<BenchReport>),
+    /// Of BigQuery.
+    BigQuery(Box<TablesReport>),
+}
+
+impl Found {
+    /// Whether production would be back within its RTO, by what is expected.
+    pub fn is_met(&self) -> bool {
+        match self {
+            Self::Redis(report) => report.is_met(),
+            Self::BigQuery(report) => report.is_met(),
+        }
+    }
+
+    /// Writes it for people.
+    pub fn render(&self) -> String {
+        match self {
+            Self::Redis(report) => report.render(),
+            Self::BigQuery(report) => report.render(),
+        }
+    }
+}
+
 /// How it ended.
 #[derive(Debug)]
 pub struct Benched {
     /// What was measured; absent where it did not come so far.
-    pub report: Option<BenchReport>,
+    pub report: Option<Found>,
     /// What was measured before it failed; absent where nothing had begun.
     pub attempt: Option<Attempt>,
     /// Everything that happened; the worst (by order) is the exit code.
@@ -63,6 +113,11 @@ impl Benched {
     fn failed(errors: Vec<Error>) -> Self {
         let exits = errors.iter().map(|error| Exit::of_kind(error.kind())).collect();
         Self { report: None, attempt: None, exits, errors }
+    }
+
+    fn found(report: Found) -> Self {
+        let exit = if report.is_met() { Exit::Done } else { Exit::Objective };
+        Self { report: Some(report), attempt: None, exits: vec![exit], errors: Vec::new() }
     }
 
     /// Keeps what was measured of so many runs before it failed.
@@ -99,7 +154,10 @@ pub async fn bench(
         Err(error) => return Benched::failed(vec![error]),
     };
     let bench = Bench { plan, options, asked, tell, folder: &folder };
-    let benched = Box::pin(bench.run()).await;
+    let benched = match asked.system {
+        System::Redis => Box::pin(bench.run()).await,
+        System::Bigquery => Box::pin(tables::run(&bench)).await,
+    };
     if let Err(error) = fs::remove_dir_all(&folder) {
         tracing::warn!(%error, folder = %folder.display(), "what was measured with is still there");
     }
@@ -149,7 +207,8 @@ impl Bench<'_> {
             (self.tell)(&format!("{:>2} of {}: {}", number + 1, trials.len(), sample.line()));
             samples.push(sample);
         }
-        let Some(report) = BenchReport::of(started_ms, &planned, samples, &version) else {
+        let around = Surroundings::look(self.plan, version).await;
+        let Some(report) = BenchReport::of(started_ms, &planned, samples, &around) else {
             let message = "no measured run took any time or carried any row";
             let error = Error::new(Kind::Config, message)
                 .with_hint("look whether the tables have rows: rekindle plan --sample 1");
@@ -160,8 +219,7 @@ impl Bench<'_> {
                 trials.len(),
             );
         };
-        let exit = if report.is_met() { Exit::Done } else { Exit::Objective };
-        Benched { report: Some(report), attempt: None, exits: vec![exit], errors: Vec::new() }
+        Benched::found(Found::Redis(Box::new(report)))
     }
 
     /// What a rebuild into a throwaway server would do, and what that server is.
@@ -225,8 +283,7 @@ impl Bench<'_> {
             share: trial.share,
             ..self.options.clone()
         };
-        let watcher: Arc<dyn Watcher> = Arc::new(Unwatched);
-        let ended = Box::pin(rebuild_redis(&self.against(&server), options, watcher)).await;
+        let ended = Box::pin(rebuild_redis(&self.against(&server), options, unwatched())).await;
         server.end().await;
         let Ended { summary, exits, errors } = ended;
         match summary {
@@ -239,6 +296,10 @@ impl Bench<'_> {
             _ => Err(Benched { report: None, attempt: None, exits, errors }),
         }
     }
+}
+
+fn unwatched() -> Arc<dyn Watcher> {
+    Arc::new(Unwatched)
 }
 
 /// Shows nothing of the runs in between.

@@ -3,6 +3,9 @@
 //! Invariant: every figure is measured, or derived from measured ones and called predicted; nothing is promised beyond the
 //! measured sizes without saying so.
 
+use super::quotas::{self, Quota};
+use super::surroundings::Surroundings;
+use super::tables::{BACKUP, RESTORE};
 use super::{COMMAND, Trial};
 use crate::cli::figures::{bytes, clock_of_seconds, count, per_second, seconds, things};
 use crate::lane::now_ms;
@@ -17,7 +20,8 @@ use uuid::Uuid;
 /// One measured run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
-    /// `whole` for all routes together, `route` for one alone, or what is different from a rebuild, as `8 lanes`.
+    /// `whole` for all routes together, `route` for one alone, or what is different from a rebuild, as `8 lanes`; of tables
+    /// of BigQuery `backup` or `restore`.
     pub kind: String,
     /// The routes.
     pub routes: Vec<String>,
@@ -77,6 +81,10 @@ pub struct BenchReport {
     pub memory_bytes: u64,
     /// A rebuild of everything.
     pub predicted: Predicted,
+    /// Whether the rebuild is expected within the RTO, and refused by no limit.
+    pub within_rto: bool,
+    /// Limits that it would meet.
+    pub quotas: Vec<Quota>,
     /// Rows that the RTO has time for; absent where time does not grow with rows.
     pub rows_within_rto: Option<u64>,
     /// Each route alone, where there are several.
@@ -91,21 +99,26 @@ pub struct BenchReport {
 
 impl Sample {
     pub(super) fn of(trial: &Trial, summary: &Summary) -> Self {
-        let waited = |route: &&RouteSummary| route.bottleneck_share.unwrap_or(0.0) * route.seconds;
-        let most = summary.routes.iter().max_by(|a, b| waited(a).total_cmp(&waited(b)));
         let kind = match (trial.variant.as_str(), trial.is_whole) {
             ("", true) => WHOLE,
             ("", false) => "route",
             (variant, _) => variant,
         };
+        Self::of_run(kind.to_owned(), &trial.routes, trial.lanes.most, summary)
+    }
+
+    /// Takes what a run has measured.
+    pub(super) fn of_run(kind: String, routes: &[String], lanes: usize, summary: &Summary) -> Self {
+        let waited = |route: &&RouteSummary| route.bottleneck_share.unwrap_or(0.0) * route.seconds;
+        let most = summary.routes.iter().max_by(|a, b| waited(a).total_cmp(&waited(b)));
         Self {
-            kind: kind.to_owned(),
-            routes: trial.routes.clone(),
+            kind,
+            routes: routes.to_vec(),
             rows: summary.rows,
             bytes: summary.bytes,
             seconds: summary.seconds,
             rows_per_second: summary.rows as f64 / summary.seconds.max(f64::MIN_POSITIVE),
-            lanes: trial.lanes.most,
+            lanes,
             limit: most.map_or_else(|| "none".to_owned(), |route| route.bottleneck.clone()),
             limit_share: most.and_then(|route| route.bottleneck_share),
         }
@@ -116,6 +129,7 @@ impl Sample {
         let what = match self.kind.as_str() {
             WHOLE => String::new(),
             "route" => format!("; {} alone", self.routes.join(", ")),
+            BACKUP | RESTORE => format!("; {} of {}", self.kind, self.routes.join(", ")),
             variant => format!("; {variant}"),
         };
         format!(
@@ -144,7 +158,7 @@ impl BenchReport {
         started_ms: i64,
         planned: &PlanReport,
         samples: Vec<Sample>,
-        version: &str,
+        surroundings: &Surroundings,
     ) -> Option<Self> {
         let rto = planned.rto_seconds;
         let observed = |is: &dyn Fn(&Sample) -> bool| -> Vec<Observation> {
@@ -169,6 +183,12 @@ impl BenchReport {
         let mut warnings: Vec<String> = predicted.warning().into_iter().collect();
         warnings.extend(planned.notes.iter().filter(|note| note.starts_with("route ")).cloned());
         warnings.extend(stale(&samples, planned));
+        let quotas = surroundings.quotas(&samples, &predicted, planned);
+        warnings.extend(quotas::warnings(&quotas));
+        warnings.extend(surroundings.unknown.clone());
+        let limited = quotas::least_seconds(&quotas);
+        let within_rto =
+            predicted.seconds.max(limited) <= rto as f64 && !quotas::is_refused(&quotas);
         Some(Self {
             command: COMMAND.to_owned(),
             run_id: Uuid::new_v4().to_string(),
@@ -178,10 +198,12 @@ impl BenchReport {
             seconds: (ended_ms - started_ms) as f64 / 1e3,
             system: "redis".to_owned(),
             rto_seconds: rto,
-            target: version.to_owned(),
+            target: surroundings.version.clone(),
             rows,
             memory_bytes: planned.memory.bytes,
             rows_within_rto: rows_within(&predicted, rto),
+            within_rto,
+            quotas,
             models,
             advice: advice(&samples, &predicted, planned),
             warnings,
@@ -191,9 +213,9 @@ impl BenchReport {
         })
     }
 
-    /// Whether the expected time lies within the RTO.
+    /// Whether the expected time lies within the RTO, limits of others included.
     pub fn is_met(&self) -> bool {
-        self.predicted.within_rto
+        self.within_rto
     }
 
     /// Writes it for people.
@@ -220,6 +242,9 @@ impl BenchReport {
         if let Some(rows) = self.rows_within_rto {
             line("", &format!("it has time for about {} rows", count(rows)));
         }
+        for (number, quota) in self.quotas.iter().enumerate() {
+            line(if number == 0 { "limits" } else { "" }, &quota.line());
+        }
         line("memory", &format!("{} in redis, as far as it is known", bytes(self.memory_bytes)));
         for (number, route) in self.models.iter().enumerate() {
             let told = format!(
@@ -240,7 +265,7 @@ impl BenchReport {
 }
 
 /// Writes the fitted line with its error.
-fn model(predicted: &Predicted) -> String {
+pub(super) fn model(predicted: &Predicted) -> String {
     let error = predicted.error.map_or_else(
         || "its error is not known".to_owned(),
         |error| format!("error {:.1} %", error * 100.0),

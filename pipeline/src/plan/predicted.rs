@@ -172,8 +172,21 @@ impl Predicted {
         rows: u64,
         rto_seconds: u64,
     ) -> Option<Self> {
+        Self::of_size(runs, fitted_to, (rows, None), rto_seconds)
+    }
+
+    /// The same where the bytes of these rows may be known, in the measure of the runs.
+    pub(crate) fn of_size(
+        runs: &[Observation],
+        fitted_to: FittedTo,
+        (rows, bytes): (u64, Option<u64>),
+        rto_seconds: u64,
+    ) -> Option<Self> {
         let model = Model::fit(runs)?;
-        let found = model.predict_rows(rows as f64);
+        let found = bytes.map_or_else(
+            || model.predict_rows(rows as f64),
+            |bytes| model.predict(rows as f64, bytes as f64),
+        );
         let rto = rto_seconds as f64;
         #[expect(
             clippy::cast_possible_truncation,

@@ -3,8 +3,8 @@
 //! Invariant: the line is fitted anew to the runs that the evidence holds, so a drawing never shows another one than they make.
 
 use super::{Part, number, pairs};
-use crate::bench::Sample;
-use crate::cli::figures::{clock_of_seconds, count, per_second, seconds};
+use crate::bench::{Quota, Sample, TableModel, Total};
+use crate::cli::figures::{bytes, clock_of_seconds, count, per_second, seconds};
 use crate::model::{Model, Observation};
 use crate::plan::{Predicted, WHOLE};
 use plotters::prelude::*;
@@ -21,6 +21,9 @@ pub(super) fn parts(summary: &Value) -> Vec<Part> {
     let predicted = serde_json::from_value::<Predicted>(summary["predicted"].clone());
     let Ok(samples) = samples else { return Vec::new() };
     let Ok(predicted) = predicted else {
+        if let Some(parts) = tables(summary, &samples) {
+            return parts;
+        }
         // It did not come to its end.
         return vec![Part::Heading("What was measured"), measured(&samples)];
     };
@@ -37,11 +40,57 @@ pub(super) fn parts(summary: &Value) -> Vec<Part> {
             ("what would meet it", summary["advice"].as_str().unwrap_or("unknown").to_owned()),
         ]),
     ]);
+    parts.extend(limits(summary));
     parts.extend(drawn(&samples, rows, rto).map(|svg| Part::Drawing {
         svg,
         caption: "Seconds by rows, both on logarithmic scales: measured runs (blue), the fitted line with its 95 % band (grey), production (red), the RTO (dashed)",
     }));
     parts
+}
+
+/// What a bench of BigQuery says; `None` for anything else.
+fn tables(summary: &Value, samples: &[Sample]) -> Option<Vec<Part>> {
+    let of = |name: &str| serde_json::from_value::<Total>(summary[name].clone()).ok();
+    let tables = serde_json::from_value::<Vec<TableModel>>(summary["tables"].clone()).ok()?;
+    let (backup, restore) = (of("backup")?, of("restore")?);
+    let row = |table: &TableModel| {
+        vec![
+            table.table.clone(),
+            count(table.rows),
+            bytes(table.bytes),
+            table.backup.line(),
+            table.restore.line(),
+        ]
+    };
+    let verdict = if summary["within_rto"] == true { "met" } else { "MISSED" };
+    let rto = clock_of_seconds(summary["rto_seconds"].as_u64().unwrap_or(0) as f64);
+    let mut parts = vec![
+        Part::Heading("What was measured"),
+        measured(samples),
+        Part::Heading("What that says of production"),
+        Part::Table {
+            head: vec!["table", "rows", "bytes", "backup", "restore"],
+            rows: tables.iter().map(row).collect(),
+        },
+        pairs(vec![
+            ("backup of all tables", backup.line()),
+            ("restore of all tables", restore.line()),
+            ("RTO", format!("{rto}: {verdict} by prediction")),
+            ("what would meet it", summary["advice"].as_str().unwrap_or("unknown").to_owned()),
+        ]),
+    ];
+    parts.extend(limits(summary));
+    Some(parts)
+}
+
+/// Limits that production would meet, where any are known.
+fn limits(summary: &Value) -> Option<Part> {
+    let quotas = serde_json::from_value::<Vec<Quota>>(summary["quotas"].clone()).ok()?;
+    let row = |quota: &Quota| vec![quota.line()];
+    (!quotas.is_empty()).then(|| Part::Table {
+        head: vec!["limits of others, and how much of each production would take"],
+        rows: quotas.iter().map(row).collect(),
+    })
 }
 
 fn measured(samples: &[Sample]) -> Part {
