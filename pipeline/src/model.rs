@@ -106,10 +106,10 @@ impl Model {
         self.predict(rows, rows * self.bytes_per_row)
     }
 
-    /// Seconds that one more row of the measured length takes.
-    pub fn seconds_per_row(&self) -> f64 {
+    /// Seconds that one more row of so many bytes takes.
+    pub fn seconds_per_row(&self, bytes: f64) -> f64 {
         let [_, of_row, of_byte] = self.coefficients;
-        of_row + of_byte * self.bytes_per_row
+        of_row + of_byte * bytes
     }
 
     /// Predicts a run. The interval is that of a new observation: `t * sqrt(error^2 * (seconds^2 + x' C x))`.
@@ -234,6 +234,7 @@ mod tests {
         let predicted = model.predict(1e7, 4e9);
         assert!(near(predicted.seconds, 1.5 + 30.0 + 8.0) && !predicted.is_within);
         assert!(model.predict(5e5, 5e7).is_within);
+        assert!(near(model.seconds_per_row(100.0), 3e-6 + 2e-7), "{model:?}");
     }
 
     #[test]
@@ -260,7 +261,7 @@ mod tests {
         );
         assert_eq!(Model::fit(&[]), None);
         // Rows that are not measured are as long as those that were.
-        assert!(near(model.bytes_per_row, 100.0) && near(model.seconds_per_row(), 5e-6));
+        assert!(near(model.bytes_per_row, 100.0) && near(model.seconds_per_row(100.0), 5e-6));
         assert_eq!(model.predict_rows(2e6), predicted);
         // A run of nothing tells nothing.
         assert_eq!(Model::fit(&[run(0.0, 0.0, 5.0), run(1e6, 1.0, 0.0)]), None);

@@ -164,15 +164,16 @@ impl Quota {
     }
 }
 
-/// What Redis has room for. `used` is what it holds now, `needed` what would come, `ceiling` the share that may be filled.
+/// What Redis has room for once it was lost, and is as large as now. `used` is what it holds now: of what is rebuilt, nobody
+/// knows how much of that. `ceiling` is the share of the limit that may be filled.
 pub(super) fn of_memory(used: u64, needed: u64, limit: u64, ceiling: f64) -> Quota {
     let source = format!(
-        "maxmemory of the plan's redis, of which {:.0} % may be filled; {} are in use now",
+        "{:.0} % of maxmemory of the plan's redis, taken as empty; it holds {} now",
         ceiling * 100.0,
         bytes(used)
     );
-    let (limit, used) = (limit as f64 * ceiling, (used + needed) as f64);
-    Quota::new("memory of redis", "B", used, limit.max(1.0), &source)
+    let limit = limit as f64 * ceiling;
+    Quota::new("memory of redis", "B", needed as f64, limit.max(1.0), &source)
 }
 
 /// The link of this machine's default route, whose speed the system tells.
@@ -287,9 +288,9 @@ mod tests {
 
     #[test]
     fn memory_binds_above_its_ceiling_and_a_small_share_is_told_as_such() {
-        let fits = of_memory(100, 800, 1_000, 0.95);
-        assert!(!fits.binds && fits.line().contains("95 % of it"), "{}", fits.line());
-        let full = of_memory(200, 800, 1_000, 0.95);
+        let fits = of_memory(900, 800, 1_000, 0.95);
+        assert!(!fits.binds && fits.line().contains("84 % of it"), "{}", fits.line());
+        let full = of_memory(0, 1_000, 1_000, 0.95);
         assert!(full.binds && is_refused(std::slice::from_ref(&full)));
         assert!(full.line().contains("105 % of it; it BINDS ("), "{}", full.line());
         assert!(of_memory(0, 1, 1_000, 1.0).line().contains("less than 1 % of it"));

@@ -6,7 +6,10 @@
 use super::quotas::{self, Quota};
 use super::surroundings::Surroundings;
 use super::tables::{BACKUP, RESTORE};
-use super::{COMMAND, Trial};
+use super::widths::{self, NARROW};
+use super::keys::Against;
+use super::rebuilds::Trial;
+use super::COMMAND;
 use crate::cli::figures::{bytes, clock_of_seconds, count, per_second, seconds, things};
 use crate::lane::now_ms;
 use crate::model::Observation;
@@ -20,8 +23,8 @@ use uuid::Uuid;
 /// One measured run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
-    /// `whole` for all routes together, `route` for one alone, or what is different from a rebuild, as `8 lanes`; of tables
-    /// of BigQuery `backup` or `restore`.
+    /// `whole` for all routes together, `route` for one alone, or what is different from a rebuild, as `8 lanes` or
+    /// `half of its fields`; of tables of BigQuery `backup` or `restore`.
     pub kind: String,
     /// The routes.
     pub routes: Vec<String>,
@@ -73,6 +76,9 @@ pub struct BenchReport {
     pub rto_seconds: u64,
     /// Product and version of the server that was written to.
     pub target: String,
+    /// What was written into the plan's own Redis, where it was that one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub against: Option<Against>,
     /// Every run, in the order they were made.
     pub samples: Vec<Sample>,
     /// Rows of production, by the statistics of its sources.
@@ -87,7 +93,7 @@ pub struct BenchReport {
     pub quotas: Vec<Quota>,
     /// Rows that the RTO has time for; absent where time does not grow with rows.
     pub rows_within_rto: Option<u64>,
-    /// Each route alone, where there are several.
+    /// Each route alone, where there are several, or where half of its fields were measured too.
     pub models: Vec<RouteModel>,
     /// What would meet the RTO, or what limits the pace where it is met.
     pub advice: String,
@@ -130,6 +136,7 @@ impl Sample {
             WHOLE => String::new(),
             "route" => format!("; {} alone", self.routes.join(", ")),
             BACKUP | RESTORE => format!("; {} of {}", self.kind, self.routes.join(", ")),
+            NARROW => format!("; {} alone, {NARROW}", self.routes.join(", ")),
             variant => format!("; {variant}"),
         };
         format!(
@@ -161,24 +168,13 @@ impl BenchReport {
         surroundings: &Surroundings,
     ) -> Option<Self> {
         let rto = planned.rto_seconds;
-        let observed = |is: &dyn Fn(&Sample) -> bool| -> Vec<Observation> {
-            samples.iter().filter(|sample| is(sample)).map(Sample::observation).collect()
-        };
+        let fitted_to =
+            if surroundings.is_own { FittedTo::OwnBenches } else { FittedTo::Benches };
+        let of_all = samples.iter().filter(|sample| sample.kind == WHOLE);
+        let runs: Vec<Observation> = of_all.map(Sample::observation).collect();
         let rows = planned.routes.iter().filter_map(|route| route.rows_estimate).sum();
-        let predicted = Predicted::of(
-            &observed(&|sample| sample.kind == WHOLE),
-            FittedTo::Benches,
-            rows,
-            rto,
-        )?;
-        let models = planned.routes.iter().filter_map(|route| {
-            let is_alone =
-                |sample: &Sample| sample.kind == "route" && sample.routes == [route.name.as_str()];
-            let rows = route.rows_estimate?;
-            let predicted = Predicted::of(&observed(&is_alone), FittedTo::Benches, rows, rto)?;
-            Some(RouteModel { name: route.name.clone(), rows, predicted })
-        });
-        let models = models.collect();
+        let predicted = Predicted::of(&runs, fitted_to, rows, rto)?;
+        let models = widths::models(&samples, planned, fitted_to, rto);
         let ended_ms = now_ms();
         let mut warnings: Vec<String> = predicted.warning().into_iter().collect();
         warnings.extend(planned.notes.iter().filter(|note| note.starts_with("route ")).cloned());
@@ -199,6 +195,7 @@ impl BenchReport {
             system: "redis".to_owned(),
             rto_seconds: rto,
             target: surroundings.version.clone(),
+            against: None,
             rows,
             memory_bytes: planned.memory.bytes,
             rows_within_rto: rows_within(&predicted, rto),
@@ -207,7 +204,7 @@ impl BenchReport {
             models,
             advice: advice(&samples, &predicted, planned),
             warnings,
-            not_tested: not_tested(),
+            not_tested: not_tested(surroundings.is_own),
             predicted,
             samples,
         })
@@ -224,10 +221,15 @@ impl BenchReport {
         let mut line = |name: &str, value: &str| {
             writeln!(text, "{name:<12}{value}").expect("writing to a string cannot fail");
         };
-        line(
-            "bench",
-            &format!("rebuild redis into a throwaway server of this machine ({})", self.target),
-        );
+        let target = &self.target;
+        let into = match &self.against {
+            None => format!("a throwaway server of this machine ({target})"),
+            Some(Against { address, prefix, removed_keys }) => format!(
+                "the plan's own redis at {address} ({target}), under {prefix}*: {} keys, all removed",
+                count(*removed_keys)
+            ),
+        };
+        line("bench", &format!("rebuild redis into {into}"));
         for (number, sample) in self.samples.iter().enumerate() {
             line(if number == 0 { "measured" } else { "" }, &sample.line());
         }
@@ -270,8 +272,14 @@ pub(super) fn model(predicted: &Predicted) -> String {
         || "its error is not known".to_owned(),
         |error| format!("error {:.1} %", error * 100.0),
     );
+    let of_byte = predicted.seconds_per_byte * 1e9;
+    let of_bytes = if of_byte > 0.0 {
+        format!(", {of_byte:.3} ns of that for each byte")
+    } else {
+        String::new()
+    };
     format!(
-        "{:.2} s + {:.3} us a row, {error}, {}",
+        "{:.2} s + {:.3} us a row{of_bytes}, {error}, {}",
         predicted.start_seconds,
         predicted.seconds_per_row * 1e6,
         things(predicted.runs as u64, "run")
@@ -331,9 +339,14 @@ fn advice(samples: &[Sample], predicted: &Predicted, planned: &PlanReport) -> St
     }
 }
 
-fn not_tested() -> Vec<String> {
+fn not_tested(is_own: bool) -> Vec<String> {
+    let target = if is_own {
+        "an empty Redis: what was written to was in use, and under keys of the bench"
+    } else {
+        "production's own Redis and the network to it: what was written to is a server on this machine"
+    };
     [
-        "production's own Redis and the network to it: what was written to is a server on this machine",
+        target,
         "a source that serves its applications at the same time as the rebuild",
         "the steps around a rebuild (a new instance, network, credentials, repointing the application): UNKNOWN",
     ]

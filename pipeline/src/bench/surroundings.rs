@@ -24,19 +24,21 @@ pub(super) struct Surroundings {
     link: Option<Link>,
     /// What could not be found out.
     pub(super) unknown: Option<String>,
+    /// Whether it was the plan's own Redis.
+    pub(super) is_own: bool,
 }
 
 impl Surroundings {
     /// Asks once; a Redis that is away is not waited for.
-    pub(super) async fn look(plan: &Plan, version: String) -> Self {
+    pub(super) async fn look(plan: &Plan, version: String, is_own: bool) -> Self {
         let link = Link::of_machine();
         match room(plan).await {
-            Ok(room) => Self { version, room, link, unknown: None },
+            Ok(room) => Self { version, room, link, unknown: None, is_own },
             Err(error) => {
                 let unknown = Some(format!(
                     "how full the plan's redis may get is UNKNOWN, because it cannot be asked: {error}"
                 ));
-                Self { version, room: None, link, unknown }
+                Self { version, room: None, link, unknown, is_own }
             }
         }
     }

@@ -1,6 +1,6 @@
 //! `rekindle bench`: measures, prints what it found, and keeps it as evidence.
 //!
-//! Invariant: the target of the plan is never written to.
+//! Invariant: the target of the plan is written to only where that was asked for.
 
 use super::args::{Progress, Shared};
 use super::failure::{self, Failure, tell};
@@ -17,8 +17,8 @@ use std::path::PathBuf;
 
 const AFTER: &str = "\
 It reads parts of the plan's tables, spread evenly, and writes them by the very code of a rebuild into a Redis server of
-its own on this machine, which is gone afterwards; the Redis of the plan is asked how full it is and nothing else. What
-it measured is kept as evidence, and `rekindle plan` predicts from it. It ends with 6 where the RTO would be missed, or
+its own on this machine, which is gone afterwards; the Redis of the plan is asked how full it is and nothing else, unless
+--against names it as what to write to. What it measured is kept as evidence, and `rekindle plan` predicts from it. It ends with 6 where the RTO would be missed, or
 where a limit of others (memory of Redis, quotas of BigQuery) would refuse it.
 `rekindle bench bigquery` backs parts of tables up into such a server and restores them into tables of its own in
 staging_dataset, which are gone after every run: BigQuery bills what it reads and writes.
@@ -51,6 +51,13 @@ pub struct Bench {
     /// Measure the largest size with so many lanes too, for example 1,2,4,8
     #[arg(long, value_name = "N,N", value_delimiter = ',', value_parser = clap::value_parser!(u8).range(1..=64))]
     pub try_lanes: Vec<u8>,
+    /// Measure each route alone with half of its fields too, which tells time per row and time per byte apart
+    #[arg(long)]
+    pub widths: bool,
+    /// Write into the plan's own Redis instead, under keys of the bench alone, which are removed after every run; refused
+    /// where they would leave less than a fifth of its memory free
+    #[arg(long, conflicts_with = "redis_server")]
+    pub against: bool,
     /// The program of the server to write to [default: redis-server or valkey-server on the PATH]
     #[arg(long, value_name = "PROGRAM")]
     pub redis_server: Option<PathBuf>,
@@ -67,6 +74,12 @@ impl Bench {
     fn not_for_bigquery(&self) -> Option<&'static str> {
         if self.system == System::Redis {
             return None;
+        }
+        if self.against {
+            return Some("--against");
+        }
+        if self.widths {
+            return Some("--widths");
         }
         let is_limited = self.limits.limits() != Limits::default();
         match (self.way, is_limited || self.limits.source_connections.is_some()) {
@@ -116,6 +129,8 @@ pub(super) async fn bench(shared: &Shared, flags: &Bench, signals: &Signals) -> 
         rows: flags.rows.clone(),
         repeats: usize::from(flags.repeats),
         lanes: flags.try_lanes.iter().copied().map(usize::from).collect(),
+        widths: flags.widths,
+        against: flags.against,
         server: flags.redis_server.clone(),
     };
     let is_told = shared.progress != Progress::None;

@@ -24,6 +24,8 @@ const REBUILDS_MIN: usize = 3;
 pub enum FittedTo {
     /// Rebuilds of the plan's own Redis.
     Rebuilds,
+    /// Rebuilds into the plan's own Redis under other keys, by a bench.
+    OwnBenches,
     /// Rebuilds into a throwaway server, by a bench.
     #[default]
     Benches,
@@ -38,6 +40,7 @@ impl FittedTo {
     pub(crate) fn told(self, runs: usize) -> String {
         let (one, many, into) = match self {
             Self::Rebuilds => ("rebuild", "rebuilds", ""),
+            Self::OwnBenches => ("bench", "benches", " into the plan's own redis"),
             Self::Benches => ("bench", "benches", " into a throwaway server"),
             Self::BenchedBackups => ("backup", "backups", " into a throwaway server"),
             Self::BenchedRestores => ("restore", "restores", " into a scratch table"),
@@ -59,6 +62,9 @@ pub struct Predicted {
     pub start_seconds: f64,
     /// See `start_seconds`.
     pub seconds_per_row: f64,
+    /// The part of it that each byte of a row takes, in seconds per byte; 0 where the runs do not tell bytes from rows.
+    #[serde(default)]
+    pub seconds_per_byte: f64,
     /// Root mean square of the relative errors of the fit.
     pub error: Option<f64>,
     /// Measured runs.
@@ -100,27 +106,34 @@ pub(super) fn predicted(
     }
     let entries = chain.list().ok()?;
     let routes: BTreeSet<&str> = routes.iter().copied().collect();
-    let (mut rebuilds, mut benches) = (Vec::new(), Vec::new());
+    let (mut rebuilds, mut own, mut benches) = (Vec::new(), Vec::new(), Vec::new());
     for evidence in entries.iter().filter_map(|entry| Chain::read(entry).ok()) {
         match evidence.command.as_str() {
             COMMAND => rebuilds.extend(observations(&evidence, &routes)),
-            bench::COMMAND => benches.extend(observations(&evidence, &routes)),
+            bench::COMMAND if evidence.summary["against"].is_null() => {
+                benches.extend(observations(&evidence, &routes));
+            }
+            bench::COMMAND => own.extend(observations(&evidence, &routes)),
             _ => {}
         }
     }
-    let (fitted_to, runs) = preferred(rebuilds, benches);
+    let (fitted_to, runs) = preferred(rebuilds, own, benches);
     Predicted::of(&runs, fitted_to, rows, rto_seconds)
 }
 
-/// Takes rebuilds where there are enough of them, because only they went into production's own Redis, else benches.
+/// Takes rebuilds where there are enough of them, because they are what is to be predicted, else benches, those into
+/// production's own Redis first.
 fn preferred(
     rebuilds: Vec<Observation>,
+    own: Vec<Observation>,
     benches: Vec<Observation>,
 ) -> (FittedTo, Vec<Observation>) {
-    if rebuilds.len() >= REBUILDS_MIN || benches.is_empty() {
+    if rebuilds.len() >= REBUILDS_MIN || own.is_empty() && benches.is_empty() {
         (FittedTo::Rebuilds, rebuilds)
-    } else {
+    } else if own.is_empty() {
         (FittedTo::Benches, benches)
+    } else {
+        (FittedTo::OwnBenches, own)
     }
 }
 
@@ -183,10 +196,9 @@ impl Predicted {
         rto_seconds: u64,
     ) -> Option<Self> {
         let model = Model::fit(runs)?;
-        let found = bytes.map_or_else(
-            || model.predict_rows(rows as f64),
-            |bytes| model.predict(rows as f64, bytes as f64),
-        );
+        let bytes_per_row =
+            bytes.map_or(model.bytes_per_row, |bytes| bytes as f64 / rows.max(1) as f64);
+        let found = model.predict(rows as f64, rows as f64 * bytes_per_row);
         let rto = rto_seconds as f64;
         #[expect(
             clippy::cast_possible_truncation,
@@ -199,7 +211,8 @@ impl Predicted {
             least_seconds: found.interval.map(|(least, _)| least),
             most_seconds: found.interval.map(|(_, most)| most),
             start_seconds: model.coefficients[0],
-            seconds_per_row: model.seconds_per_row(),
+            seconds_per_row: model.seconds_per_row(bytes_per_row),
+            seconds_per_byte: model.coefficients[2],
             error: model.error,
             runs: model.runs,
             fitted_to,
@@ -293,17 +306,44 @@ mod tests {
 
     #[test]
     fn rebuilds_are_preferred_where_there_are_enough_of_them_and_nothing_is_mixed() {
-        let (rebuild, bench) = (run(1e6, 6.0), run(1e5, 1.0));
-        let chosen = |rebuilds: usize, benches: usize| {
-            let (fitted_to, runs) = preferred(vec![rebuild; rebuilds], vec![bench; benches]);
-            let expected = if fitted_to == FittedTo::Rebuilds { rebuild } else { bench };
+        let (rebuild, own, bench) = (run(1e6, 6.0), run(1e5, 2.0), run(1e5, 1.0));
+        let chosen = |rebuilds: usize, owns: usize, benches: usize| {
+            let (fitted_to, runs) =
+                preferred(vec![rebuild; rebuilds], vec![own; owns], vec![bench; benches]);
+            let expected = match fitted_to {
+                FittedTo::Rebuilds => rebuild,
+                FittedTo::OwnBenches => own,
+                _ => bench,
+            };
             assert!(runs.iter().all(|run| *run == expected), "{runs:?}");
             (fitted_to, runs.len())
         };
-        assert_eq!(chosen(3, 9), (FittedTo::Rebuilds, 3));
-        assert_eq!(chosen(2, 9), (FittedTo::Benches, 9));
-        assert_eq!(chosen(2, 0), (FittedTo::Rebuilds, 2));
-        assert_eq!(chosen(0, 0), (FittedTo::Rebuilds, 0));
+        assert_eq!(chosen(3, 8, 9), (FittedTo::Rebuilds, 3));
+        assert_eq!(chosen(2, 8, 9), (FittedTo::OwnBenches, 8));
+        assert_eq!(chosen(2, 0, 9), (FittedTo::Benches, 9));
+        assert_eq!(chosen(2, 0, 0), (FittedTo::Rebuilds, 2));
+        assert_eq!(chosen(0, 0, 0), (FittedTo::Rebuilds, 0));
+    }
+
+    #[test]
+    fn runs_of_two_widths_tell_bytes_from_rows_and_predict_a_width_of_their_own() {
+        let truth = |rows: f64, width: f64| Observation {
+            rows,
+            bytes: rows * width,
+            seconds: 1.0 + 3e-6 * rows + 2e-8 * rows * width,
+        };
+        let runs: Vec<Observation> = [2e5, 5e5, 1e6]
+            .iter()
+            .flat_map(|rows| [truth(*rows, 100.0), truth(*rows, 60.0)])
+            .collect();
+        let size = (10_000_000, Some(1_000_000_000));
+        let found = Predicted::of_size(&runs, FittedTo::Benches, size, 60).unwrap();
+        let near = |found: f64, expected: f64| (found / expected - 1.0).abs() < 1e-6;
+        assert!(near(found.seconds, 51.0), "{found:?}");
+        assert!(near(found.seconds_per_row, 5e-6) && near(found.seconds_per_byte, 2e-8));
+        // Of rows whose bytes nobody knows, what was measured is the best guess: 80 of them each.
+        let guessed = Predicted::of(&runs, FittedTo::Benches, 10_000_000, 60).unwrap();
+        assert!(near(guessed.seconds, 47.0), "{guessed:?}");
     }
 
     #[test]

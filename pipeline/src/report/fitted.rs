@@ -3,7 +3,7 @@
 //! Invariant: the line is fitted anew to the runs that the evidence holds, so a drawing never shows another one than they make.
 
 use super::{Part, number, pairs};
-use crate::bench::{Quota, Sample, TableModel, Total};
+use crate::bench::{Against, Quota, Sample, TableModel, Total};
 use crate::cli::figures::{bytes, clock_of_seconds, count, per_second, seconds};
 use crate::model::{Model, Observation};
 use crate::plan::{Predicted, WHOLE};
@@ -33,6 +33,7 @@ pub(super) fn parts(summary: &Value) -> Vec<Part> {
     parts.extend([
         Part::Heading("What that says of production"),
         pairs(vec![
+            ("written into", written_into(summary)),
             ("rows, by the statistics of the sources", count(rows)),
             ("time of a rebuild", predicted.line()),
             ("RTO", clock_of_seconds(rto as f64)),
@@ -81,6 +82,17 @@ fn tables(summary: &Value, samples: &[Sample]) -> Option<Vec<Part>> {
     ];
     parts.extend(limits(summary));
     Some(parts)
+}
+
+fn written_into(summary: &Value) -> String {
+    let target = summary["target"].as_str().unwrap_or("unknown");
+    match serde_json::from_value::<Against>(summary["against"].clone()) {
+        Ok(Against { address, prefix, removed_keys }) => format!(
+            "the plan's own redis at {address} ({target}), under {prefix}*: {} keys, all removed",
+            count(removed_keys)
+        ),
+        Err(_) => format!("a throwaway server of the machine ({target})"),
+    }
 }
 
 /// Limits that production would meet, where any are known.

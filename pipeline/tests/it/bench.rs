@@ -119,6 +119,36 @@ fn plan_is_fitted_to_rebuilds_where_there_are_enough_else_to_benches_and_says_so
 }
 
 #[test]
+fn half_of_the_fields_is_measured_too_where_widths_are_asked_for() {
+    let world = World::new();
+    fill_with(&world, 2_000);
+    world.plan(HASH);
+    let asked = ["--rows", "500,1000,2000", "--repeats", "1", "--widths"];
+    let ran = bench(&world, &asked).expect(0);
+    // Each size once whole and once without every second field: as many rows, and fewer bytes.
+    let found = ran.summary();
+    let samples = found["samples"].as_array().unwrap();
+    assert_eq!(samples.len(), 6, "{found}");
+    for (whole, half) in samples[..3].iter().zip(&samples[3..]) {
+        assert_eq!((&half["kind"], &half["rows"]), (&"half of its fields".into(), &whole["rows"]));
+        assert!(half["bytes"].as_u64() < whole["bytes"].as_u64(), "{half} {whole}");
+    }
+    assert!(ran.stderr.contains("; items alone, half of its fields"), "{}", ran.stderr);
+    // Everything is predicted from runs of everything, the route from both.
+    assert_eq!(
+        (found["predicted"]["runs"].as_u64(), found["models"][0]["predicted"]["runs"].as_u64()),
+        (Some(3), Some(6)),
+        "{found}"
+    );
+    // A route with one field has no half.
+    world.plan(
+        "[[route]]\nname = \"items\"\ntable = \"alloydb:public.items\"\nkey = \"item:{id}\"\n\
+         type = \"string\"\ncolumns = [\"a\"]\n",
+    );
+    bench(&world, &asked).expect(2).says(&["--widths measures nothing"]);
+}
+
+#[test]
 fn a_bench_that_fails_leaves_evidence_and_predicts_nothing() {
     // GIVEN rows that cannot be carried
     let world = World::new();
