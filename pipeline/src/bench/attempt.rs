@@ -86,10 +86,7 @@ mod tests {
     fn a_bench_that_ended_early_says_so_and_keeps_what_it_had() {
         let failed = Attempt::of(now_ms(), "redis", Vec::new(), 9, &[Exit::Rejects]);
         assert_eq!((failed.status.as_str(), failed.command.as_str()), ("failed", "bench"));
-        assert_eq!(
-            failed.render(),
-            "bench       failed after 0 of 9 runs; it predicts nothing\n"
-        );
+        assert_eq!(failed.render(), "bench       failed after 0 of 9 runs; it predicts nothing\n");
         let stopped = Attempt::of(now_ms(), "redis", Vec::new(), 9, &[Exit::Interrupted]);
         assert_eq!(stopped.status, "interrupted");
     }

@@ -79,16 +79,16 @@ impl OwnKeys {
 
     /// Refuses a server that the largest part, this share of all rows, would fill too far.
     pub(super) fn check_room(&self, planned: &PlanReport, share: f64) -> Result<()> {
-        let target = &planned.target;
-        let Some(limit) = target.limit_bytes else { return Ok(()) };
-        let needed = planned.memory.bytes as f64 * share;
-        let room = (limit / 100 * CEILING_PERCENT) as f64 - target.used_bytes as f64;
+        let memory = &planned.memory;
+        let Some(limit) = memory.limit_bytes else { return Ok(()) };
+        let needed = memory.bytes as f64 * share;
+        let room = (limit / 100 * CEILING_PERCENT) as f64 - memory.used_bytes as f64;
         if needed <= room {
             return Ok(());
         }
         let message = format!(
             "redis at {} has {} of {limit} bytes in use, and the largest part of the bench takes about {needed:.0} more: it leaves a fifth of a redis in use free",
-            target.address, target.used_bytes
+            planned.target.address, memory.used_bytes
         );
         Err(Error::new(Kind::Capacity, message)
             .with_hint("measure fewer rows with --rows, or into a throwaway server without --against"))

@@ -1,8 +1,8 @@
 //! `rekindle bench`: measured recoveries of parts of the real tables, and what they say of the whole.
 //!
-//! Invariant: production is read only, and what is written goes to a throwaway server and to tables of the bench; a figure is
-//! that of a run that was done and read back, by the very code of a rebuild, backup or restore. What lies beyond the measured
-//! sizes is called so.
+//! Invariant: production's sources are read only; what is written goes to a throwaway server, or under names that no other
+//! bench has, and is gone afterwards. A figure is that of a run that was done and read back, by the very code of a rebuild,
+//! backup or restore. What lies beyond the measured sizes is called so.
 
 mod attempt;
 mod keys;
@@ -20,6 +20,7 @@ mod widths;
 pub use attempt::Attempt;
 pub use keys::Against;
 pub use quotas::Quota;
+pub(crate) use quotas::verdict;
 pub use report::{BenchReport, RouteModel, Sample};
 pub use tables_report::{TableModel, TablesReport, Total};
 

@@ -3,6 +3,7 @@
 //! Invariant: a limit is told with its figure, the share of it that production would take, and where the figure is from; one
 //! that nobody told is not made up.
 
+use crate::backup::copy::STREAMS;
 use crate::cli::figures::{bytes, count};
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -22,7 +23,7 @@ const STREAMS_IN_4_HOURS: f64 = 30_000.0;
 const COPY_JOBS_A_DAY: f64 = 100_000.0;
 /// Changes of one table by jobs in a day.
 const TABLE_CHANGES_A_DAY: f64 = 1_500.0;
-/// Streams of one read session at most.
+/// Streams of one read session at most; a backup has a session for each table partition.
 const READ_STREAMS: f64 = 1_000.0;
 const FOUR_HOURS: f64 = 4.0 * 3_600.0;
 
@@ -117,9 +118,8 @@ impl Quota {
 /// What BigQuery limits of a restore. `location` is that of the datasets.
 pub(super) fn of_restore(location: Option<&str>, of: &OfRestore) -> Vec<Quota> {
     // Where nobody says, the lower figures hold.
-    let is_multi = location.is_some_and(|place| {
-        place.eq_ignore_ascii_case("us") || place.eq_ignore_ascii_case("eu")
-    });
+    let is_multi = location
+        .is_some_and(|place| place.eq_ignore_ascii_case("us") || place.eq_ignore_ascii_case("eu"));
     let here = |(multi, region): (f64, f64)| if is_multi { multi } else { region };
     let pending = (of.lanes * of.bytes_of_partition).min(of.bytes);
     let fixed = |name: &str, unit: &str, used: f64, limit: f64| {
@@ -132,12 +132,7 @@ pub(super) fn of_restore(location: Option<&str>, of: &OfRestore) -> Vec<Quota> {
             (of.bytes, of.seconds),
             here(APPEND_BYTES_PER_SECOND),
         ),
-        fixed(
-            "connections that append at once",
-            "connections",
-            of.lanes,
-            here(APPEND_CONNECTIONS),
-        ),
+        fixed("connections that append at once", "connections", of.lanes, here(APPEND_CONNECTIONS)),
         fixed("bytes in streams that are not committed yet", "B", pending, here(PENDING_BYTES)),
         Quota::of_rate(
             "write streams made",
@@ -153,7 +148,7 @@ pub(super) fn of_restore(location: Option<&str>, of: &OfRestore) -> Vec<Quota> {
             of.copies_of_table,
             TABLE_CHANGES_A_DAY,
         ),
-        fixed("streams of a read session", "streams", of.lanes, READ_STREAMS),
+        fixed("streams of a read session of a backup", "streams", STREAMS.into(), READ_STREAMS),
     ]
 }
 
@@ -226,8 +221,25 @@ pub(super) fn warnings(quotas: &[Quota]) -> Vec<String> {
 }
 
 /// Whether production would be refused, however long it may take.
-pub(super) fn is_refused(quotas: &[Quota]) -> bool {
-    quotas.iter().any(|quota| quota.binds && quota.least_seconds.is_none())
+pub(crate) fn is_refused(quotas: &[Quota]) -> bool {
+    refusal(quotas).is_some()
+}
+
+/// What has to be done before anything else helps; `None` where nothing would be refused.
+pub(super) fn refusal(quotas: &[Quota]) -> Option<String> {
+    let refuses = quotas.iter().filter(|quota| quota.binds && quota.least_seconds.is_none());
+    let names: Vec<&str> = refuses.map(|quota| quota.name.as_str()).collect();
+    let told = || format!("first of all there has to be more of: {}", names.join(", "));
+    (!names.is_empty()).then(told)
+}
+
+/// How the RTO stands, in a word.
+pub(crate) fn verdict(is_met: bool, quotas: &[Quota]) -> &'static str {
+    match (is_met, is_refused(quotas)) {
+        (true, _) => "met",
+        (false, true) => "REFUSED by a limit,",
+        (false, false) => "MISSED",
+    }
 }
 
 #[cfg(test)]
@@ -291,6 +303,10 @@ mod tests {
         let fits = of_memory(900, 800, 1_000, 0.95);
         assert!(!fits.binds && fits.line().contains("84 % of it"), "{}", fits.line());
         let full = of_memory(0, 1_000, 1_000, 0.95);
+        let both = [fits.clone(), full.clone()];
+        assert_eq!(refusal(&both).unwrap(), "first of all there has to be more of: memory of redis");
+        assert_eq!((verdict(false, &both), verdict(true, &[])), ("REFUSED by a limit,", "met"));
+        assert_eq!((verdict(false, &[fits]), refusal(&[])), ("MISSED", None));
         assert!(full.binds && is_refused(std::slice::from_ref(&full)));
         assert!(full.line().contains("105 % of it; it BINDS ("), "{}", full.line());
         assert!(of_memory(0, 1, 1_000, 1.0).line().contains("less than 1 % of it"));

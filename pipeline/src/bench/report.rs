@@ -3,13 +3,13 @@
 //! Invariant: every figure is measured, or derived from measured ones and called predicted; nothing is promised beyond the
 //! measured sizes without saying so.
 
+use super::COMMAND;
+use super::keys::Against;
 use super::quotas::{self, Quota};
+use super::rebuilds::Trial;
 use super::surroundings::Surroundings;
 use super::tables::{BACKUP, RESTORE};
 use super::widths::{self, NARROW};
-use super::keys::Against;
-use super::rebuilds::Trial;
-use super::COMMAND;
 use crate::cli::figures::{bytes, clock_of_seconds, count, per_second, seconds, things};
 use crate::lane::now_ms;
 use crate::model::Observation;
@@ -168,8 +168,7 @@ impl BenchReport {
         surroundings: &Surroundings,
     ) -> Option<Self> {
         let rto = planned.rto_seconds;
-        let fitted_to =
-            if surroundings.is_own { FittedTo::OwnBenches } else { FittedTo::Benches };
+        let fitted_to = if surroundings.is_own { FittedTo::OwnBenches } else { FittedTo::Benches };
         let of_all = samples.iter().filter(|sample| sample.kind == WHOLE);
         let runs: Vec<Observation> = of_all.map(Sample::observation).collect();
         let rows = planned.routes.iter().filter_map(|route| route.rows_estimate).sum();
@@ -200,9 +199,10 @@ impl BenchReport {
             memory_bytes: planned.memory.bytes,
             rows_within_rto: rows_within(&predicted, rto),
             within_rto,
-            quotas,
             models,
-            advice: advice(&samples, &predicted, planned),
+            advice: quotas::refusal(&quotas)
+                .unwrap_or_else(|| advice(&samples, &predicted, planned)),
+            quotas,
             warnings,
             not_tested: not_tested(surroundings.is_own),
             predicted,
@@ -235,7 +235,7 @@ impl BenchReport {
         }
         line("model", &model(&self.predicted));
         line("production", &format!("{} rows: {}", count(self.rows), self.predicted.line()));
-        let verdict = if self.is_met() { "met" } else { "MISSED" };
+        let verdict = quotas::verdict(self.is_met(), &self.quotas);
         let margin = self.rto_seconds as f64 - self.predicted.seconds;
         let sign = if margin < 0.0 { "-" } else { "" };
         let rto = clock_of_seconds(self.rto_seconds as f64);

@@ -118,7 +118,9 @@ async fn prepare(bench: &Bench<'_>) -> std::result::Result<Prepared, Vec<Error>>
     let (routes, mut warnings) = chosen(bench.plan, &bench.options.routes).map_err(one)?;
     let staging = bench.plan.bigquery.as_ref().and_then(|section| section.staging_dataset.as_ref());
     let staging = staging.ok_or_else(|| {
-        one(Error::new(Kind::Config, "the plan has no staging_dataset in [bigquery], where a bench makes its tables")
+        let message =
+            "the plan has no staging_dataset in [bigquery], where a bench makes its tables";
+        one(Error::new(Kind::Config, message)
             .with_hint("add one in the location of the tables, then: rekindle bench bigquery"))
     })?;
     let version = version(bench).await.map_err(one)?;

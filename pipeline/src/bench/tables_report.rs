@@ -176,7 +176,8 @@ impl TablesReport {
             target,
             rows: known.iter().map(|known| known.rows).sum(),
             bytes,
-            advice: advice(&samples, &restore, rto_seconds, lanes),
+            advice: quotas::refusal(&quotas)
+                .unwrap_or_else(|| advice(&samples, &restore, rto_seconds, lanes)),
             samples,
             tables,
             backup,
@@ -219,7 +220,7 @@ impl TablesReport {
         let all = format!("{} rows in {tables}", count(self.rows));
         line("production", &format!("{all}: backup {}", self.backup.line()));
         line("", &format!("restore {}", self.restore.line()));
-        let verdict = if self.within_rto { "met" } else { "MISSED" };
+        let verdict = quotas::verdict(self.within_rto, &self.quotas);
         let rto = clock_of_seconds(self.rto_seconds as f64);
         line("rto", &format!("{rto}: {verdict} by prediction"));
         for (number, quota) in self.quotas.iter().enumerate() {
@@ -386,5 +387,7 @@ mod tests {
         large.bytes_of_partition = 300_000_000_000;
         let report = of(&[large], 86_400).unwrap();
         assert!(report.restore.expected() < 86_400.0 && !report.is_met(), "{report:?}");
+        assert!(report.advice.ends_with("bytes in streams that are not committed yet"));
+        assert!(report.render().contains("REFUSED by a limit, by prediction"));
     }
 }

@@ -83,14 +83,19 @@ pub(super) fn models(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::{Error, ErrorKind};
 
     fn route(more: &str) -> Route {
         let text = format!(
             "[alloydb]\nurl = \"postgres://a/b\"\n[redis]\nurl = \"redis://127.0.0.1:1\"\n\
              [[route]]\nname = \"items\"\ntable = \"alloydb:items\"\n{more}"
         );
-        let no_file = |_: &str| Err::<String, _>(std::io::Error::from(std::io::ErrorKind::NotFound));
-        Plan::parse(&text, &|_| None, &no_file).unwrap().routes.remove(0)
+        plan(&text).routes.remove(0)
+    }
+
+    fn plan(text: &str) -> Plan {
+        let no_file = |_: &str| Err(Error::from(ErrorKind::NotFound));
+        Plan::parse(text, &|_| None, &no_file).unwrap()
     }
 
     fn fields(route: &Route, columns: &[&str]) -> Option<Vec<String>> {
@@ -133,8 +138,7 @@ mod tests {
         let text = "[alloydb]\nurl = \"postgres://a/b\"\n[redis]\nurl = \"redis://127.0.0.1:1\"\n\
             [[route]]\nname = \"x\"\ntable = \"alloydb:items\"\nkey = \"x:{id}\"\ntype = \"hash\"\n\
             [[route]]\nname = \"y\"\ntable = \"alloydb:items\"\nkey = \"y:{id}\"\ntype = \"hash\"\n";
-        let no_file = |_: &str| Err::<String, _>(std::io::Error::from(std::io::ErrorKind::NotFound));
-        let plan = Plan::parse(text, &|_| None, &no_file).unwrap();
+        let plan = plan(text);
         let field = FieldSpec::Column { field: "a".into(), column: "a".into() };
         let made = with_fields(&plan, "y", std::slice::from_ref(&field));
         assert_eq!((&made.routes[0].columns, &made.routes[1].columns), (&None, &Some(vec![field])));

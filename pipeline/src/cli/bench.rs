@@ -17,9 +17,10 @@ use std::path::PathBuf;
 
 const AFTER: &str = "\
 It reads parts of the plan's tables, spread evenly, and writes them by the very code of a rebuild into a Redis server of
-its own on this machine, which is gone afterwards; the Redis of the plan is asked how full it is and nothing else, unless
---against names it as what to write to. What it measured is kept as evidence, and `rekindle plan` predicts from it. It ends with 6 where the RTO would be missed, or
-where a limit of others (memory of Redis, quotas of BigQuery) would refuse it.
+its own on this machine, which is gone afterwards. The Redis of the plan is asked how full it is and nothing else, unless
+--against names it as what to write to. What was measured is kept as evidence, and `rekindle plan` predicts from it. It
+ends with 6 where the RTO would be missed, or where a limit of others (memory of Redis, quotas of BigQuery) would refuse
+the whole.
 `rekindle bench bigquery` backs parts of tables up into such a server and restores them into tables of its own in
 staging_dataset, which are gone after every run: BigQuery bills what it reads and writes.
 

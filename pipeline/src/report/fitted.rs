@@ -3,7 +3,7 @@
 //! Invariant: the line is fitted anew to the runs that the evidence holds, so a drawing never shows another one than they make.
 
 use super::{Part, number, pairs};
-use crate::bench::{Against, Quota, Sample, TableModel, Total};
+use crate::bench::{Against, Quota, Sample, TableModel, Total, verdict};
 use crate::cli::figures::{bytes, clock_of_seconds, count, per_second, seconds};
 use crate::model::{Model, Observation};
 use crate::plan::{Predicted, WHOLE};
@@ -63,7 +63,7 @@ fn tables(summary: &Value, samples: &[Sample]) -> Option<Vec<Part>> {
             table.restore.line(),
         ]
     };
-    let verdict = if summary["within_rto"] == true { "met" } else { "MISSED" };
+    let verdict = verdict(summary["within_rto"] == true, &quotas(summary));
     let rto = clock_of_seconds(summary["rto_seconds"].as_u64().unwrap_or(0) as f64);
     let mut parts = vec![
         Part::Heading("What was measured"),
@@ -95,9 +95,14 @@ fn written_into(summary: &Value) -> String {
     }
 }
 
+/// The limits that a bench has found; none where it knew of none.
+fn quotas(summary: &Value) -> Vec<Quota> {
+    serde_json::from_value(summary["quotas"].clone()).unwrap_or_default()
+}
+
 /// Limits that production would meet, where any are known.
 fn limits(summary: &Value) -> Option<Part> {
-    let quotas = serde_json::from_value::<Vec<Quota>>(summary["quotas"].clone()).ok()?;
+    let quotas = quotas(summary);
     let row = |quota: &Quota| vec![quota.line()];
     (!quotas.is_empty()).then(|| Part::Table {
         head: vec!["limits of others, and how much of each production would take"],

@@ -107,6 +107,7 @@ fn a_redis_without_room_or_of_another_run_is_left_alone() {
         "{found}"
     );
     assert!(found["warnings"].to_string().contains("a limit binds: memory of redis"), "{found}");
+    assert!(found["advice"].as_str().unwrap().ends_with("more of: memory of redis"), "{found}");
     // AND a part that fits is refused while another run holds the server, whose mark stays
     world.redis(&["SET", "rekindle:run", "0198 host=a pid=1"]);
     bench(&world, &["--rows", "1000"]).expect(8);
