@@ -21,8 +21,8 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-/// What all of them begin with.
-const PREFIX: &str = "rekindle:bench:";
+/// What the keys of all benches begin with.
+pub(crate) const PREFIX: &str = "rekindle:bench:";
 /// Keys that one request removes.
 const KEYS_AT_ONCE: usize = 1_000;
 /// Of a Redis in use a bench leaves a fifth of its limit free.
@@ -226,9 +226,8 @@ mod tests {
             [redis]\nurl = \"redis://127.0.0.1:1\"\n\
             [[route]]\nname = \"items\"\ntable = \"alloydb:items\"\nkey = \"item:{id}\"\ntype = \"hash\"\n\
             [[route]]\nname = \"logs\"\ntable = \"bigquery:d.t\"\nkey = \"log\"\ntype = \"blocks\"\n";
-        let none = |_: &str| None::<String>;
-        let no_file = |_: &str| Err::<String, _>(std::io::Error::from(ErrorKind::NotFound));
-        let plan = Plan::parse(text, &none, &no_file).unwrap();
+        let no_file = |_: &str| Err(std::io::Error::from(ErrorKind::NotFound));
+        let plan = Plan::parse(text, &|_| None, &no_file).unwrap();
         let state = tempfile::tempdir().unwrap();
         let own = OwnKeys::begin(&plan, state.path(), Duration::from_secs(1)).unwrap();
         let key = own.plan().routes[0].key.text().to_owned();

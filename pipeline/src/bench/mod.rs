@@ -19,6 +19,7 @@ mod widths;
 
 pub use attempt::Attempt;
 pub use keys::Against;
+pub(crate) use keys::PREFIX as KEY_PREFIX;
 pub use quotas::Quota;
 pub(crate) use quotas::verdict;
 pub use report::{BenchReport, RouteModel, Sample};
