@@ -24,6 +24,7 @@ pub mod windows;
 
 use crate::outcome::Exit;
 use crate::rebuild::Watcher;
+use crate::share::Share;
 use report::BackupSummary;
 use schemas::Plan;
 use stages::Error;
@@ -63,6 +64,9 @@ pub struct Options {
     /// Versions of table partitions that a verification found damaged, by route and name: they are copied again whatever
     /// their length says, and these generations are not kept.
     pub damaged: Damaged,
+    /// Which part of every table's partitions, for a measurement into an empty server; `None` for all of them. What is left
+    /// out would count as lost beside a copy of it.
+    pub share: Option<Share>,
     /// Cancelled by a signal.
     pub cancel: CancellationToken,
 }

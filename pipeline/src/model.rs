@@ -33,6 +33,8 @@ pub struct Model {
     pub runs: usize,
     /// Rows of the smallest and of the largest run.
     pub range: (f64, f64),
+    /// Bytes of a row, over all runs.
+    pub bytes_per_row: f64,
     terms: Vec<usize>,
     covariance: Vec<Vec<f64>>,
 }
@@ -87,14 +89,27 @@ impl Model {
         let squares: f64 = runs.iter().map(|run| (expected(run) / run.seconds - 1.0).powi(2)).sum();
         let freedom = runs.len().saturating_sub(terms.len());
         let rows = || runs.iter().map(|run| run.rows);
+        let bytes: f64 = runs.iter().map(|run| run.bytes).sum();
         Self {
             coefficients,
             error: (freedom > 0).then(|| (squares / freedom as f64).sqrt()),
             runs: runs.len(),
             range: (rows().fold(f64::INFINITY, f64::min), rows().fold(0.0, f64::max)),
+            bytes_per_row: bytes / rows().sum::<f64>(),
             terms,
             covariance,
         }
+    }
+
+    /// Predicts a run of rows that are as long as those that were measured.
+    pub fn predict_rows(&self, rows: f64) -> Prediction {
+        self.predict(rows, rows * self.bytes_per_row)
+    }
+
+    /// Seconds that one more row of so many bytes takes.
+    pub fn seconds_per_row(&self, bytes: f64) -> f64 {
+        let [_, of_row, of_byte] = self.coefficients;
+        of_row + of_byte * bytes
     }
 
     /// Predicts a run. The interval is that of a new observation: `t * sqrt(error^2 * (seconds^2 + x' C x))`.
@@ -219,6 +234,7 @@ mod tests {
         let predicted = model.predict(1e7, 4e9);
         assert!(near(predicted.seconds, 1.5 + 30.0 + 8.0) && !predicted.is_within);
         assert!(model.predict(5e5, 5e7).is_within);
+        assert!(near(model.seconds_per_row(100.0), 3e-6 + 2e-7), "{model:?}");
     }
 
     #[test]
@@ -244,6 +260,9 @@ mod tests {
             near(predicted.seconds, 10.0) && predicted.interval.is_none() && !predicted.is_within
         );
         assert_eq!(Model::fit(&[]), None);
+        // Rows that are not measured are as long as those that were.
+        assert!(near(model.bytes_per_row, 100.0) && near(model.seconds_per_row(100.0), 5e-6));
+        assert_eq!(model.predict_rows(2e6), predicted);
         // A run of nothing tells nothing.
         assert_eq!(Model::fit(&[run(0.0, 0.0, 5.0), run(1e6, 1.0, 0.0)]), None);
     }

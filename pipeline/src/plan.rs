@@ -15,7 +15,7 @@ mod text;
 use held::Held;
 pub use memory::MemoryReport;
 use notes::{cut_over_notes, target_notes};
-pub use predicted::Predicted;
+pub use predicted::{FittedTo, Predicted};
 pub(crate) use predicted::WHOLE;
 pub(crate) use readable::commands;
 pub(crate) use text::mib;
@@ -29,7 +29,7 @@ use crate::route::RouteRun;
 use crate::tuning::Lanes;
 use crate::wiring::{self, Described, Facts, Sources};
 use schemas::plan::{Layout, OnCollision};
-use schemas::{Bounds, Plan, Route, duration};
+use schemas::{Bounds, Column, Plan, Route, duration};
 use serde::Serialize;
 use stages::Error;
 use stages::extract::{BATCH_BYTES, Estimate};
@@ -114,7 +114,7 @@ pub struct TargetReport {
 }
 
 /// One route of a plan report.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct RouteReport {
     /// Route name.
     pub name: String,
@@ -153,6 +153,9 @@ pub struct RouteReport {
     pub resume: String,
     /// Columns read, with their types.
     pub columns: Vec<String>,
+    /// The same without their types.
+    #[serde(skip)]
+    pub column_names: Vec<String>,
 }
 
 /// Plans a rebuild of the selected routes.
@@ -358,14 +361,13 @@ fn report(
             }
             Some(reason) => format!("starts over, because {reason}"),
         },
-        columns: run
-            .bound
-            .schema
-            .columns
-            .iter()
-            .map(|column| format!("{} {}", column.name, column.source_type))
-            .collect(),
+        columns: run.bound.schema.columns.iter().map(told).collect(),
+        column_names: run.bound.schema.columns.iter().map(|column| column.name.clone()).collect(),
     }
+}
+
+fn told(column: &Column) -> String {
+    format!("{} {}", column.name, column.source_type)
 }
 
 fn on_conflict(route: &Route) -> String {

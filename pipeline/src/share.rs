@@ -34,24 +34,32 @@ impl Share {
         Ok(self.spread(source.partitions(finer, first).await?, first))
     }
 
-    /// Takes partitions until they hold their part of all rows so far, and numbers them anew.
-    fn spread(self, cut: Vec<Partition>, first: usize) -> Vec<Partition> {
-        let middle = cut.get(cut.len() / 2).cloned();
+    /// Takes of everything, in its order, what holds this part of all rows so far; something of anything.
+    pub(crate) fn of_all<T>(self, all: Vec<T>, rows_of: impl Fn(&T) -> u64) -> Vec<T> {
+        let middle = all.len() / 2;
         let (mut seen, mut taken) = (0.0, 0.0);
-        let mut part: Vec<Partition> = cut
-            .into_iter()
-            .filter(|partition| {
+        let mut is_due: Vec<bool> = all
+            .iter()
+            .map(|one| {
                 // What nobody has counted weighs the same everywhere.
-                let rows = partition.rows_estimate.max(1) as f64;
+                let rows = rows_of(one).max(1) as f64;
                 seen += rows;
                 let is_due = taken + rows / 2.0 <= seen * self.0;
                 taken += if is_due { rows } else { 0.0 };
                 is_due
             })
             .collect();
-        if part.is_empty() {
-            part.extend(middle);
+        if !is_due.contains(&true)
+            && let Some(middle) = is_due.get_mut(middle)
+        {
+            *middle = true;
         }
+        all.into_iter().zip(is_due).filter_map(|(one, is_due)| is_due.then_some(one)).collect()
+    }
+
+    /// Takes partitions until they hold their part of all rows so far, and numbers them anew.
+    fn spread(self, cut: Vec<Partition>, first: usize) -> Vec<Partition> {
+        let mut part = self.of_all(cut, |partition| partition.rows_estimate);
         for (number, partition) in part.iter_mut().enumerate() {
             partition.id = PartitionId(format!("{}/{}", partition.route, first + number));
         }

@@ -70,6 +70,17 @@ impl KeyTemplate {
         &self.text
     }
 
+    /// Returns the same template behind a literal prefix.
+    #[must_use]
+    pub fn behind(&self, prefix: &str) -> Self {
+        let escaped = prefix.replace('{', "{{").replace('}', "}}");
+        Self {
+            text: format!("{escaped}{}", self.text),
+            leading: format!("{prefix}{}", self.leading),
+            placeholders: self.placeholders.clone(),
+        }
+    }
+
     /// Returns the placeholders in order.
     pub fn placeholders(&self) -> &[Placeholder] {
         &self.placeholders

@@ -33,7 +33,7 @@ const WIRE_BYTES_GUESS: u64 = (BLOCK_BYTES_AIM as u64) * 2;
 /// Bytes of arrow messages that are collected for one block at most, however well they compress.
 const WIRE_BYTES_MAX: u64 = 8 << 20;
 /// Streams of the session of a large table partition.
-const STREAMS: u16 = 4;
+pub(crate) const STREAMS: u16 = 4;
 /// Below this one stream is as fast.
 const ONE_STREAM_BYTES: u64 = 64 << 20;
 

@@ -50,7 +50,13 @@ pub async fn forecast(plan: &Plan, names: &[String]) -> Result<Vec<Forecast>> {
     let bigquery = wiring::connect_backup_source(plan).await?;
     let (duplicate, warnings) = wiring::make_duplicate(plan)?;
     let snapshot_us = source::now_us(&bigquery).await?;
-    let common = Common { bigquery: &bigquery, duplicate: &duplicate, snapshot_us, full: false };
+    let common = Common {
+        bigquery: &bigquery,
+        duplicate: &duplicate,
+        snapshot_us,
+        full: false,
+        share: None,
+    };
     let mut forecasts = Vec::with_capacity(routes.len());
     for route in routes {
         if rows::is_row_route(route) {

@@ -5,6 +5,7 @@
 
 use super::cut::{Partitioning, UNPARTITIONED};
 use super::decide::InSource;
+use crate::share::Share;
 use schemas::manifest::TableRecord;
 use serde_json::Value;
 use stages::connect::bigquery::{BigQuery, JobStatement};
@@ -21,6 +22,15 @@ pub struct SourceTable {
     pub partitions: Vec<InSource>,
     /// Whether its resource tells of a streaming buffer.
     pub has_buffer: bool,
+}
+
+impl SourceTable {
+    /// Leaves table partitions that together hold this part of the rows, spread evenly over their names.
+    pub(crate) fn thin(&mut self, share: Share) {
+        self.partitions.sort_by(|a, b| a.id.cmp(&b.id));
+        let all = std::mem::take(&mut self.partitions);
+        self.partitions = share.of_all(all, |partition| partition.rows);
+    }
 }
 
 /// Returns the time of BigQuery's clock, microseconds since 1970.

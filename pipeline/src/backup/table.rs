@@ -11,6 +11,7 @@ use super::publish::publish;
 use super::source::{self, SourceTable};
 use super::standing::Standing;
 use super::windows;
+use crate::share::Share;
 use schemas::digest::DIGEST_VERSION;
 use schemas::drift::Drift;
 use schemas::manifest::{FORMAT, Held, Keys, Manifest, Run, RunPartition, Version};
@@ -33,6 +34,8 @@ pub struct Common<'a> {
     pub snapshot_us: i64,
     /// Copy everything again.
     pub full: bool,
+    /// See [`super::Options`].
+    pub share: Option<Share>,
 }
 
 /// A table that was looked at.
@@ -104,6 +107,9 @@ impl Table {
                 windows::cut(common.bigquery, found, &standing, watermark, snapshot_us).await?;
         } else if let Some(found) = &mut source {
             buffer::settle(common.bigquery, found, &standing, snapshot_us).await?;
+        }
+        if let (Some(found), Some(share)) = (&mut source, common.share) {
+            found.thin(share);
         }
         let mut table = Self {
             route: route.clone(),

@@ -3,11 +3,17 @@
 //! Invariant: every figure is measured, or derived from measured ones and called predicted; nothing is promised beyond the
 //! measured sizes without saying so.
 
-use super::{COMMAND, Trial};
+use super::COMMAND;
+use super::keys::Against;
+use super::quotas::{self, Quota};
+use super::rebuilds::Trial;
+use super::surroundings::Surroundings;
+use super::tables::{BACKUP, RESTORE};
+use super::widths::{self, NARROW};
 use crate::cli::figures::{bytes, clock_of_seconds, count, per_second, seconds, things};
 use crate::lane::now_ms;
 use crate::model::Observation;
-use crate::plan::{PlanReport, Predicted, WHOLE};
+use crate::plan::{FittedTo, PlanReport, Predicted, WHOLE};
 use crate::summarize::rfc3339;
 use crate::summary::{RouteSummary, Summary};
 use serde::{Deserialize, Serialize};
@@ -17,7 +23,8 @@ use uuid::Uuid;
 /// One measured run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
-    /// `whole` for all routes together, `route` for one alone, or what is different from a rebuild, as `8 lanes`.
+    /// `whole` for all routes together, `route` for one alone, or what is different from a rebuild, as `8 lanes` or
+    /// `half of its fields`; of tables of BigQuery `backup` or `restore`.
     pub kind: String,
     /// The routes.
     pub routes: Vec<String>,
@@ -69,6 +76,9 @@ pub struct BenchReport {
     pub rto_seconds: u64,
     /// Product and version of the server that was written to.
     pub target: String,
+    /// What was written into the plan's own Redis, where it was that one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub against: Option<Against>,
     /// Every run, in the order they were made.
     pub samples: Vec<Sample>,
     /// Rows of production, by the statistics of its sources.
@@ -77,9 +87,13 @@ pub struct BenchReport {
     pub memory_bytes: u64,
     /// A rebuild of everything.
     pub predicted: Predicted,
+    /// Whether the rebuild is expected within the RTO, and refused by no limit.
+    pub within_rto: bool,
+    /// Limits that it would meet.
+    pub quotas: Vec<Quota>,
     /// Rows that the RTO has time for; absent where time does not grow with rows.
     pub rows_within_rto: Option<u64>,
-    /// Each route alone, where there are several.
+    /// Each route alone, where there are several, or where half of its fields were measured too.
     pub models: Vec<RouteModel>,
     /// What would meet the RTO, or what limits the pace where it is met.
     pub advice: String,
@@ -91,21 +105,26 @@ pub struct BenchReport {
 
 impl Sample {
     pub(super) fn of(trial: &Trial, summary: &Summary) -> Self {
-        let waited = |route: &&RouteSummary| route.bottleneck_share.unwrap_or(0.0) * route.seconds;
-        let most = summary.routes.iter().max_by(|a, b| waited(a).total_cmp(&waited(b)));
         let kind = match (trial.variant.as_str(), trial.is_whole) {
             ("", true) => WHOLE,
             ("", false) => "route",
             (variant, _) => variant,
         };
+        Self::of_run(kind.to_owned(), &trial.routes, trial.lanes.most, summary)
+    }
+
+    /// Takes what a run has measured.
+    pub(super) fn of_run(kind: String, routes: &[String], lanes: usize, summary: &Summary) -> Self {
+        let waited = |route: &&RouteSummary| route.bottleneck_share.unwrap_or(0.0) * route.seconds;
+        let most = summary.routes.iter().max_by(|a, b| waited(a).total_cmp(&waited(b)));
         Self {
-            kind: kind.to_owned(),
-            routes: trial.routes.clone(),
+            kind,
+            routes: routes.to_vec(),
             rows: summary.rows,
             bytes: summary.bytes,
             seconds: summary.seconds,
             rows_per_second: summary.rows as f64 / summary.seconds.max(f64::MIN_POSITIVE),
-            lanes: trial.lanes.most,
+            lanes,
             limit: most.map_or_else(|| "none".to_owned(), |route| route.bottleneck.clone()),
             limit_share: most.and_then(|route| route.bottleneck_share),
         }
@@ -116,6 +135,8 @@ impl Sample {
         let what = match self.kind.as_str() {
             WHOLE => String::new(),
             "route" => format!("; {} alone", self.routes.join(", ")),
+            BACKUP | RESTORE => format!("; {} of {}", self.kind, self.routes.join(", ")),
+            NARROW => format!("; {} alone, {NARROW}", self.routes.join(", ")),
             variant => format!("; {variant}"),
         };
         format!(
@@ -144,26 +165,25 @@ impl BenchReport {
         started_ms: i64,
         planned: &PlanReport,
         samples: Vec<Sample>,
-        version: &str,
+        surroundings: &Surroundings,
     ) -> Option<Self> {
         let rto = planned.rto_seconds;
-        let observed = |is: &dyn Fn(&Sample) -> bool| -> Vec<Observation> {
-            samples.iter().filter(|sample| is(sample)).map(Sample::observation).collect()
-        };
+        let fitted_to = if surroundings.is_own { FittedTo::OwnBenches } else { FittedTo::Benches };
+        let of_all = samples.iter().filter(|sample| sample.kind == WHOLE);
+        let runs: Vec<Observation> = of_all.map(Sample::observation).collect();
         let rows = planned.routes.iter().filter_map(|route| route.rows_estimate).sum();
-        let predicted = Predicted::of(&observed(&|sample| sample.kind == WHOLE), rows, rto)?;
-        let models = planned.routes.iter().filter_map(|route| {
-            let is_alone =
-                |sample: &Sample| sample.kind == "route" && sample.routes == [route.name.as_str()];
-            let rows = route.rows_estimate?;
-            let predicted = Predicted::of(&observed(&is_alone), rows, rto)?;
-            Some(RouteModel { name: route.name.clone(), rows, predicted })
-        });
-        let models = models.collect();
+        let predicted = Predicted::of(&runs, fitted_to, rows, rto)?;
+        let models = widths::models(&samples, planned, fitted_to, rto);
         let ended_ms = now_ms();
         let mut warnings: Vec<String> = predicted.warning().into_iter().collect();
         warnings.extend(planned.notes.iter().filter(|note| note.starts_with("route ")).cloned());
         warnings.extend(stale(&samples, planned));
+        let quotas = surroundings.quotas(&samples, &predicted, planned);
+        warnings.extend(quotas::warnings(&quotas));
+        warnings.extend(surroundings.unknown.clone());
+        let limited = quotas::least_seconds(&quotas);
+        let within_rto =
+            predicted.seconds.max(limited) <= rto as f64 && !quotas::is_refused(&quotas);
         Some(Self {
             command: COMMAND.to_owned(),
             run_id: Uuid::new_v4().to_string(),
@@ -173,22 +193,26 @@ impl BenchReport {
             seconds: (ended_ms - started_ms) as f64 / 1e3,
             system: "redis".to_owned(),
             rto_seconds: rto,
-            target: version.to_owned(),
+            target: surroundings.version.clone(),
+            against: None,
             rows,
             memory_bytes: planned.memory.bytes,
             rows_within_rto: rows_within(&predicted, rto),
+            within_rto,
             models,
-            advice: advice(&samples, &predicted, planned),
+            advice: quotas::refusal(&quotas)
+                .unwrap_or_else(|| advice(&samples, &predicted, planned)),
+            quotas,
             warnings,
-            not_tested: not_tested(),
+            not_tested: not_tested(surroundings.is_own),
             predicted,
             samples,
         })
     }
 
-    /// Whether the expected time lies within the RTO.
+    /// Whether the expected time lies within the RTO, limits of others included.
     pub fn is_met(&self) -> bool {
-        self.predicted.within_rto
+        self.within_rto
     }
 
     /// Writes it for people.
@@ -197,16 +221,21 @@ impl BenchReport {
         let mut line = |name: &str, value: &str| {
             writeln!(text, "{name:<12}{value}").expect("writing to a string cannot fail");
         };
-        line(
-            "bench",
-            &format!("rebuild redis into a throwaway server of this machine ({})", self.target),
-        );
+        let target = &self.target;
+        let into = match &self.against {
+            None => format!("a throwaway server of this machine ({target})"),
+            Some(Against { address, prefix, removed_keys }) => format!(
+                "the plan's own redis at {address} ({target}), under {prefix}*: {} keys, all removed",
+                count(*removed_keys)
+            ),
+        };
+        line("bench", &format!("rebuild redis into {into}"));
         for (number, sample) in self.samples.iter().enumerate() {
             line(if number == 0 { "measured" } else { "" }, &sample.line());
         }
         line("model", &model(&self.predicted));
         line("production", &format!("{} rows: {}", count(self.rows), self.predicted.line()));
-        let verdict = if self.is_met() { "met" } else { "MISSED" };
+        let verdict = quotas::verdict(self.is_met(), &self.quotas);
         let margin = self.rto_seconds as f64 - self.predicted.seconds;
         let sign = if margin < 0.0 { "-" } else { "" };
         let rto = clock_of_seconds(self.rto_seconds as f64);
@@ -214,6 +243,9 @@ impl BenchReport {
         line("rto", &format!("{rto}: {verdict} by prediction, margin {sign}{margin}"));
         if let Some(rows) = self.rows_within_rto {
             line("", &format!("it has time for about {} rows", count(rows)));
+        }
+        for (number, quota) in self.quotas.iter().enumerate() {
+            line(if number == 0 { "limits" } else { "" }, &quota.line());
         }
         line("memory", &format!("{} in redis, as far as it is known", bytes(self.memory_bytes)));
         for (number, route) in self.models.iter().enumerate() {
@@ -235,13 +267,19 @@ impl BenchReport {
 }
 
 /// Writes the fitted line with its error.
-fn model(predicted: &Predicted) -> String {
+pub(super) fn model(predicted: &Predicted) -> String {
     let error = predicted.error.map_or_else(
         || "its error is not known".to_owned(),
         |error| format!("error {:.1} %", error * 100.0),
     );
+    let of_byte = predicted.seconds_per_byte * 1e9;
+    let of_bytes = if of_byte > 0.0 {
+        format!(", {of_byte:.3} ns of that for each byte")
+    } else {
+        String::new()
+    };
     format!(
-        "{:.2} s + {:.3} us a row, {error}, {}",
+        "{:.2} s + {:.3} us a row{of_bytes}, {error}, {}",
         predicted.start_seconds,
         predicted.seconds_per_row * 1e6,
         things(predicted.runs as u64, "run")
@@ -301,9 +339,14 @@ fn advice(samples: &[Sample], predicted: &Predicted, planned: &PlanReport) -> St
     }
 }
 
-fn not_tested() -> Vec<String> {
+fn not_tested(is_own: bool) -> Vec<String> {
+    let target = if is_own {
+        "an empty Redis: what was written to was in use, and under keys of the bench"
+    } else {
+        "production's own Redis and the network to it: what was written to is a server on this machine"
+    };
     [
-        "production's own Redis and the network to it: what was written to is a server on this machine",
+        target,
         "a source that serves its applications at the same time as the rebuild",
         "the steps around a rebuild (a new instance, network, credentials, repointing the application): UNKNOWN",
     ]

@@ -109,7 +109,7 @@ pub enum Command {
     /// Lists the evidence of runs, or renders it as a report, after a look at its seals
     #[command(after_help = super::report::after_help())]
     Report(super::report::Report),
-    /// Measures rebuilds of parts of the tables into a throwaway server, and predicts the whole against the RTO
+    /// Measures recoveries of parts of the tables, and predicts the whole against the RTO
     #[command(after_help = super::bench::after_help())]
     Bench(super::bench::Bench),
     /// Known, not built yet.

@@ -85,6 +85,7 @@ pub(super) async fn backup(
         retry_for: flags.retry_for,
         take_over: flags.take_over.clone(),
         damaged: BTreeMap::new(),
+        share: None,
         cancel: signals.cancel.clone(),
     };
     let display = Arc::new(watch::Display::new(shared.progress, bars));

@@ -1,22 +1,28 @@
 //! `rekindle bench`: measures, prints what it found, and keeps it as evidence.
 //!
-//! Invariant: the target of the plan is never connected to.
+//! Invariant: the target of the plan is written to only where that was asked for.
 
 use super::args::{Progress, Shared};
+use super::failure::{self, Failure, tell};
 use super::help::EXIT_CODES;
 use super::signals::Signals;
 use super::way::Way;
-use super::{RETRY_FOR, evidence, failure, plan_of, print, tell_errors};
-use crate::bench::{Asked, bench as measure};
+use super::{RETRY_FOR, evidence, plan_of, print, tell_errors};
+use crate::bench::{Asked, System, bench as measure};
+use crate::guard::Limits;
 use crate::outcome::Exit;
 use crate::rebuild::Options;
 use clap::Args;
 use std::path::PathBuf;
 
 const AFTER: &str = "\
-It reads parts of the plan's tables, spread evenly, and writes them by the very code of a rebuild into a Redis server of its
-own on this machine, which is gone afterwards; the Redis of the plan is not connected to. What it measured is kept as
-evidence, and `rekindle plan` predicts from it. It ends with 6 where the RTO would be missed.
+It reads parts of the plan's tables, spread evenly, and writes them by the very code of a rebuild into a Redis server of
+its own on this machine, which is gone afterwards. The Redis of the plan is asked how full it is and nothing else, unless
+--against names it as what to write to. What was measured is kept as evidence, and `rekindle plan` predicts from it. It
+ends with 6 where the RTO would be missed, or where a limit of others (memory of Redis, quotas of BigQuery) would refuse
+the whole.
+`rekindle bench bigquery` backs parts of tables up into such a server and restores them into tables of its own in
+staging_dataset, which are gone after every run: BigQuery bills what it reads and writes.
 
 ";
 
@@ -27,7 +33,11 @@ pub(super) fn after_help() -> String {
 /// Flags of `bench`.
 #[derive(Debug, Args)]
 pub struct Bench {
-    /// Rows of all routes together, by size; of smaller tables a fifth, a half and all are measured
+    /// Whose recovery: redis (rebuilds), or bigquery (backups and restores of routes of blocks)
+    #[arg(value_name = "SYSTEM", value_enum, default_value_t = System::Redis, hide_possible_values = true)]
+    pub system: System,
+    /// Rows of all routes together, of bigquery those of each table, by size; of smaller tables a fifth, a half and all
+    /// are measured
     #[arg(
         long,
         value_name = "N,N,N",
@@ -42,6 +52,13 @@ pub struct Bench {
     /// Measure the largest size with so many lanes too, for example 1,2,4,8
     #[arg(long, value_name = "N,N", value_delimiter = ',', value_parser = clap::value_parser!(u8).range(1..=64))]
     pub try_lanes: Vec<u8>,
+    /// Measure each route alone with half of its fields too, which tells time per row and time per byte apart
+    #[arg(long)]
+    pub widths: bool,
+    /// Write into the plan's own Redis instead, under keys of the bench alone, which are removed after every run; refused
+    /// where they would leave less than a fifth of its memory free
+    #[arg(long, conflicts_with = "redis_server")]
+    pub against: bool,
     /// The program of the server to write to [default: redis-server or valkey-server on the PATH]
     #[arg(long, value_name = "PROGRAM")]
     pub redis_server: Option<PathBuf>,
@@ -53,7 +70,39 @@ pub struct Bench {
     pub limits: super::limits::LimitFlags,
 }
 
+impl Bench {
+    /// A flag that was given and says nothing of backups and restores.
+    fn not_for_bigquery(&self) -> Option<&'static str> {
+        if self.system == System::Redis {
+            return None;
+        }
+        if self.against {
+            return Some("--against");
+        }
+        if self.widths {
+            return Some("--widths");
+        }
+        let is_limited = self.limits.limits() != Limits::default();
+        match (self.way, is_limited || self.limits.source_connections.is_some()) {
+            (Way::Auto, false) => None,
+            (Way::Auto, true) => Some("what limits how hard a run may push"),
+            (Way::Command | Way::Restore, _) => Some("--way"),
+        }
+    }
+}
+
 pub(super) async fn bench(shared: &Shared, flags: &Bench, signals: &Signals) -> Exit {
+    if shared.lost_at.is_some() {
+        let message = "bench measures before there is a loss, so it starts no clock: --lost-at is not for it";
+        let hint = "leave --lost-at out; --deadline is the time to compare with";
+        tell(&[Failure::new(Exit::Usage, message, Some(hint))], shared.json);
+        return Exit::Usage;
+    }
+    if let Some(flag) = flags.not_for_bigquery() {
+        let message = format!("{flag} is for rebuilds, which bench bigquery makes none of");
+        tell(&[Failure::new(Exit::Usage, message, Some("leave it out"))], shared.json);
+        return Exit::Usage;
+    }
     let plan = match plan_of(shared) {
         Ok(plan) => plan,
         Err(exit) => return exit,
@@ -77,24 +126,31 @@ pub(super) async fn bench(shared: &Shared, flags: &Bench, signals: &Signals) -> 
         cancel: signals.cancel.clone(),
     };
     let asked = Asked {
+        system: flags.system,
         rows: flags.rows.clone(),
         repeats: usize::from(flags.repeats),
         lanes: flags.try_lanes.iter().copied().map(usize::from).collect(),
+        widths: flags.widths,
+        against: flags.against,
         server: flags.redis_server.clone(),
     };
     let is_told = shared.progress != Progress::None;
-    let tell = |line: &str| {
+    let told = |line: &str| {
         if is_told {
             failure::say(&format!("{line}\n"));
         }
     };
-    let benched = Box::pin(measure(&plan, &options, &asked, &tell)).await;
+    let benched = Box::pin(measure(&plan, &options, &asked, &told)).await;
     let mut exit = benched.exits.iter().copied().min().unwrap_or(Exit::Internal);
     if let Some(report) = &benched.report {
         exit = exit.min(print(shared.json, report, || report.render()));
         evidence::keep(shared, &plan, report, (exit, &benched.errors));
     }
-    let exit = signals.name(exit);
+    let mut exit = signals.name(exit);
+    if let Some(attempt) = &benched.attempt {
+        exit = exit.min(print(shared.json, attempt, || attempt.render()));
+        evidence::keep(shared, &plan, attempt, (exit, &benched.errors));
+    }
     if benched.errors.is_empty() {
         return exit;
     }

@@ -18,8 +18,9 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 const AFTER: &str = "\
-Every rebuild, backup, restore and verify leaves a file of evidence under --state, which is written once and sealed by a
-manifest that seals the one before. An altered, missing or unsealed file ends with exit code 4, and its name is told.
+Every rebuild, backup, restore, verify and bench leaves a file of evidence under --state, which is
+written once and sealed by a manifest that seals the one before. An altered, missing or unsealed
+file ends with exit code 4, and its name is told.
 
 ";
 
@@ -106,7 +107,7 @@ fn list(shared: &Shared, chain: &Chain) -> Result<Exit> {
 impl List {
     fn render(&self) -> String {
         if self.evidence.is_empty() {
-            return "no evidence yet: every rebuild, backup, restore and verify leaves some\n"
+            return "no evidence yet: every rebuild, backup, restore, verify and bench leaves some\n"
                 .to_owned();
         }
         self.evidence.iter().fold(String::new(), |mut text, listed| {

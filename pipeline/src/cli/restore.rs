@@ -90,6 +90,7 @@ fn options(shared: &Shared, flags: &RestoreBigquery, signals: &Signals) -> Optio
             accept_recreated: flags.accept_recreated.clone(),
             accept_no_row_policies: flags.accept_no_row_policies.clone(),
         },
+        scratch: None,
         cancel: signals.cancel.clone(),
     }
 }

@@ -3,6 +3,7 @@
 //! Invariant: pure; a key that nothing explains is unknown, never counted for what it resembles.
 
 use crate::backup::rows::keys_of;
+use crate::bench::KEY_PREFIX;
 use schemas::manifest::Keys;
 use schemas::plan::{OWN_KEYS, Unrouted};
 use schemas::{Plan, Route};
@@ -95,7 +96,8 @@ fn is_own(key: &[u8]) -> bool {
         && (key == SENTINEL_KEY.as_bytes()
             || key == BACKUP_SENTINEL_KEY.as_bytes()
             || key.starts_with(TRIAL_PREFIX.as_bytes())
-            || key.starts_with(TEMPORARY_PREFIX.as_bytes()))
+            || key.starts_with(TEMPORARY_PREFIX.as_bytes())
+            || key.starts_with(KEY_PREFIX.as_bytes()))
 }
 
 /// Whether a key is one that a duplicate has: a block, a manifest, a recorded table, or the record of its last run.
@@ -162,6 +164,7 @@ comes_back = "by hand"
             ("rekindle:run", Named::Own),
             ("rekindle:backup", Named::Own),
             ("rekindle:trial:7", Named::Own),
+            ("rekindle:bench:7:item:1", Named::Own),
             ("rekindle:other", Named::Unknown),
             ("dup:logs:b:2026:01:3:0", Named::Duplicate(2)),
             ("dup:logs:m:20260101", Named::Duplicate(2)),

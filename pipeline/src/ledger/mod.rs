@@ -169,6 +169,20 @@ impl Ledger {
         Ok(files.into_iter().map(|(_, path)| path).collect())
     }
 
+    /// Files of all partitions of all routes, in no order.
+    pub fn all_files(&self) -> Result<Vec<PathBuf>> {
+        let entries =
+            fs::read_dir(&self.folder).map_err(|error| io_error("read", &self.folder, error))?;
+        let mut files = Vec::new();
+        for entry in entries {
+            let path = entry.map_err(|error| io_error("read", &self.folder, error))?.path();
+            if path.extension().is_some_and(|kind| kind == "ledger") {
+                files.push(path);
+            }
+        }
+        Ok(files)
+    }
+
     /// Number of entries in a route's partition files, keys written again included.
     pub fn entries(&self, route: &str) -> Result<u64> {
         let mut entries = 0;

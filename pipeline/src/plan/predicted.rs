@@ -1,10 +1,10 @@
 //! How long a rebuild will take, by the evidence of rebuilds and benches of the same routes that this machine has done.
 //!
-//! Invariant: only whole runs that ended as asked count, from a chain in which nothing was altered; sizes beyond the measured
-//! ones are called so.
+//! Invariant: only whole runs that ended as asked count, from a chain in which nothing was altered; rebuilds and benches are
+//! never fitted together, and which of them it was is said; sizes beyond the measured ones are called so.
 
 use crate::bench::{self, Sample};
-use crate::cli::figures::{clock_of_seconds, count, things};
+use crate::cli::figures::{clock_of_seconds, count};
 use crate::evidence::{Chain, Evidence, machine};
 use crate::model::{Model, Observation};
 use crate::rebuild::COMMAND;
@@ -14,6 +14,40 @@ use std::path::Path;
 
 /// What a sample of a bench is called that was made of all routes together.
 pub(crate) const WHOLE: &str = "whole";
+
+/// Rebuilds that are enough to be preferred to benches: with two terms, one is left to tell the error.
+const REBUILDS_MIN: usize = 3;
+
+/// Which kind of runs a prediction was fitted to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FittedTo {
+    /// Rebuilds of the plan's own Redis.
+    Rebuilds,
+    /// Rebuilds into the plan's own Redis under other keys, by a bench.
+    OwnBenches,
+    /// Rebuilds into a throwaway server, by a bench.
+    #[default]
+    Benches,
+    /// Backups into a throwaway server, by a bench.
+    BenchedBackups,
+    /// Restores into a table that was made for them, by a bench.
+    BenchedRestores,
+}
+
+impl FittedTo {
+    /// Writes `3 rebuilds` or `6 benches into a throwaway server`.
+    pub(crate) fn told(self, runs: usize) -> String {
+        let (one, many, into) = match self {
+            Self::Rebuilds => ("rebuild", "rebuilds", ""),
+            Self::OwnBenches => ("bench", "benches", " into the plan's own redis"),
+            Self::Benches => ("bench", "benches", " into a throwaway server"),
+            Self::BenchedBackups => ("backup", "backups", " into a throwaway server"),
+            Self::BenchedRestores => ("restore", "restores", " into a scratch table"),
+        };
+        format!("{} {}{into}", count(runs as u64), if runs == 1 { one } else { many })
+    }
+}
 
 /// A predicted time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -28,10 +62,16 @@ pub struct Predicted {
     pub start_seconds: f64,
     /// See `start_seconds`.
     pub seconds_per_row: f64,
+    /// The part of it that each byte of a row takes, in seconds per byte; 0 where the runs do not tell bytes from rows.
+    #[serde(default)]
+    pub seconds_per_byte: f64,
     /// Root mean square of the relative errors of the fit.
     pub error: Option<f64>,
     /// Measured runs.
     pub runs: usize,
+    /// What kind of runs these were.
+    #[serde(default)]
+    pub fitted_to: FittedTo,
     /// Rows of the smallest and of the largest of them.
     pub rows_measured: (u64, u64),
     /// Whether the predicted size lies between these.
@@ -66,12 +106,35 @@ pub(super) fn predicted(
     }
     let entries = chain.list().ok()?;
     let routes: BTreeSet<&str> = routes.iter().copied().collect();
-    let runs: Vec<Observation> = entries
-        .iter()
-        .filter_map(|entry| Chain::read(entry).ok())
-        .flat_map(|evidence| observations(&evidence, &routes))
-        .collect();
-    Predicted::of(&runs, rows, rto_seconds)
+    let (mut rebuilds, mut own, mut benches) = (Vec::new(), Vec::new(), Vec::new());
+    for evidence in entries.iter().filter_map(|entry| Chain::read(entry).ok()) {
+        match evidence.command.as_str() {
+            COMMAND => rebuilds.extend(observations(&evidence, &routes)),
+            bench::COMMAND if evidence.summary["against"].is_null() => {
+                benches.extend(observations(&evidence, &routes));
+            }
+            bench::COMMAND => own.extend(observations(&evidence, &routes)),
+            _ => {}
+        }
+    }
+    let (fitted_to, runs) = preferred(rebuilds, own, benches);
+    Predicted::of(&runs, fitted_to, rows, rto_seconds)
+}
+
+/// Takes rebuilds where there are enough of them, because they are what is to be predicted, else benches, those into
+/// production's own Redis first.
+fn preferred(
+    rebuilds: Vec<Observation>,
+    own: Vec<Observation>,
+    benches: Vec<Observation>,
+) -> (FittedTo, Vec<Observation>) {
+    if rebuilds.len() >= REBUILDS_MIN || own.is_empty() && benches.is_empty() {
+        (FittedTo::Rebuilds, rebuilds)
+    } else if own.is_empty() {
+        (FittedTo::Benches, benches)
+    } else {
+        (FittedTo::OwnBenches, own)
+    }
 }
 
 /// Runs that say something about another one of the same routes on this machine.
@@ -82,6 +145,9 @@ fn observations(evidence: &Evidence, routes: &BTreeSet<&str>) -> Vec<Observation
         return Vec::new();
     }
     if evidence.command == bench::COMMAND {
+        if evidence.ended.status != "done" {
+            return Vec::new();
+        }
         let samples = evidence.summary["samples"].clone();
         let samples: Vec<Sample> = serde_json::from_value(samples).unwrap_or_else(|error| {
             tracing::warn!(%error, run = evidence.run_id, "no time is predicted from this bench");
@@ -113,15 +179,27 @@ fn observation(evidence: &Evidence, routes: &BTreeSet<&str>) -> Option<Observati
 
 impl Predicted {
     /// Predicts a run of so many rows from measured ones; `None` where there are none.
-    pub(crate) fn of(runs: &[Observation], rows: u64, rto_seconds: u64) -> Option<Self> {
+    pub(crate) fn of(
+        runs: &[Observation],
+        fitted_to: FittedTo,
+        rows: u64,
+        rto_seconds: u64,
+    ) -> Option<Self> {
+        Self::of_size(runs, fitted_to, (rows, None), rto_seconds)
+    }
+
+    /// The same where the bytes of these rows may be known, in the measure of the runs.
+    pub(crate) fn of_size(
+        runs: &[Observation],
+        fitted_to: FittedTo,
+        (rows, bytes): (u64, Option<u64>),
+        rto_seconds: u64,
+    ) -> Option<Self> {
         let model = Model::fit(runs)?;
-        let (all_rows, all_bytes) =
-            runs.iter().fold((0.0, 0.0), |(rows, bytes), run| (rows + run.rows, bytes + run.bytes));
-        // Rows to come are as long as those that came.
-        let bytes_per_row = all_bytes / all_rows.max(1.0);
+        let bytes_per_row =
+            bytes.map_or(model.bytes_per_row, |bytes| bytes as f64 / rows.max(1) as f64);
         let found = model.predict(rows as f64, rows as f64 * bytes_per_row);
         let rto = rto_seconds as f64;
-        let [start_seconds, of_row, of_byte] = model.coefficients;
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
@@ -132,10 +210,12 @@ impl Predicted {
             seconds: found.seconds,
             least_seconds: found.interval.map(|(least, _)| least),
             most_seconds: found.interval.map(|(_, most)| most),
-            start_seconds,
-            seconds_per_row: of_row + of_byte * bytes_per_row,
+            start_seconds: model.coefficients[0],
+            seconds_per_row: model.seconds_per_row(bytes_per_row),
+            seconds_per_byte: model.coefficients[2],
             error: model.error,
             runs: model.runs,
+            fitted_to,
             rows_measured: (whole(model.range.0), whole(model.range.1)),
             is_within: found.is_within,
             within_rto: found.seconds <= rto,
@@ -143,7 +223,7 @@ impl Predicted {
         })
     }
 
-    /// Writes `predicted 00:41:10 (00:38:00 to 00:44:20), by 3 measured runs of 200,000 to 1,000,000 rows`.
+    /// Writes `predicted 00:41:10 (00:38:00 to 00:44:20), fitted to 3 rebuilds, of 200,000 to 1,000,000 rows`.
     pub fn line(&self) -> String {
         let interval = match (self.least_seconds, self.most_seconds) {
             (Some(least), Some(most)) => {
@@ -159,9 +239,9 @@ impl Predicted {
         };
         let beyond = if self.is_within { "" } else { "; this size lies beyond what was measured" };
         format!(
-            "predicted {}{interval}, by {} of {sizes} rows{beyond}",
+            "predicted {}{interval}, fitted to {}, of {sizes} rows{beyond}",
             clock_of_seconds(self.seconds),
-            things(self.runs as u64, "measured run")
+            self.fitted_to.told(self.runs)
         )
     }
 
@@ -191,7 +271,7 @@ mod tests {
     #[test]
     fn runs_of_several_sizes_predict_a_larger_one_and_say_that_it_is_larger() {
         let runs = [run(2e5, 2.0), run(5e5, 3.5), run(1e6, 6.0)];
-        let found = Predicted::of(&runs, 10_000_000, 60).unwrap();
+        let found = Predicted::of(&runs, FittedTo::Rebuilds, 10_000_000, 60).unwrap();
         assert!((found.seconds - 51.0).abs() < 1e-6, "{found:?}");
         assert_eq!(
             (found.runs, found.rows_measured, found.is_within),
@@ -199,28 +279,81 @@ mod tests {
         );
         assert_eq!(
             found.line(),
-            "predicted 00:00:51 (00:00:51 to 00:00:51), by 3 measured runs of 200,000 to 1,000,000 rows; \
+            "predicted 00:00:51 (00:00:51 to 00:00:51), fitted to 3 rebuilds, of 200,000 to 1,000,000 rows; \
              this size lies beyond what was measured"
         );
         assert_eq!(
             (found.within_rto, found.surely_within_rto, found.warning()),
             (true, Some(true), None)
         );
-        let late = Predicted::of(&runs, 10_000_000, 50).unwrap();
+        let late = Predicted::of(&runs, FittedTo::Rebuilds, 10_000_000, 50).unwrap();
         assert!(late.warning().unwrap().starts_with("the RTO would be missed"));
     }
 
     #[test]
     fn few_or_unsteady_runs_are_told_to_be_so() {
-        let one = Predicted::of(&[run(1e6, 6.0)], 1_000_000, 60).unwrap();
+        let one = Predicted::of(&[run(1e6, 6.0)], FittedTo::Benches, 1_000_000, 60).unwrap();
         assert_eq!(
             one.line(),
-            "predicted 00:00:06 (too few runs to tell how far off that may be), by 1 measured run of 1,000,000 rows"
+            "predicted 00:00:06 (too few runs to tell how far off that may be), fitted to 1 bench into a throwaway server, of 1,000,000 rows"
         );
         assert_eq!((one.surely_within_rto, one.warning()), (None, None));
-        let unsteady =
-            Predicted::of(&[run(1e6, 4.0), run(1e6, 8.0), run(1e6, 6.0)], 1_000_000, 10).unwrap();
+        let unsteady = [run(1e6, 4.0), run(1e6, 8.0), run(1e6, 6.0)];
+        let unsteady = Predicted::of(&unsteady, FittedTo::Benches, 1_000_000, 10).unwrap();
         assert!(unsteady.warning().unwrap().starts_with("the RTO is at risk"), "{unsteady:?}");
-        assert_eq!(Predicted::of(&[], 1, 1), None);
+        assert_eq!(Predicted::of(&[], FittedTo::Benches, 1, 1), None);
+    }
+
+    #[test]
+    fn rebuilds_are_preferred_where_there_are_enough_of_them_and_nothing_is_mixed() {
+        let (rebuild, own, bench) = (run(1e6, 6.0), run(1e5, 2.0), run(1e5, 1.0));
+        let chosen = |rebuilds: usize, owns: usize, benches: usize| {
+            let (fitted_to, runs) =
+                preferred(vec![rebuild; rebuilds], vec![own; owns], vec![bench; benches]);
+            let expected = match fitted_to {
+                FittedTo::Rebuilds => rebuild,
+                FittedTo::OwnBenches => own,
+                _ => bench,
+            };
+            assert!(runs.iter().all(|run| *run == expected), "{runs:?}");
+            (fitted_to, runs.len())
+        };
+        assert_eq!(chosen(3, 8, 9), (FittedTo::Rebuilds, 3));
+        assert_eq!(chosen(2, 8, 9), (FittedTo::OwnBenches, 8));
+        assert_eq!(chosen(2, 0, 9), (FittedTo::Benches, 9));
+        assert_eq!(chosen(2, 0, 0), (FittedTo::Rebuilds, 2));
+        assert_eq!(chosen(0, 0, 0), (FittedTo::Rebuilds, 0));
+    }
+
+    #[test]
+    fn runs_of_two_widths_tell_bytes_from_rows_and_predict_a_width_of_their_own() {
+        let truth = |rows: f64, width: f64| Observation {
+            rows,
+            bytes: rows * width,
+            seconds: 1.0 + 3e-6 * rows + 2e-8 * rows * width,
+        };
+        let runs: Vec<Observation> = [2e5, 5e5, 1e6]
+            .iter()
+            .flat_map(|rows| [truth(*rows, 100.0), truth(*rows, 60.0)])
+            .collect();
+        let size = (10_000_000, Some(1_000_000_000));
+        let found = Predicted::of_size(&runs, FittedTo::Benches, size, 60).unwrap();
+        let near = |found: f64, expected: f64| (found / expected - 1.0).abs() < 1e-6;
+        assert!(near(found.seconds, 51.0), "{found:?}");
+        assert!(near(found.seconds_per_row, 5e-6) && near(found.seconds_per_byte, 2e-8));
+        // Of rows whose bytes nobody knows, what was measured is the best guess: 80 of them each.
+        let guessed = Predicted::of(&runs, FittedTo::Benches, 10_000_000, 60).unwrap();
+        assert!(near(guessed.seconds, 47.0), "{guessed:?}");
+    }
+
+    #[test]
+    fn a_prediction_of_an_earlier_version_was_made_of_benches() {
+        let runs = [run(2e5, 2.0), run(5e5, 3.5)];
+        let made = Predicted::of(&runs, FittedTo::Rebuilds, 5, 60).unwrap();
+        let mut told = serde_json::to_value(&made).unwrap();
+        assert_eq!(told["fitted_to"], "rebuilds");
+        told.as_object_mut().unwrap().remove("fitted_to");
+        let found: Predicted = serde_json::from_value(told).unwrap();
+        assert_eq!(found.fitted_to, FittedTo::Benches);
     }
 }

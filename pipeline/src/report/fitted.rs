@@ -3,8 +3,8 @@
 //! Invariant: the line is fitted anew to the runs that the evidence holds, so a drawing never shows another one than they make.
 
 use super::{Part, number, pairs};
-use crate::bench::Sample;
-use crate::cli::figures::{clock_of_seconds, count, per_second, seconds};
+use crate::bench::{Against, Quota, Sample, TableModel, Total, verdict};
+use crate::cli::figures::{bytes, clock_of_seconds, count, per_second, seconds};
 use crate::model::{Model, Observation};
 use crate::plan::{Predicted, WHOLE};
 use plotters::prelude::*;
@@ -19,13 +19,21 @@ const STEPS: u32 = 60;
 pub(super) fn parts(summary: &Value) -> Vec<Part> {
     let samples = serde_json::from_value::<Vec<Sample>>(summary["samples"].clone());
     let predicted = serde_json::from_value::<Predicted>(summary["predicted"].clone());
-    let (Ok(samples), Ok(predicted)) = (samples, predicted) else { return Vec::new() };
+    let Ok(samples) = samples else { return Vec::new() };
+    let Ok(predicted) = predicted else {
+        if let Some(parts) = tables(summary, &samples) {
+            return parts;
+        }
+        // It did not come to its end.
+        return vec![Part::Heading("What was measured"), measured(&samples)];
+    };
     let rows = summary["rows"].as_u64().unwrap_or(0);
     let rto = summary["rto_seconds"].as_u64().unwrap_or(0);
     let mut parts = vec![Part::Heading("What was measured"), measured(&samples)];
     parts.extend([
         Part::Heading("What that says of production"),
         pairs(vec![
+            ("written into", written_into(summary)),
             ("rows, by the statistics of the sources", count(rows)),
             ("time of a rebuild", predicted.line()),
             ("RTO", clock_of_seconds(rto as f64)),
@@ -33,11 +41,73 @@ pub(super) fn parts(summary: &Value) -> Vec<Part> {
             ("what would meet it", summary["advice"].as_str().unwrap_or("unknown").to_owned()),
         ]),
     ]);
+    parts.extend(limits(summary));
     parts.extend(drawn(&samples, rows, rto).map(|svg| Part::Drawing {
         svg,
         caption: "Seconds by rows, both on logarithmic scales: measured runs (blue), the fitted line with its 95 % band (grey), production (red), the RTO (dashed)",
     }));
     parts
+}
+
+/// What a bench of BigQuery says; `None` for anything else.
+fn tables(summary: &Value, samples: &[Sample]) -> Option<Vec<Part>> {
+    let of = |name: &str| serde_json::from_value::<Total>(summary[name].clone()).ok();
+    let tables = serde_json::from_value::<Vec<TableModel>>(summary["tables"].clone()).ok()?;
+    let (backup, restore) = (of("backup")?, of("restore")?);
+    let row = |table: &TableModel| {
+        vec![
+            table.table.clone(),
+            count(table.rows),
+            bytes(table.bytes),
+            table.backup.line(),
+            table.restore.line(),
+        ]
+    };
+    let verdict = verdict(summary["within_rto"] == true, &quotas(summary));
+    let rto = clock_of_seconds(summary["rto_seconds"].as_u64().unwrap_or(0) as f64);
+    let mut parts = vec![
+        Part::Heading("What was measured"),
+        measured(samples),
+        Part::Heading("What that says of production"),
+        Part::Table {
+            head: vec!["table", "rows", "bytes", "backup", "restore"],
+            rows: tables.iter().map(row).collect(),
+        },
+        pairs(vec![
+            ("backup of all tables", backup.line()),
+            ("restore of all tables", restore.line()),
+            ("RTO", format!("{rto}: {verdict} by prediction")),
+            ("what would meet it", summary["advice"].as_str().unwrap_or("unknown").to_owned()),
+        ]),
+    ];
+    parts.extend(limits(summary));
+    Some(parts)
+}
+
+fn written_into(summary: &Value) -> String {
+    let target = summary["target"].as_str().unwrap_or("unknown");
+    match serde_json::from_value::<Against>(summary["against"].clone()) {
+        Ok(Against { address, prefix, removed_keys }) => format!(
+            "the plan's own redis at {address} ({target}), under {prefix}*: {} keys, all removed",
+            count(removed_keys)
+        ),
+        Err(_) => format!("a throwaway server of the machine ({target})"),
+    }
+}
+
+/// The limits that a bench has found; none where it knew of none.
+fn quotas(summary: &Value) -> Vec<Quota> {
+    serde_json::from_value(summary["quotas"].clone()).unwrap_or_default()
+}
+
+/// Limits that production would meet, where any are known.
+fn limits(summary: &Value) -> Option<Part> {
+    let quotas = quotas(summary);
+    let row = |quota: &Quota| vec![quota.line()];
+    (!quotas.is_empty()).then(|| Part::Table {
+        head: vec!["limits of others, and how much of each production would take"],
+        rows: quotas.iter().map(row).collect(),
+    })
 }
 
 fn measured(samples: &[Sample]) -> Part {
@@ -70,9 +140,7 @@ fn drawn(samples: &[Sample], rows: u64, rto: u64) -> Option<String> {
     let runs: Vec<Observation> =
         samples.iter().filter(|sample| sample.kind == WHOLE).map(Sample::observation).collect();
     let model = Model::fit(&runs)?;
-    let bytes_per_row = runs.iter().map(|run| run.bytes).sum::<f64>()
-        / runs.iter().map(|run| run.rows).sum::<f64>().max(1.0);
-    let at = |rows: f64| model.predict(rows, rows * bytes_per_row);
+    let at = |rows: f64| model.predict_rows(rows);
     let (first, last) = (model.range.0, model.range.1.max(rows as f64));
     let step = |step: u32| first * (last / first).powf(f64::from(step) / f64::from(STEPS));
     let along = |of: &dyn Fn(f64) -> Option<f64>| -> Vec<(f64, f64)> {
@@ -166,5 +234,10 @@ mod tests {
     #[test]
     fn only_a_bench_has_these_parts() {
         assert!(parts(&serde_json::json!({ "command": "rebuild redis", "rows": 5 })).is_empty());
+        // One that failed shows what it had measured, and no prediction.
+        let failed = serde_json::json!({ "command": "bench", "samples": [sample(5, 1.0)] });
+        let found = parts(&failed);
+        assert_eq!(found.len(), 2);
+        assert!(matches!(&found[1], Part::Table { rows, .. } if rows.len() == 1), "{found:?}");
     }
 }

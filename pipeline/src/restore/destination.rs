@@ -30,7 +30,10 @@ pub(super) async fn prepare_destination(shared: &Arc<Shared>, table: &mut Table)
     if existing.is_none() {
         let location = table.choice.location.clone();
         shared.patiently(|| bigquery.ensure_dataset(&dataset, &location)).await?;
-        let resource = target::destination(&table.recorded, now_ms());
+        let mut resource = target::destination(&table.recorded, now_ms());
+        if shared.is_scratch {
+            target::expire_soon(&mut resource, now_ms());
+        }
         shared.patiently(|| make(shared, &dataset, &name, &resource)).await?;
         pass(Point::DestinationMade);
     }

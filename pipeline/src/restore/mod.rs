@@ -37,7 +37,8 @@ use crate::journal::Journal;
 use crate::progress::Counters;
 use crate::rebuild::{Ended, Watcher};
 use crate::stop::StopSwitch;
-use schemas::Plan;
+use schemas::plan::Origin;
+use schemas::{Plan, Route};
 use serde::{Deserialize, Serialize};
 use stages::connect::bigquery::BigQuery;
 use stages::policy::Retry;
@@ -94,8 +95,30 @@ pub struct Options {
     pub retry_for: Duration,
     /// What is restored, and how.
     pub asked: Asked,
+    /// Tables that are made for a measurement, in the place of those that the routes name.
+    pub scratch: Option<Scratch>,
     /// Cancelled by a signal.
     pub cancel: CancellationToken,
+}
+
+/// Where the tables of a measurement are: their names are their own, so that no table of production can be meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scratch {
+    /// Their dataset.
+    pub dataset: String,
+    /// What their names begin with; the name of the route's table follows.
+    pub prefix: String,
+}
+
+impl Options {
+    /// The dataset and the table that a route is restored into; `None` where it names no table.
+    fn place_of(&self, route: &Route) -> Option<(String, String)> {
+        let Origin::Table { schema, table, .. } = &route.origin else { return None };
+        Some(match &self.scratch {
+            Some(scratch) => (scratch.dataset.clone(), format!("{}{table}", scratch.prefix)),
+            None => (schema.clone(), table.clone()),
+        })
+    }
 }
 
 /// What every part of a restore needs.
@@ -110,6 +133,8 @@ pub(crate) struct Shared {
     retry_for: Duration,
     staging_dataset: String,
     lost_at_ms: Option<i64>,
+    /// Whether the destinations are tables of a measurement.
+    is_scratch: bool,
 }
 
 impl Shared {
@@ -131,6 +156,14 @@ impl Shared {
 /// Restores the tables of the plan's backup routes. Never panics on bad input; every failure is in `Ended`.
 pub async fn restore_bigquery(plan: &Plan, options: Options, watcher: Arc<dyn Watcher>) -> Ended {
     run::restore(plan, &options, &*watcher).await
+}
+
+/// Returns the name of a route's own table, whatever it is restored into.
+fn own_name(route: &Route) -> String {
+    match &route.origin {
+        Origin::Table { schema, table, .. } => format!("{schema}.{table}"),
+        Origin::Query { .. } => String::new(),
+    }
 }
 
 /// Returns the name of a table of the plan's project, as SQL quotes it.

@@ -9,7 +9,7 @@ use super::run::definition;
 use super::stage::TableStage;
 use super::table::{Choice, Findings, Part, Table, Way, recorded_stagings};
 use super::way::Shape;
-use super::{COMMAND, Options, Shared, scan, target};
+use super::{COMMAND, Options, Shared, own_name, scan, target};
 use crate::journal::{Journal, NewRoute, NewRun, RestoreRecord, RunRecord, RunStatus};
 use crate::lane::now_ms;
 use crate::ledger::io_error;
@@ -17,7 +17,7 @@ use crate::outcome::from_journal;
 use crate::spool;
 use crate::summarize::rfc3339;
 use schemas::manifest::{Manifest, Run, TableRecord};
-use schemas::plan::{Layout, Origin};
+use schemas::plan::Layout;
 use schemas::{Plan, Route};
 use serde_json::Value;
 use stages::connect::bigquery::BigQuery;
@@ -114,14 +114,14 @@ pub(super) async fn open_table(
     if route.layout != Layout::Blocks {
         return open_rows(shared, plan, options, route, index).await;
     }
-    let Origin::Table { schema: dataset, table, .. } = &route.origin else {
+    let Some((dataset, table)) = &options.place_of(route) else {
         return Err(Error::new(Kind::Config, format!("route {} names no table", route.name)));
     };
     let duplicate = Duplicate::new(plan, route.key.text(), options.lanes * 2 + 2)?;
     let restores = shared.journal.restores(&shared.run_id).await.map_err(from_journal)?;
     let known = restores.into_iter().find(|restore| restore.route == route.name);
     let (run, manifests) = if options.asked.from_scan {
-        scan::rebuild(&duplicate, &format!("{dataset}.{table}")).await?
+        scan::rebuild(&duplicate, &own_name(route)).await?
     } else {
         read(shared, &duplicate).await?
     };
@@ -224,7 +224,7 @@ impl Opening<'_> {
     }
 
     pub(super) fn check_table(&self, run: &Run) -> Result<()> {
-        let name = self.name();
+        let name = own_name(self.route);
         if run.table == name {
             return Ok(());
         }

@@ -131,6 +131,7 @@ async fn set_up(plan: &Plan, options: &Options) -> std::result::Result<Ready, Ve
         retry_for: options.retry_for,
         staging_dataset,
         lost_at_ms: options.lost_at_ms,
+        is_scratch: options.scratch.is_some(),
     });
     let mut tables = Vec::new();
     let mut errors = Vec::new();

@@ -8,6 +8,8 @@ use stages::{Error, Kind, Result};
 
 /// How long a staging table lives when nobody drops it.
 const STAGING_DAYS: i64 = 7;
+/// The same of a table that a measurement restores into.
+const SCRATCH_DAYS: i64 = 1;
 const DAY_MS: i64 = 24 * 3_600_000;
 /// What makes a table what it is, and cannot be changed later.
 const SHAPE: [&str; 6] = [
@@ -97,6 +99,11 @@ pub(super) fn destination(record: &TableRecord, now_ms: i64) -> Value {
         made.insert("expirationTime".into(), expires.to_string().into());
     }
     Value::Object(made)
+}
+
+/// Lets a table that is only measured with go by itself, where nobody drops it.
+pub(super) fn expire_soon(made: &mut Value, now_ms: i64) {
+    made["expirationTime"] = (now_ms + SCRATCH_DAYS * DAY_MS).to_string().into();
 }
 
 /// What is set on the destination after it was published whole: what a copy does not carry.
@@ -239,6 +246,9 @@ mod tests {
             (json!("logs"), json!("100"))
         );
         assert!(made.get("requirePartitionFilter").is_none());
+        let mut scratch = made.clone();
+        expire_soon(&mut scratch, 50);
+        assert_eq!(scratch["expirationTime"], (50 + DAY_MS).to_string());
         let change = put_back(&record(), 50);
         assert_eq!(change["requirePartitionFilter"], true);
         assert!(change["timePartitioning"].get("requirePartitionFilter").is_none());

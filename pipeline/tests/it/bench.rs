@@ -2,7 +2,7 @@
 //!
 //! Invariant: whatever becomes of the program, no server of its own outlives it.
 
-use crate::items::{ROWS, filled};
+use crate::items::{HASH, ROWS, fill_with, filled};
 use crate::world::{Ran, World, wait_until};
 use std::fs;
 use std::path::PathBuf;
@@ -71,6 +71,7 @@ fn parts_of_the_tables_are_measured_and_the_whole_is_predicted() {
     // AND what it measured is what plan predicts from, and has a report
     let planned = world.run(&["plan", "--json"]).expect(0).summary();
     assert_eq!(planned["predicted"]["runs"].as_u64(), Some(6), "{}", planned["predicted"]);
+    assert_eq!(planned["predicted"]["fitted_to"], "benches");
     world.run(&["report"]).expect(0).shows(&[
         "# bench",
         "What that says of production",
@@ -89,6 +90,96 @@ fn parts_of_the_tables_are_measured_and_the_whole_is_predicted() {
         .run(&["bench", "--redis-server", SERVER, "--rows", &asked, "--repeats", "1"])
         .expect(0);
     text.shows(&["measured    ", "model       ", "production  ", "rto         ", "advice      "]);
+}
+
+#[test]
+fn plan_is_fitted_to_rebuilds_where_there_are_enough_else_to_benches_and_says_so() {
+    // GIVEN a bench of three sizes
+    let world = World::new();
+    fill_with(&world, 2_000);
+    world.plan(HASH);
+    bench(&world, &["--rows", "500,1000,2000", "--repeats", "1"]).expect(0);
+    world
+        .run(&["plan"])
+        .expect(0)
+        .shows(&["fitted to 3 benches into a throwaway server, of ", " to 2,000 rows"]);
+    // WHEN the same is rebuilt THEN that counts from the third time on, and nothing is mixed
+    for round in 1..=3 {
+        world.rebuild(&["--fresh"]).expect(0);
+        let predicted =
+            world.run(&["plan", "--json"]).expect(0).summary()["predicted"].clone();
+        let expected = if round < 3 { "benches" } else { "rebuilds" };
+        assert_eq!(
+            (predicted["fitted_to"].as_str(), predicted["runs"].as_u64()),
+            (Some(expected), Some(3)),
+            "{predicted}"
+        );
+    }
+    world.run(&["plan"]).expect(0).shows(&["fitted to 3 rebuilds, of 2,000 rows"]);
+}
+
+#[test]
+fn half_of_the_fields_is_measured_too_where_widths_are_asked_for() {
+    let world = World::new();
+    fill_with(&world, 2_000);
+    world.plan(HASH);
+    let asked = ["--rows", "500,1000,2000", "--repeats", "1", "--widths"];
+    let ran = bench(&world, &asked).expect(0);
+    // Each size once whole and once without every second field: as many rows, and fewer bytes.
+    let found = ran.summary();
+    let samples = found["samples"].as_array().unwrap();
+    assert_eq!(samples.len(), 6, "{found}");
+    for (whole, half) in samples[..3].iter().zip(&samples[3..]) {
+        assert_eq!((&half["kind"], &half["rows"]), (&"half of its fields".into(), &whole["rows"]));
+        assert!(half["bytes"].as_u64() < whole["bytes"].as_u64(), "{half} {whole}");
+    }
+    assert!(ran.stderr.contains("; items alone, half of its fields"), "{}", ran.stderr);
+    // Everything is predicted from runs of everything, the route from both.
+    assert_eq!(
+        (found["predicted"]["runs"].as_u64(), found["models"][0]["predicted"]["runs"].as_u64()),
+        (Some(3), Some(6)),
+        "{found}"
+    );
+    // A route with one field has no half.
+    world.plan(
+        "[[route]]\nname = \"items\"\ntable = \"alloydb:public.items\"\nkey = \"item:{id}\"\n\
+         type = \"string\"\ncolumns = [\"a\"]\n",
+    );
+    bench(&world, &asked).expect(2).says(&["--widths measures nothing"]);
+}
+
+#[test]
+fn a_bench_that_fails_leaves_evidence_and_predicts_nothing() {
+    // GIVEN rows that cannot be carried
+    let world = World::new();
+    world.sql(
+        "create table users (id bigint primary key, name text); \
+         insert into users select i, nullif(i % 10, 0)::text from generate_series(1, 50) i",
+    );
+    world.sql("analyze users");
+    world.plan(
+        "[[route]]\nname = \"users\"\ntable = \"alloydb:public.users\"\nkey = \"user:{id}\"\n\
+         type = \"hash\"\nnull = \"error\"\n",
+    );
+    // WHEN they are measured THEN it ends as their rebuild does, and says that it measured nothing
+    let failed = bench(&world, &["--rows", "50", "--repeats", "1"]).expect(7).summary();
+    assert_eq!((failed["status"].as_str(), failed["wanted"].as_u64()), (Some("failed"), Some(1)));
+    // AND that is kept, and has a report
+    let evidence = world.run(&["report", "--json"]).expect(0).summary();
+    assert_eq!(
+        (evidence["command"].as_str(), evidence["ended"]["exit_code"].as_u64()),
+        (Some("bench"), Some(7)),
+        "{evidence}"
+    );
+    assert_eq!(evidence["summary"], failed);
+    world.run(&["report"]).expect(0).shows(&[
+        "What was measured",
+        "the bench did not come to its end, so it predicts nothing",
+    ]);
+    // AND nothing is predicted from it
+    let planned = world.run(&["plan", "--json"]).expect(0).summary();
+    assert!(planned["predicted"].is_null(), "{planned}");
+    assert!(!has_server(&world));
 }
 
 #[test]
@@ -141,4 +232,10 @@ fn what_cannot_be_measured_is_refused_and_says_why() {
     drop(held);
     bench(&world, &["--rows", "0"]).expect(2);
     bench(&world, &["--try-lanes", "65"]).expect(2);
+    // Nothing was lost yet, so there is no clock to start.
+    bench(&world, &["--lost-at", "2020-01-01T00:00:00Z"])
+        .expect(2)
+        .says(&["--lost-at is not for it"]);
+    // What was refused before it began left no evidence.
+    world.run(&["report", "--list"]).expect(0).shows(&["no evidence yet", "verify and bench"]);
 }

@@ -14,6 +14,8 @@ mod backup_units;
 mod bad_input;
 mod bad_systems;
 mod bench;
+mod bench_against;
+mod bench_bigquery;
 mod bigquery;
 mod bigquery_away;
 mod carried;

@@ -123,6 +123,15 @@ fn keys_that_do_not_fit_are_not_parsed() {
     assert_eq!(template.parse_key(b"k::%3A!"), Some(vec![b"".to_vec(), b":".to_vec()]));
 }
 
+#[test]
+fn a_template_behind_a_prefix_is_the_one_of_its_text() {
+    for (text, prefix) in [("k:{id}", "a:"), ("{{tag}}:{id}", "b{"), ("{a|lower}:{id}", "c}")] {
+        let template = KeyTemplate::parse(text).unwrap().behind(prefix);
+        assert_eq!(KeyTemplate::parse(template.text()), Ok(template.clone()), "{text}");
+        assert!(template.leading_literal().starts_with(prefix), "{template:?}");
+    }
+}
+
 proptest! {
     #[test]
     fn parse_key_undoes_render(

@@ -123,6 +123,7 @@ impl Run {
                 duplicate: &self.duplicate,
                 snapshot_us: self.snapshot_us,
                 full: options.full,
+                share: options.share,
             };
             let known = self.known(&route.name).await.map_err(|error| vec![error])?;
             let accept = options.accept_loss.contains(&table_of(route));

@@ -144,6 +144,7 @@ pub(super) async fn run(
         fresh: false,
         take_over: None,
         damaged: wanted.0.clone(),
+        share: None,
         cancel: verify.cancel.clone(),
     };
     // What it names of the damage is what it mends; the look afterwards tells what stays.
