@@ -71,6 +71,9 @@ pub struct Asked {
     /// Tables that are restored without the row access policies they had.
     #[serde(default)]
     pub accept_no_row_policies: Vec<String>,
+    /// Restore into this dataset instead of the one that was recorded; for a drill.
+    #[serde(default)]
+    pub into: Option<String>,
 }
 
 /// How a restore was asked for.
@@ -131,6 +134,13 @@ impl Shared {
 /// Restores the tables of the plan's backup routes. Never panics on bad input; every failure is in `Ended`.
 pub async fn restore_bigquery(plan: &Plan, options: Options, watcher: Arc<dyn Watcher>) -> Ended {
     run::restore(plan, &options, &*watcher).await
+}
+
+impl Asked {
+    /// The dataset that a table of `dataset` is restored into.
+    fn destination<'a>(&'a self, dataset: &'a str) -> &'a str {
+        self.into.as_deref().unwrap_or(dataset)
+    }
 }
 
 /// Returns the name of a table of the plan's project, as SQL quotes it.

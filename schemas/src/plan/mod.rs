@@ -6,6 +6,7 @@
 mod address;
 mod columns;
 mod definition;
+mod drill;
 mod json_schema;
 mod many;
 mod mistake;
@@ -69,6 +70,8 @@ pub struct Plan {
     pub routes: Vec<Route>,
     /// What lives in the Redis target and no route writes; prefixes are distinct.
     pub unrouted: Vec<Unrouted>,
+    /// The `[drill]` section: the scratch targets of a restoration test.
+    pub drill: Option<Drill>,
 }
 
 impl Plan {
@@ -181,6 +184,15 @@ pub struct Duplicate {
     pub url: Secret,
     /// Whether a server that may evict the duplicate is taken all the same.
     pub allow_eviction: bool,
+}
+
+/// The `[drill]` section: the scratch targets of a restoration test; at least one is named.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Drill {
+    /// `redis://` or `rediss://` URL of a Redis that may be emptied.
+    pub redis: Option<Secret>,
+    /// A dataset of BigQuery that may be emptied.
+    pub dataset: Option<String>,
 }
 
 /// A system that rows come from.
