@@ -195,12 +195,12 @@ fn draw(
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
     use serde_json::json;
 
     /// The summary of a made-up drill of both.
-    pub(crate) fn summary() -> Value {
+    fn summary() -> Value {
         let phase = |name: &str, seconds: f64, since: Option<f64>| {
             json!({"name": name, "started_at": "2026-11-29T12:00:00Z", "seconds": seconds,
                 "since_loss": since, "outcome": "done"})
