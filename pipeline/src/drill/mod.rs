@@ -140,6 +140,12 @@ pub async fn drill(
     };
     let drill = Drill { plan, options, asked, work: &work, targets: &targets, folder: &folder, tell };
     let drilled = Box::pin(drill.run(steps)).await;
+    // What a drill that failed has left may tell why; the next one removes it.
+    if drilled.report.as_ref().is_some_and(|report| report.status == report::DONE)
+        && let Err(error) = fs::remove_dir_all(&folder)
+    {
+        tracing::warn!(%error, folder = %folder.display(), "what the parts were run with is still there");
+    }
     drop(held);
     drilled
 }

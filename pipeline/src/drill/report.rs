@@ -49,12 +49,6 @@ pub struct DrillReport {
     pub rto_seconds: u64,
     /// Whether what was measured is within the objectives; absent where it did not come so far.
     pub within_rto: Option<bool>,
-    /// Oldest source state that was recovered, RFC 3339.
-    pub data_as_of: Option<String>,
-    /// Its age at the loss, in seconds.
-    pub rpo_seconds: Option<f64>,
-    /// Whether that is within the objectives.
-    pub within_rpo: Option<bool>,
     /// What it comes to, in words.
     pub verdict: String,
     /// What was done, in order.
@@ -75,6 +69,26 @@ pub struct DrillReport {
     pub differences: Vec<String>,
     /// What this does not show.
     pub not_tested: Vec<String>,
+    /// What the recoveries carried.
+    #[serde(flatten)]
+    pub carried: Carried,
+    /// Peak resident memory of this process.
+    pub peak_rss_bytes: u64,
+    /// Always 0: a drill starts over.
+    pub resumed: u32,
+    /// What was compared in full.
+    pub verified: Verified,
+}
+
+/// What the recoveries of a drill carried together.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Carried {
+    /// Oldest source state that was recovered, RFC 3339.
+    pub data_as_of: Option<String>,
+    /// Its age at the loss, in seconds.
+    pub rpo_seconds: Option<f64>,
+    /// Whether that is within the objectives.
+    pub within_rpo: Option<bool>,
     /// Rows that were read of sources and of the duplicate.
     pub rows: u64,
     /// Bytes of them.
@@ -89,18 +103,37 @@ pub struct DrillReport {
     pub rejects: u64,
     /// Rows per second of the recoveries.
     pub rows_per_second: f64,
-    /// Peak resident memory of this process.
-    pub peak_rss_bytes: u64,
-    /// Always 0: a drill starts over.
-    pub resumed: u32,
-    /// What was compared in full.
-    pub verified: Verified,
     /// Per route of the recoveries.
     pub routes: Vec<RouteSummary>,
     /// What a person should know.
     pub warnings: Vec<String>,
 }
 
+impl Carried {
+    fn of(summaries: &[Summary]) -> Self {
+        let total = |of: fn(&Summary) -> u64| summaries.iter().map(of).sum::<u64>();
+        let rows = total(|summary| summary.rows);
+        let seconds: f64 = summaries.iter().map(|summary| summary.seconds).sum();
+        let within = summaries.iter().filter_map(|summary| summary.within_rpo);
+        Self {
+            data_as_of: summaries.iter().filter_map(|summary| summary.data_as_of.clone()).min(),
+            rpo_seconds: summaries.iter().filter_map(|one| one.rpo_seconds).reduce(f64::max),
+            within_rpo: within.reduce(|all, one| all && one),
+            rows,
+            bytes: total(|summary| summary.bytes),
+            written: total(|summary| summary.written),
+            kept: total(|summary| summary.kept),
+            expired: total(|summary| summary.expired),
+            rejects: total(|summary| summary.rejects),
+            rows_per_second: rows as f64 / seconds.max(1e-9),
+            routes: summaries.iter().flat_map(|summary| summary.routes.clone()).collect(),
+            warnings: summaries.iter().flat_map(|summary| summary.warnings.clone()).collect(),
+        }
+    }
+}
+
+/// The status of a drill that came to its end.
+pub(super) const DONE: &str = "done";
 /// What no drill shows.
 const NOT_TESTED: [&str; 2] = [
     "the scratch targets are other machines than those of production, with another network to them",
@@ -116,15 +149,13 @@ impl DrillReport {
         if objectives.iter().any(is_missed) {
             found.exits.push(Exit::Objective);
         }
-        let is_served = !found.served.is_empty() && found.served.len() == wanted(found.loss);
+        let rtos = || objectives.iter().filter(|of| of.name == "RTO");
+        let is_rto_missed = rtos().any(is_missed);
+        let rto_seconds = rtos().map(|of| of.target_seconds).min().unwrap_or_default();
+        let is_served = found.served.len() == wanted(found.loss);
         let since = found.served.last().map(|(_, seconds)| *seconds).filter(|_| is_served);
-        let started = found.clock.phases.first().map_or_else(now_ms_text, |phase| phase.started_at.clone());
-        let total = |of: fn(&Summary) -> u64| found.summaries.iter().map(of).sum::<u64>();
-        let of_rto = |of: &&Objective| of.name == "RTO";
-        let is_rto_missed = objectives.iter().filter(of_rto).any(is_missed);
-        let carried: f64 = found.summaries.iter().map(|summary| summary.seconds).sum();
-        let as_of = found.summaries.iter().filter_map(|summary| summary.data_as_of.clone()).min();
-        let rpos = || found.summaries.iter().filter_map(|summary| summary.rpo_seconds);
+        let first = found.clock.phases.first().map(|phase| phase.started_at.clone());
+        let carried = Carried::of(&found.summaries);
         Self {
             command: COMMAND.to_owned(),
             run_id: found.id.clone(),
@@ -132,25 +163,13 @@ impl DrillReport {
             lose: found.loss,
             lost_at: found.clock.lost_ms().map(rfc3339),
             clock_from: "loss".to_owned(),
+            started_at: first.unwrap_or_else(now_text),
+            ended_at: now_text(),
             seconds: found.clock.seconds(),
-            started_at: started,
-            ended_at: now_ms_text(),
             seconds_since_loss: since,
             seconds_with_steps: since.map(|since| since + marked_seconds(&found.steps)),
-            rto_seconds: objectives
-                .iter()
-                .filter(of_rto)
-                .map(|of| of.target_seconds)
-                .min()
-                .unwrap_or_default(),
+            rto_seconds,
             within_rto: since.map(|_| !is_rto_missed),
-            data_as_of: as_of,
-            rpo_seconds: rpos().reduce(f64::max),
-            within_rpo: found
-                .summaries
-                .iter()
-                .filter_map(|summary| summary.within_rpo)
-                .reduce(|all, one| all && one),
             verdict: verdict(found, is_rto_missed, is_served),
             phases: found.clock.phases.clone(),
             unknown_steps: unknown(&found.steps).into_iter().map(str::to_owned).collect(),
@@ -161,18 +180,10 @@ impl DrillReport {
             objectives,
             differences: found.differences.clone(),
             not_tested: not_tested(found),
-            rows: total(|summary| summary.rows),
-            bytes: total(|summary| summary.bytes),
-            written: total(|summary| summary.written),
-            kept: total(|summary| summary.kept),
-            expired: total(|summary| summary.expired),
-            rejects: total(|summary| summary.rejects),
-            rows_per_second: total(|summary| summary.rows) as f64 / carried.max(1e-9),
+            carried,
             peak_rss_bytes: peak_rss_bytes(),
             resumed: 0,
             verified: verified(found, is_served),
-            routes: found.summaries.iter().flat_map(|summary| summary.routes.clone()).collect(),
-            warnings: found.summaries.iter().flat_map(|summary| summary.warnings.clone()).collect(),
         }
     }
 
@@ -225,12 +236,12 @@ impl DrillReport {
         for line in &self.differences {
             writeln!(out, "  DIFFERENT: {line}")?;
         }
-        writeln!(out, "  {} rows carried, {} compared", count(self.rows), count(self.verified.keys_compared))?;
+        writeln!(out, "  {} rows carried, {} compared", count(self.carried.rows), count(self.verified.keys_compared))?;
         writeln!(out, "verdict: {}", self.verdict)
     }
 }
 
-fn now_ms_text() -> String {
+fn now_text() -> String {
     rfc3339(now_ms())
 }
 
@@ -244,7 +255,7 @@ fn status(found: &Found) -> &'static str {
     match found.is_failed {
         true if found.exits.iter().any(is_stop) => "interrupted",
         true => "failed",
-        false => "done",
+        false => DONE,
     }
 }
 

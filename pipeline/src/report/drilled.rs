@@ -104,7 +104,7 @@ fn integrity(drill: &DrillReport) -> Part {
         ("compared at tier", drill.verified.tier.clone()),
         ("keys and rows that were compared", count(drill.verified.keys_compared)),
         ("differences", count(drill.verified.differences)),
-        ("rows rejected", count(drill.rejects)),
+        ("rows rejected", count(drill.carried.rejects)),
         ("what it detects", drill.verified.detects.clone()),
     ])
 }
