@@ -29,16 +29,13 @@ fn table_id(resource: &Value) -> Option<&str> {
 impl ScratchDataset {
     /// Looks at the dataset; one with tables that no drill left there is refused.
     pub(super) async fn find(bigquery: BigQuery, name: &str, location: &str) -> Result<Self> {
-        let mut found = Self {
-            bigquery,
-            name: name.to_owned(),
-            location: location.to_owned(),
-            is_made: true,
-        };
+        let mut found =
+            Self { bigquery, name: name.to_owned(), location: location.to_owned(), is_made: true };
         let Some(facts) = found.bigquery.dataset(name).await? else { return Ok(found) };
         found.location = facts.location;
         let mark = found.bigquery.table(name, MARK).await?;
-        found.is_made = mark.as_ref().is_some_and(|mark| mark["description"].as_str() == Some(MADE));
+        found.is_made =
+            mark.as_ref().is_some_and(|mark| mark["description"].as_str() == Some(MADE));
         let tables = found.bigquery.tables(name).await?;
         if mark.is_none() && !tables.is_empty() {
             let named = tables.iter().filter_map(table_id).take(3).collect::<Vec<_>>().join(", ");

@@ -138,7 +138,8 @@ pub async fn drill(
         Ok(held) => held,
         Err(error) => return Drilled::failed(vec![error]),
     };
-    let drill = Drill { plan, options, asked, work: &work, targets: &targets, folder: &folder, tell };
+    let drill =
+        Drill { plan, options, asked, work: &work, targets: &targets, folder: &folder, tell };
     let drilled = Box::pin(drill.run(steps)).await;
     // What a drill that failed has left may tell why; the next one removes it.
     if drilled.report.as_ref().is_some_and(|report| report.status == report::DONE)

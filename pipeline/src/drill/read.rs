@@ -214,11 +214,8 @@ pub(super) async fn count(
     route: &str,
     (table, rows): (&str, u64),
 ) -> Result<Read> {
-    let sql = format!(
-        "SELECT COUNT(*) FROM `{}.{}.{table}`",
-        scratch.bigquery.project(),
-        scratch.name
-    );
+    let sql =
+        format!("SELECT COUNT(*) FROM `{}.{}.{table}`", scratch.bigquery.project(), scratch.name);
     let statement = JobStatement {
         sql: &sql,
         parameters: &[],

@@ -197,7 +197,8 @@ impl DrillReport {
     fn write_to(&self, out: &mut String) -> std::fmt::Result {
         writeln!(out, "drill {}: loss of {}, {}", self.run_id, self.lose.word(), self.status)?;
         for phase in &self.phases {
-            let since = phase.since_loss.map(|since| format!(", {} after the loss", seconds(since)));
+            let since =
+                phase.since_loss.map(|since| format!(", {} after the loss", seconds(since)));
             writeln!(
                 out,
                 "  {:<40} {:<7} {}{}",
@@ -236,7 +237,12 @@ impl DrillReport {
         for line in &self.differences {
             writeln!(out, "  DIFFERENT: {line}")?;
         }
-        writeln!(out, "  {} rows carried, {} compared", count(self.carried.rows), count(self.verified.keys_compared))?;
+        writeln!(
+            out,
+            "  {} rows carried, {} compared",
+            count(self.carried.rows),
+            count(self.verified.keys_compared)
+        )?;
         writeln!(out, "verdict: {}", self.verdict)
     }
 }
@@ -261,7 +267,10 @@ fn status(found: &Found) -> &'static str {
 
 fn verdict(found: &Found, is_rto_missed: bool, is_served: bool) -> String {
     if !found.differences.is_empty() {
-        return format!("{} found; nothing is proven", things(found.differences.len() as u64, "difference"));
+        return format!(
+            "{} found; nothing is proven",
+            things(found.differences.len() as u64, "difference")
+        );
     }
     if found.is_failed || !is_served {
         return "it did not come to its end; nothing is proven".to_owned();
@@ -298,7 +307,9 @@ fn objectives(plan: &Plan, options: &Options, found: &Found) -> Vec<Objective> {
 fn rto_how(found: &Found) -> String {
     let left = unknown(&found.steps);
     let timed = found.steps.len() - left.len();
-    let mut how = "from the declared loss until it was recovered, compared in full and answered as known".to_owned();
+    let mut how =
+        "from the declared loss until it was recovered, compared in full and answered as known"
+            .to_owned();
     if timed > 0 {
         let minutes = marked_seconds(&found.steps) / 60.0;
         write!(how, ", and {} around it ({minutes} min)", things(timed as u64, "timed step"))
@@ -359,7 +370,10 @@ fn not_tested(found: &Found) -> Vec<String> {
     }
     let left = unknown(&found.steps);
     if !left.is_empty() {
-        lines.push(format!("these steps around the tool were not timed: UNKNOWN: {}", left.join(", ")));
+        lines.push(format!(
+            "these steps around the tool were not timed: UNKNOWN: {}",
+            left.join(", ")
+        ));
     }
     let unread = found.reads.iter().filter(|read| read.is_as_known.is_none());
     lines.extend(unread.map(|read| format!("route {} was not asked: {}", read.route, read.note)));

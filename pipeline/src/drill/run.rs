@@ -89,8 +89,11 @@ impl Drill<'_> {
         let one = |error: Error| vec![error];
         if let Some(redis) = &self.targets.redis {
             let client = &redis.client;
-            let emptied =
-                if redis.is_production { client.empty().await } else { client.empty_marked().await };
+            let emptied = if redis.is_production {
+                client.empty().await
+            } else {
+                client.empty_marked().await
+            };
             emptied.map_err(one)?;
             client.leave_mark(&format!("{id} a drill of rekindle")).await.map_err(one)?;
             let keys = client.size().await.map_err(one)?;
@@ -117,11 +120,7 @@ impl Drill<'_> {
         patiently(self.options.retry_for, &self.options.cancel, attempt).await
     }
 
-    async fn recover_bigquery(
-        &self,
-        restore: &Restore,
-        found: &mut Found,
-    ) -> Went {
+    async fn recover_bigquery(&self, restore: &Restore, found: &mut Found) -> Went {
         let Some(scratch) = &self.targets.dataset else { return Err(found.lacks_target()) };
         let options = self.restore_options(restore, found);
         let watcher: Arc<dyn Watcher> = Arc::new(Unwatched);
@@ -149,11 +148,7 @@ impl Drill<'_> {
         found.read(reads)
     }
 
-    async fn recover_redis(
-        &self,
-        rebuild: &Rebuild,
-        found: &mut Found,
-    ) -> Went {
+    async fn recover_redis(&self, rebuild: &Rebuild, found: &mut Found) -> Went {
         let Some(scratch) = &self.targets.redis else { return Err(found.lacks_target()) };
         let state = self.folder.join("redis");
         let options = Options {
@@ -261,12 +256,7 @@ impl Drill<'_> {
         if is_done { Ok(summary) } else { Err(found.fail(errors)) }
     }
 
-    fn verified(
-        &self,
-        begun: &Begun,
-        ended: verify::Ended,
-        found: &mut Found,
-    ) -> Went {
+    fn verified(&self, begun: &Begun, ended: verify::Ended, found: &mut Found) -> Went {
         let verify::Ended { told, errors } = ended;
         let is_pass = told.as_ref().is_some_and(|told| told.verdict == Verdict::Pass);
         let is_done = is_pass && errors.is_empty();

@@ -36,7 +36,13 @@ const STEPS: [Known; 8] = [
     ("stop-writers", "decide whether writers stop", "application", true, false),
     ("time-travel", "see whether BigQuery's own time travel is enough", "data", false, true),
     ("create-instance", "create the Redis instance", "platform", true, false),
-    ("connect-redis", "put address and password in place, open the network", "platform", true, false),
+    (
+        "connect-redis",
+        "put address and password in place, open the network",
+        "platform",
+        true,
+        false,
+    ),
     ("access-bigquery", "project, billing and service account", "platform", false, true),
     ("grants", "grants, row access policies, views, scheduled queries", "data", false, true),
     ("repoint", "repoint the application, producers and dashboards", "application", true, true),
@@ -77,7 +83,11 @@ pub(super) fn timed(loss: Loss, marks: &[Mark]) -> Result<Vec<Step>, String> {
         .collect();
     for mark in marks {
         let Some(step) = steps.iter_mut().find(|step| step.name == mark.step) else {
-            return Err(format!("--mark {}: a loss of {} has no such step", mark.step, loss.word()));
+            return Err(format!(
+                "--mark {}: a loss of {} has no such step",
+                mark.step,
+                loss.word()
+            ));
         };
         if step.minutes.replace(mark.minutes).is_some() {
             return Err(format!("--mark {} is given twice", mark.step));

@@ -116,7 +116,8 @@ async fn serving(plan: &Plan, options: &Options) -> Result<Vec<Serving>> {
 
 /// Whether two are one server, a replica of it, or the same address: databases of one server share memory and fate.
 fn is_same_server(address: &str, state: &TargetState, serving: &Serving) -> Result<bool> {
-    let server = |address: &str| address.rsplit_once('/').map_or("", |(server, _)| server).to_owned();
+    let server =
+        |address: &str| address.rsplit_once('/').map_or("", |(server, _)| server).to_owned();
     if server(address) == server(&serving.address) {
         return Ok(true);
     }
@@ -129,8 +130,7 @@ fn is_same_server(address: &str, state: &TargetState, serving: &Serving) -> Resu
         return Err(Error::new(Kind::Config, message)
             .with_hint("allow INFO to both users, or name another scratch in [drill]"));
     }
-    Ok(state.process_id == serving.state.process_id
-        || state.history_id == serving.state.history_id)
+    Ok(state.process_id == serving.state.process_id || state.history_id == serving.state.history_id)
 }
 
 fn refuse_serving(address: &str, serving: &Serving, asked: &Asked) -> Error {
@@ -150,7 +150,8 @@ fn refuse_serving(address: &str, serving: &Serving, asked: &Asked) -> Error {
 fn confirm(client: &Scratch, is_production: bool, asked: &Asked) -> Result<()> {
     let address = client.address();
     if !is_production {
-        let message = format!("--in-production: redis at {address} of [drill] is not that of [redis]");
+        let message =
+            format!("--in-production: redis at {address} of [drill] is not that of [redis]");
         return Err(Error::new(Kind::Config, message)
             .with_hint("leave --in-production away: a scratch needs no confirmation"));
     }
@@ -202,8 +203,11 @@ async fn location(bigquery: &BigQuery, restore: &Restore, options: &Options) -> 
         }
     }
     bigquery.location().map(str::to_owned).ok_or_else(|| {
-        Error::new(Kind::Config, "no dataset of the plan is there to tell where the scratch belongs")
-            .with_hint("say it: location in [bigquery]")
+        Error::new(
+            Kind::Config,
+            "no dataset of the plan is there to tell where the scratch belongs",
+        )
+        .with_hint("say it: location in [bigquery]")
     })
 }
 
@@ -227,7 +231,8 @@ mod tests {
 
     #[test]
     fn one_server_is_known_by_address_process_or_history() {
-        let serving = |address: &str, state| Serving { what: "[redis]", address: address.into(), state };
+        let serving =
+            |address: &str, state| Serving { what: "[redis]", address: address.into(), state };
         let is_same = |address: &str, other: TargetState| {
             is_same_server("drill:6379/1", &state("p", "h"), &serving(address, other)).unwrap()
         };
@@ -239,7 +244,8 @@ mod tests {
 
     #[test]
     fn who_does_not_tell_who_it_is_is_refused() {
-        let serving = Serving { what: "[redis]", address: "cache:1/0".into(), state: state("", "") };
+        let serving =
+            Serving { what: "[redis]", address: "cache:1/0".into(), state: state("", "") };
         let error = is_same_server("drill:1/0", &state("p", "h"), &serving).unwrap_err();
         assert_eq!(error.kind(), Kind::Config);
     }

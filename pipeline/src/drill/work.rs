@@ -122,8 +122,7 @@ fn unknown_routes(plan: &Plan, names: &[String], loss: Loss) -> Vec<Error> {
         let has_part =
             (loss.redis() && route.uses.rebuild) || (loss.bigquery() && route.uses.backup);
         (!has_part).then(|| {
-            let message =
-                format!("--route {name}: it has no part in a loss of {}", loss.word());
+            let message = format!("--route {name}: it has no part in a loss of {}", loss.word());
             refuse(message, "name other routes, or leave --route away")
         })
     };
@@ -273,7 +272,10 @@ fn read_restored(route: &mut Route, restore: &Restore) -> Result<(), Error> {
             "route {name} reads {}.{}, which no backup route restores: with both lost nothing brings its keys back",
             wanted.0, wanted.1
         );
-        return Err(refuse(message, "add a backup route for the table, or name the others with --route"));
+        return Err(refuse(
+            message,
+            "add a backup route for the table, or name the others with --route",
+        ));
     }
     route.origin = Origin::Table {
         system: System::BigQuery,

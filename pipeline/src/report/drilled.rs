@@ -171,7 +171,10 @@ fn draw(
     chart
         .configure_mesh()
         .disable_y_mesh()
-        .x_desc(format!("time since the declared loss; the RTO is {}{beyond}", clock_of_seconds(rto)))
+        .x_desc(format!(
+            "time since the declared loss; the RTO is {}{beyond}",
+            clock_of_seconds(rto)
+        ))
         .x_labels(8)
         .y_labels(0)
         .x_label_formatter(&|at| clock_of_seconds(*at))
@@ -251,7 +254,8 @@ mod tests {
             ]
         );
         let svg = drawn(&drill).unwrap();
-        for name in ["restore bigquery", "rebuild redis", "create-instance", "the RTO is 01:00:00"] {
+        for name in ["restore bigquery", "rebuild redis", "create-instance", "the RTO is 01:00:00"]
+        {
             assert!(svg.contains(name), "{name}: {svg}");
         }
         assert!(!svg.contains("repoint"), "{svg}");

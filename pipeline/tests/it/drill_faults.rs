@@ -80,7 +80,11 @@ fn what_cannot_be_drilled_is_refused_by_name() {
     // Without a backup, and without a duplicate that outlives Redis.
     let other = COPY_ROUTE.replace("dup:lines", "dup:others");
     town.plan(&town.both(), &format!("{USERS_ROUTE}{other}"));
-    refused(&town, ("bigquery", &[]), &["route copy has no complete backup", "rekindle backup bigquery"]);
+    refused(
+        &town,
+        ("bigquery", &[]),
+        &["route copy has no complete backup", "rekindle backup bigquery"],
+    );
     town.plan_with("", &town.both(), &routes);
     refused(&town, ("both", &[]), &["with redis the duplicate of bigquery is lost"]);
     // Keys of a table that nothing restores.
@@ -89,9 +93,21 @@ fn what_cannot_be_drilled_is_refused_by_name() {
     refused(&town, ("both", &[]), &["route counts is a query"]);
     // Flags that mean nothing here.
     town.plan(&town.both(), &routes);
-    refused(&town, ("redis", &["--route", "copy"]), &["--route copy: it has no part in a loss of redis"]);
-    refused(&town, ("redis", &["--lost-at", "2026-01-01T00:00:00Z"]), &["a drill declares the loss itself"]);
-    refused(&town, ("redis", &["--mark", "grants=3"]), &["--mark grants: a loss of redis has no such step"]);
+    refused(
+        &town,
+        ("redis", &["--route", "copy"]),
+        &["--route copy: it has no part in a loss of redis"],
+    );
+    refused(
+        &town,
+        ("redis", &["--lost-at", "2026-01-01T00:00:00Z"]),
+        &["a drill declares the loss itself"],
+    );
+    refused(
+        &town,
+        ("redis", &["--mark", "grants=3"]),
+        &["--mark grants: a loss of redis has no such step"],
+    );
     town.drill("redis", &["--mark", "repiont=3"]).expect(2).says(&["the steps are declare"]);
     town.drill("alloydb", &[]).expect(2);
 }
@@ -109,7 +125,11 @@ fn production_is_lost_only_where_it_was_confirmed_twice() {
     let words = ["--in-production", "--confirm", &address];
     refused(&town, ("both", &words), &["losing a dataset of production is not built"]);
     // What an application alone keeps there, or the duplicate, would be gone for good.
-    town.plan_with("", &drill_section(&town.cache.url(), "d"), &format!("{USERS_ROUTE}{COPY_ROUTE}"));
+    town.plan_with(
+        "",
+        &drill_section(&town.cache.url(), "d"),
+        &format!("{USERS_ROUTE}{COPY_ROUTE}"),
+    );
     refused(&town, ("redis", &words), &["the duplicate of bigquery lives in that redis"]);
     // A scratch needs no confirmation, and is not taken for production.
     town.plan(&town.both(), USERS_ROUTE);
@@ -184,7 +204,9 @@ fn a_row_that_is_altered_after_the_restore_is_found() {
 #[test]
 fn a_drill_that_was_killed_anywhere_is_started_over_by_the_same_command() {
     let town = Town::new();
-    for point in [Point::StagingProven, Point::DestinationProven, Point::PartitionFinished, Point::ReadBack] {
+    for point in
+        [Point::StagingProven, Point::DestinationProven, Point::PartitionFinished, Point::ReadBack]
+    {
         let mut command = town.command(&Town::words("both", &[]));
         let output = command.env(VARIABLE, point.name()).output().unwrap();
         assert_eq!(output.status.signal(), Some(9), "{point:?}: {}", Ran::of(&output).stderr);

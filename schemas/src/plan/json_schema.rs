@@ -138,9 +138,7 @@ fn section(name: &str) -> Value {
         "drill" => with(
             table(&drill::FIELDS, &[], |name| match name {
                 "redis" => redis_url(),
-                "dataset" => {
-                    formed("A dataset that a drill may empty.", drill::DATASET_PATTERN)
-                }
+                "dataset" => formed("A dataset that a drill may empty.", drill::DATASET_PATTERN),
                 _ => formless(),
             }),
             json!({"anyOf": [{"required": ["redis"]}, {"required": ["dataset"]}]}),

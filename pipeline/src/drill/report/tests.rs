@@ -38,8 +38,7 @@ fn options(deadline: Duration) -> Options {
 /// A drill of Redis that came to its end, with these steps timed.
 fn found(marks: &[&str]) -> Found {
     let marks: Vec<Mark> = marks.iter().map(|mark| Mark::parse(mark).unwrap()).collect();
-    let mut found =
-        Found::new("d".to_owned(), Loss::Redis, timed(Loss::Redis, &marks).unwrap());
+    let mut found = Found::new("d".to_owned(), Loss::Redis, timed(Loss::Redis, &marks).unwrap());
     found.clock.lose();
     found.serves("redis");
     found

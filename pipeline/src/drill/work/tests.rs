@@ -17,8 +17,7 @@ url = "redis://duplicate"
 redis = "redis://scratch"
 dataset = "rekindle_drill"
 "#;
-const USERS: &str =
-    "[[route]]\nname = \"users\"\ntable = \"alloydb:users\"\nkey = \"user:{id}\"\ntype = \"hash\"\n";
+const USERS: &str = "[[route]]\nname = \"users\"\ntable = \"alloydb:users\"\nkey = \"user:{id}\"\ntype = \"hash\"\n";
 const LINES: &str = "[[route]]\nname = \"lines\"\ntable = \"bigquery:logs.lines\"\nkey = \"line:{id}\"\ntype = \"hash\"\n";
 const COPY: &str = "[[route]]\nname = \"copy\"\ntable = \"bigquery:logs.lines\"\nkey = \"dup:lines\"\ntype = \"blocks\"\n";
 
@@ -65,7 +64,10 @@ fn scratch_targets_take_the_place_of_those_that_serve_and_of_nothing_else() {
     assert_eq!(rebuild.routes, ["users", "lines"]);
     // What is rebuilt from BigQuery reads what was restored; what is duplicated is what serves.
     let tables = |plan: &[Route]| -> Vec<String> {
-        plan.iter().filter_map(table_of).map(|(dataset, table)| format!("{dataset}.{table}")).collect()
+        plan.iter()
+            .filter_map(table_of)
+            .map(|(dataset, table)| format!("{dataset}.{table}"))
+            .collect()
     };
     assert_eq!(tables(&rebuild.plan.routes), ["rekindle_drill.lines", "logs.lines"]);
     assert_eq!(tables(&restore.routes), ["logs.lines"]);
@@ -109,7 +111,8 @@ fn a_dataset_that_is_read_or_staged_in_and_two_tables_of_one_name_are_refused() 
     }
     let query = "[[route]]\nname = \"q\"\nquery = \"SELECT id FROM `p.Stats.days`\"\nfrom = \"bigquery\"\nkey = \"q:{id}\"\ntype = \"hash\"\n";
     refused(&[&drilled("stats"), query, COPY].concat(), Loss::BigQuery, "read by route q");
-    let twin = COPY.replace("\"copy\"", "\"twin\"").replace("logs.", "old.").replace("dup:", "old:");
+    let twin =
+        COPY.replace("\"copy\"", "\"twin\"").replace("logs.", "old.").replace("dup:", "old:");
     refused(&[SYSTEMS, COPY, &twin].concat(), Loss::BigQuery, "routes copy, twin all restore");
 }
 

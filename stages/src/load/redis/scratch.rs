@@ -87,12 +87,8 @@ impl Scratch {
         const SCRIPT: &str = "if redis.call('EXISTS', KEYS[1]) == 1 or redis.call('DBSIZE') == 0 then \
             redis.call('FLUSHDB') return 1 end return 0";
         let mut connection = self.connection().await?;
-        let emptied: redis::RedisResult<i64> = redis::cmd("EVAL")
-            .arg(SCRIPT)
-            .arg(1)
-            .arg(DRILL_KEY)
-            .query_async(&mut connection)
-            .await;
+        let emptied: redis::RedisResult<i64> =
+            redis::cmd("EVAL").arg(SCRIPT).arg(1).arg(DRILL_KEY).query_async(&mut connection).await;
         match emptied.map_err(|error| self.failed(error, "cannot empty"))? {
             1 => Ok(()),
             _ => Err(Error::new(
