@@ -6,6 +6,7 @@
 
 mod dataset;
 mod found;
+mod objectives;
 mod phases;
 mod read;
 mod report;

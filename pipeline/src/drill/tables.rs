@@ -7,6 +7,7 @@ use super::work::{Restore, table_of};
 use crate::cpu::CpuPool;
 use crate::rebuild::{Options, patiently};
 use crate::summary::RouteSummary;
+use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream;
 use schemas::Digest;
@@ -82,15 +83,7 @@ async fn digest(
             let mut total = Digest::default();
             while let Some(message) = messages.next().await {
                 let (message, schema) = (message?, schema.clone());
-                total += cpu
-                    .submit(move || {
-                        let mut digest = Digest::default();
-                        for rows in read_rows(&schema, &message)? {
-                            BatchHasher::new(&rows).map_err(unknown)?.add_to(&mut digest);
-                        }
-                        Ok(digest)
-                    })
-                    .await?;
+                total += cpu.submit(move || digest_of(&schema, &message)).await?;
             }
             Ok::<_, Error>(total)
         }
@@ -102,6 +95,14 @@ async fn digest(
         total += part?;
     }
     Ok(total)
+}
+
+fn digest_of(schema: &Bytes, message: &Bytes) -> Result<Digest> {
+    let mut digest = Digest::default();
+    for rows in read_rows(schema, message)? {
+        BatchHasher::new(&rows).map_err(unknown)?.add_to(&mut digest);
+    }
+    Ok(digest)
 }
 
 fn unknown(error: schemas::digest::UnknownType) -> Error {

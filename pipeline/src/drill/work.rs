@@ -34,8 +34,6 @@ pub(super) struct Rebuild {
     /// The plan with the scratch as its Redis, and where both are lost with the restored tables.
     pub(super) plan: Plan,
     pub(super) routes: Vec<String>,
-    /// Whether it is production that is emptied.
-    pub(super) is_production: bool,
 }
 
 fn refuse(message: impl Into<String>, hint: &str) -> Error {
@@ -68,8 +66,8 @@ impl Work {
         let restore = taken(restore, &mut mistakes);
         let rebuild = asked.lose.redis().then(|| {
             let wanted = |route: &&Route| route.uses.rebuild && is_wanted(route);
-            let routes = plan.routes.iter().filter(wanted).collect();
-            rebuild(plan, targets, routes, restore.as_ref(), asked)
+            let names = plan.routes.iter().filter(wanted).map(|route| route.name.clone()).collect();
+            rebuild(plan, targets, names, restore.as_ref(), asked)
         });
         let rebuild = taken(rebuild, &mut mistakes);
         if asked.lose == Loss::Both {
@@ -210,7 +208,7 @@ fn same_names(routes: &[Route]) -> Vec<Error> {
 fn rebuild(
     plan: &Plan,
     targets: &Drill,
-    routes: Vec<&Route>,
+    names: Vec<String>,
     restore: Option<&Restore>,
     asked: &Asked,
 ) -> Result<Rebuild, Vec<Error>> {
@@ -220,14 +218,13 @@ fn rebuild(
             "add redis = \"redis://…\" to [drill]",
         )]);
     };
-    if routes.is_empty() {
+    if names.is_empty() {
         return Err(vec![refuse("the plan has no route that rebuilds redis", "rekindle plan")]);
     }
     let mut mistakes = Vec::new();
     if asked.in_production {
         mistakes.extend(lost_for_good(plan));
     }
-    let names: Vec<String> = routes.iter().map(|route| route.name.clone()).collect();
     let mut plan = with_redis(plan, url);
     if let Some(restore) = restore {
         plan.bigquery.clone_from(&restore.plan.bigquery);
@@ -238,7 +235,7 @@ fn rebuild(
     if !mistakes.is_empty() {
         return Err(mistakes);
     }
-    Ok(Rebuild { plan, routes: names, is_production: asked.in_production })
+    Ok(Rebuild { plan, routes: names })
 }
 
 /// The plan with another Redis; the duplicate stays where it is.

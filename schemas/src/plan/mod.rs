@@ -23,6 +23,7 @@ mod unrouted;
 mod validate;
 
 pub use address::redact_url;
+pub use drill::Drill;
 pub use json_schema::json_schema;
 pub use many::{Many, Order, Score, ScoreUnit};
 pub use mistake::{PlanError, PlanErrors};
@@ -184,15 +185,6 @@ pub struct Duplicate {
     pub url: Secret,
     /// Whether a server that may evict the duplicate is taken all the same.
     pub allow_eviction: bool,
-}
-
-/// The `[drill]` section: the scratch targets of a restoration test; at least one is named.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Drill {
-    /// `redis://` or `rediss://` URL of a Redis that may be emptied.
-    pub redis: Option<Secret>,
-    /// A dataset of BigQuery that may be emptied.
-    pub dataset: Option<String>,
 }
 
 /// A system that rows come from.
