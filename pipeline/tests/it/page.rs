@@ -20,7 +20,9 @@ struct Opened {
 impl Opened {
     /// Opens a page without a window; `how` says what is asked of the browser.
     fn new(folder: &Path, page: &Path, how: &[&str]) -> Self {
-        let profile = format!("--user-data-dir={}", folder.join("profile").display());
+        // A profile of its own: what one browser leaves must not be in the way of the next.
+        let profile = tempfile::tempdir_in(folder).unwrap();
+        let in_profile = format!("--user-data-dir={}", profile.path().display());
         let address = format!("file://{}", page.display());
         // A browser that hangs fails the test instead of it.
         let output = Command::new("timeout")
@@ -29,7 +31,7 @@ impl Opened {
             .args(["--no-first-run", "--disable-background-networking"])
             .args(["--disable-component-update", "--disable-sync"])
             .args(["--disable-dev-shm-usage", "--enable-logging=stderr", "--v=0"])
-            .arg(profile)
+            .arg(in_profile)
             .args(how)
             .arg(address)
             .env("HOME", folder)
