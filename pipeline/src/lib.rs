@@ -13,6 +13,7 @@ pub mod cpu;
 pub mod cut_over;
 pub(crate) mod documents;
 pub mod drift;
+pub mod drill;
 pub mod engine;
 pub mod evidence;
 pub mod forecast;

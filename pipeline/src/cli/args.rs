@@ -112,9 +112,9 @@ pub enum Command {
     /// Measures recoveries of parts of the tables, and predicts the whole against the RTO
     #[command(after_help = super::bench::after_help())]
     Bench(super::bench::Bench),
-    /// Known, not built yet.
-    #[command(hide = true, disable_help_flag = true)]
-    Drill(Rest),
+    /// Tests a recovery in scratch targets: loses, recovers, proves, measures, and takes them down
+    #[command(after_help = super::drill::after_help())]
+    Drill(super::drill::Drill),
     /// Known, not built yet.
     #[command(hide = true, disable_help_flag = true)]
     Demo(Rest),
@@ -124,7 +124,6 @@ impl Command {
     /// Returns the name of a command that is known but not built.
     pub fn not_built(&self) -> Option<&'static str> {
         match self {
-            Self::Drill(_) => Some("drill"),
             Self::Demo(_) => Some("demo"),
             Self::Init(_)
             | Self::Check(_)
@@ -138,6 +137,7 @@ impl Command {
             | Self::Log { .. }
             | Self::Report(_)
             | Self::Bench(_)
+            | Self::Drill(_)
             | Self::Schema
             | Self::Status(_) => None,
         }

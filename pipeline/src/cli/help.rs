@@ -34,11 +34,12 @@ Examples:
   rekindle backup bigquery                keep the duplicate of BigQuery in Redis up to date
   rekindle restore bigquery               bring a lost table back from its duplicate in Redis
   rekindle verify redis --tier full       does Redis hold what the rows say, and nothing else?
+  rekindle drill --lose redis             test the recovery in a scratch Redis, and measure it
   rekindle rejects replay                 send the rows that were rejected through their routes again
   rekindle log review                     which problems are open, and who has looked?
   rekindle status                         how far is it?
 
-Not built yet, refused by name: drill, demo.
+Not built yet, refused by name: demo.
 
 ";
 

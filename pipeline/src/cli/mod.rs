@@ -8,6 +8,7 @@ mod bench;
 mod check;
 #[cfg(test)]
 mod documented;
+mod drill;
 mod evidence;
 mod failure;
 pub(crate) mod figures;
@@ -157,7 +158,8 @@ async fn dispatch(cli: &Cli, bars: MultiProgress, signals: &Signals) -> Exit {
         }
         Command::Report(flags) => report::report(shared, flags),
         Command::Bench(flags) => Box::pin(bench::bench(shared, flags, signals)).await,
-        Command::Drill(_) | Command::Demo(_) => Exit::Usage,
+        Command::Drill(flags) => Box::pin(drill::drill(shared, flags, signals)).await,
+        Command::Demo(_) => Exit::Usage,
     }
 }
 

@@ -89,6 +89,7 @@ fn options(shared: &Shared, flags: &RestoreBigquery, signals: &Signals) -> Optio
             from_scan: flags.from_scan,
             accept_recreated: flags.accept_recreated.clone(),
             accept_no_row_policies: flags.accept_no_row_policies.clone(),
+            into: None,
         },
         scratch: None,
         cancel: signals.cancel.clone(),

@@ -5,6 +5,7 @@
 
 mod canonical;
 mod chain;
+mod drilled;
 mod history;
 mod machine;
 #[cfg(test)]
@@ -153,11 +154,13 @@ impl Evidence {
         // What was not read back, or is there in part, has met nothing.
         let is_as_asked =
             text("status") == "done" && matches!(ran.exit, Exit::Done | Exit::Objective);
-        let objectives = ran
-            .objectives
-            .iter()
-            .flat_map(|(system, aim)| objectives(system, *aim, &summary, &command, is_as_asked))
-            .collect();
+        let of_run = || {
+            let of = |(system, aim): &(&'static str, Aim)| {
+                objectives(system, *aim, &summary, &command, is_as_asked)
+            };
+            ran.objectives.iter().flat_map(of).collect()
+        };
+        let objectives = drilled::objectives(&summary).unwrap_or_else(of_run);
         Self {
             format: FORMAT,
             run_id: text("run_id"),
@@ -282,6 +285,7 @@ fn timeline(summary: &Value, history: &History) -> Vec<Event> {
         events
             .push(Event { at: time(ms), what: format!("priority {} complete", done["priority"]) });
     }
+    events.extend(drilled::events(summary));
     // Times of one form sort as text; what has fractions stands behind what has none within a second.
     events.sort_by_key(|event| event.at.parse::<jiff::Timestamp>().ok());
     events
@@ -289,6 +293,11 @@ fn timeline(summary: &Value, history: &History) -> Vec<Event> {
 
 fn findings(summary: &Value, errors: Vec<String>) -> Vec<String> {
     let mut found = errors;
+    // An error may have told of one already.
+    let differences = drilled::findings(summary);
+    let is_new = |line: &String| !found.contains(line);
+    let new: Vec<String> = differences.into_iter().filter(is_new).collect();
+    found.extend(new);
     let count = |name: &str| summary[name].as_u64().unwrap_or(0);
     if count("rejects") > 0 {
         found.push(format!(

@@ -295,3 +295,28 @@ async fn a_recording_has_a_list_of_points_per_process() {
     fs::write(&file, format!("{text}{{\"at_ms\":1,\"ro")).unwrap();
     assert_eq!(History::read(state.path(), "r1").processes.len(), 2);
 }
+
+#[test]
+fn a_drill_tells_its_objectives_phases_and_differences_itself() {
+    let objective = json!({
+        "system": "redis", "name": "RTO", "target_seconds": 60, "measured_seconds": 5.0,
+        "margin_seconds": 55.0, "verdict": "unknown", "how": "in a scratch",
+    });
+    let mut drill = summary();
+    drill["command"] = json!("drill");
+    drill["objectives"] = json!([objective]);
+    drill["phases"] = json!([{
+        "name": "rebuild redis", "started_at": "2026-11-29T11:30:00Z", "seconds": 1.0,
+        "since_loss": 2.0, "outcome": "done",
+    }]);
+    drill["differences"] = json!(["route a: key a:1: missing"]);
+    let evidence = of(drill, Exit::Difference);
+    assert_eq!(serde_json::to_value(&evidence.objectives).unwrap(), json!([objective]));
+    let told: Vec<&str> = evidence.timeline.iter().map(|event| event.what.as_str()).collect();
+    assert!(told.contains(&"rebuild redis: done"), "{told:?}");
+    assert_eq!(evidence.findings[0], "route a: key a:1: missing");
+    // Nothing else may tell objectives of itself.
+    let mut rebuild = summary();
+    rebuild["objectives"] = json!([objective]);
+    assert_eq!(of(rebuild, Exit::Done).objectives.len(), 4);
+}

@@ -4,6 +4,7 @@
 //! that was not tested. Both forms are made of the same parts.
 
 mod chart;
+mod drilled;
 mod fitted;
 mod html;
 mod markdown;
@@ -44,10 +45,14 @@ impl Report {
     pub fn of(evidence: &Evidence, file: &str, sha256: &str) -> Self {
         let mut parts = vec![Part::Paragraph(verdict(evidence)), Part::Heading("Objectives")];
         parts.push(objectives(&evidence.objectives));
+        let drilled = drilled::parts(&evidence.summary);
+        let is_drill = !drilled.is_empty();
+        // A drill draws its phases instead.
+        let clock = (!is_drill).then(|| chart::clock(evidence)).flatten();
         parts.extend(
-            chart::clock(evidence)
-                .map(|svg| Part::Drawing { svg, caption: "Time from the loss, beside the RTO" }),
+            clock.map(|svg| Part::Drawing { svg, caption: "Time from the loss, beside the RTO" }),
         );
+        parts.extend(drilled);
         parts.extend([Part::Heading("What was run"), ran(evidence)]);
         parts.extend([Part::Heading("Timeline"), timeline(evidence)]);
         let fitted = fitted::parts(&evidence.summary);
@@ -61,7 +66,7 @@ impl Report {
             svg,
             caption: "Rows per second; a dashed line is where a process ended and the next one went on",
         }));
-        if !is_bench {
+        if !is_bench && !is_drill {
             parts.extend([Part::Heading("Integrity"), integrity(&evidence.summary)]);
         }
         parts.extend([Part::Heading("Findings"), list(&evidence.findings, "None.")]);

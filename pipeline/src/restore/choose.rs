@@ -3,7 +3,8 @@
 //! Invariant: a table partition is taken whole in one version or named as left out with the reason; nothing is left
 //! out silently.
 
-use super::duplicate::damaged;
+use super::duplicate::{damaged, named};
+use crate::summarize::rfc3339;
 use schemas::manifest::{Manifest, Run, Version};
 use serde::{Deserialize, Serialize};
 use stages::{Error, Kind, Result};
@@ -164,6 +165,24 @@ fn refuse(run: &Run, pruned: &[String], recreated: &[String], wanted: &Wanted<'_
         return Err(Error::new(Kind::Config, message).with_hint(hint));
     }
     Ok(())
+}
+
+/// Says which copies are older than the backup, because the source had lost rows of them by then.
+pub(super) fn held(run: &Run, taken: &[Taken]) -> Option<String> {
+    let is_taken = |name: &str| taken.iter().any(|taken| taken.table_partition == name);
+    let held = run.held.iter().filter(|held| is_taken(&held.table_partition));
+    let names: Vec<String> = held
+        .map(|held| {
+            let until = rfc3339(held.good_until_us / 1000);
+            format!("{} as of {until}", held.table_partition)
+        })
+        .collect();
+    (!names.is_empty()).then(|| {
+        format!(
+            "table partitions {} are older than the last backup: the source had lost rows of them by then",
+            named(&names)
+        )
+    })
 }
 
 #[cfg(test)]

@@ -72,6 +72,9 @@ pub struct Asked {
     /// Tables that are restored without the row access policies they had.
     #[serde(default)]
     pub accept_no_row_policies: Vec<String>,
+    /// Restore into this dataset instead of the one that was recorded; for a drill.
+    #[serde(default)]
+    pub into: Option<String>,
 }
 
 /// How a restore was asked for.
@@ -116,7 +119,7 @@ impl Options {
         let Origin::Table { schema, table, .. } = &route.origin else { return None };
         Some(match &self.scratch {
             Some(scratch) => (scratch.dataset.clone(), format!("{}{table}", scratch.prefix)),
-            None => (schema.clone(), table.clone()),
+            None => (self.asked.destination(schema).to_owned(), table.clone()),
         })
     }
 }
@@ -163,6 +166,13 @@ fn own_name(route: &Route) -> String {
     match &route.origin {
         Origin::Table { schema, table, .. } => format!("{schema}.{table}"),
         Origin::Query { .. } => String::new(),
+    }
+}
+
+impl Asked {
+    /// The dataset that a table of `dataset` is restored into.
+    fn destination<'a>(&'a self, dataset: &'a str) -> &'a str {
+        self.into.as_deref().unwrap_or(dataset)
     }
 }
 

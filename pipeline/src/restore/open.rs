@@ -2,7 +2,7 @@
 //!
 //! Invariant: everything that can be refused is refused here, before a single row was written anywhere.
 
-use super::choose::{Taken, Wanted, choose};
+use super::choose::{Taken, Wanted, choose, held};
 use super::duplicate::{Duplicate, damaged, named};
 use super::rows::open_rows;
 use super::run::definition;
@@ -15,7 +15,6 @@ use crate::lane::now_ms;
 use crate::ledger::io_error;
 use crate::outcome::from_journal;
 use crate::spool;
-use crate::summarize::rfc3339;
 use schemas::manifest::{Manifest, Run, TableRecord};
 use schemas::plan::Layout;
 use schemas::{Plan, Route};
@@ -120,12 +119,14 @@ pub(super) async fn open_table(
     let duplicate = Duplicate::new(plan, route.key.text(), options.lanes * 2 + 2)?;
     let restores = shared.journal.restores(&shared.run_id).await.map_err(from_journal)?;
     let known = restores.into_iter().find(|restore| restore.route == route.name);
+    let recorded = own_name(route);
     let (run, manifests) = if options.asked.from_scan {
-        scan::rebuild(&duplicate, &own_name(route)).await?
+        scan::rebuild(&duplicate, &recorded).await?
     } else {
         read(shared, &duplicate).await?
     };
-    let opening = Opening { shared, options, route, dataset, table, duplicate: &duplicate };
+    let duplicate = &duplicate;
+    let opening = Opening { shared, options, route, recorded, dataset, table, duplicate };
     let opened = match known {
         Some(record) => opening.take_up(record, &manifests).await?,
         None => opening.begin(&run, &manifests).await?,
@@ -143,29 +144,14 @@ async fn read(shared: &Shared, duplicate: &Duplicate) -> Result<(Run, Vec<Manife
     Ok((run, manifests))
 }
 
-/// Says which copies are older than the backup, because the source had lost rows of them by then.
-fn held(run: &Run, taken: &[Taken]) -> Option<String> {
-    let is_taken = |name: &str| taken.iter().any(|taken| taken.table_partition == name);
-    let held = run.held.iter().filter(|held| is_taken(&held.table_partition));
-    let names: Vec<String> = held
-        .map(|held| {
-            let until = rfc3339(held.good_until_us / 1000);
-            format!("{} as of {until}", held.table_partition)
-        })
-        .collect();
-    (!names.is_empty()).then(|| {
-        format!(
-            "table partitions {} are older than the last backup: the source had lost rows of them by then",
-            named(&names)
-        )
-    })
-}
-
 /// What opening a table needs.
 pub(super) struct Opening<'a> {
     pub(super) shared: &'a Arc<Shared>,
     pub(super) options: &'a Options,
     pub(super) route: &'a Route,
+    /// `dataset.table` that the duplicate is of.
+    pub(super) recorded: String,
+    /// Where it is restored.
     pub(super) dataset: &'a str,
     pub(super) table: &'a str,
     pub(super) duplicate: &'a Duplicate,
@@ -224,8 +210,8 @@ impl Opening<'_> {
     }
 
     pub(super) fn check_table(&self, run: &Run) -> Result<()> {
-        let name = own_name(self.route);
-        if run.table == name {
+        let name = &self.recorded;
+        if run.table == *name {
             return Ok(());
         }
         Err(Error::new(

@@ -275,8 +275,9 @@ pub(super) fn definition(route: &Route, asked: &Asked) -> String {
         named if named.is_empty() => named,
         named => format!("accept no row policies = {named}\n"),
     };
+    let into = asked.into.as_ref().map(|into| format!("into = {into}\n")).unwrap_or_default();
     format!(
-        "{}replace = {}\nfill = {}\npartitions = {range}\nas of = {as_of}\nfrom scan = {}\naccept recreated = {}\n{policies}",
+        "{}replace = {}\nfill = {}\npartitions = {range}\nas of = {as_of}\nfrom scan = {}\naccept recreated = {}\n{policies}{into}",
         route.definition(),
         asked.replace,
         asked.fill,

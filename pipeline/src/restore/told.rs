@@ -81,11 +81,14 @@ pub(super) fn summary(
         files: Vec::new(),
         not_brought_back: None,
         drift: Vec::new(),
-        warnings: tables.iter().flat_map(warnings).collect(),
+        warnings: tables
+            .iter()
+            .flat_map(|table| warnings(table, options.asked.into.is_none()))
+            .collect(),
     }
 }
 
-fn warnings(table: &Table) -> Vec<String> {
+fn warnings(table: &Table, is_in_place: bool) -> Vec<String> {
     let mut warnings = table.findings.warnings.clone();
     let vanished = table.findings.loaded.as_ref().map_or(0, |loaded| loaded.vanished);
     if vanished > 0 {
@@ -94,7 +97,8 @@ fn warnings(table: &Table) -> Vec<String> {
             table.name()
         ));
     }
-    if table.findings.makes_destination && table.record.stage == TableStage::Complete {
+    let is_made = table.findings.makes_destination && table.record.stage == TableStage::Complete;
+    if is_in_place && is_made {
         let name = table.name();
         warnings.push(format!(
             "{name} was made anew, which a backup takes for a loss until it is told: rekindle backup bigquery --accept-loss {name}"

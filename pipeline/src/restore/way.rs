@@ -134,7 +134,11 @@ impl Opening<'_> {
             is_there: existing.is_some(),
             lost_at_ms: self.shared.lost_at_ms,
         };
-        let mut lines = vec![lost.time_travel().await];
+        // Where the table is not lost but restored beside itself, nothing is to be undeleted.
+        let mut lines = match self.options.asked.into {
+            None => vec![lost.time_travel().await],
+            Some(_) => Vec::new(),
+        };
         if existing.is_none() || way == Way::Whole {
             let named = target::not_put_back(recorded, now_ms());
             lines.extend(named.into_iter().map(|what| format!("not put back on {name}: {what}")));

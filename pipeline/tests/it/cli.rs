@@ -129,7 +129,7 @@ fn help_of_report() {
 #[test]
 fn what_is_not_built_is_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
-    for words in [&["drill"][..], &["drill", "redis", "--tier", "count"], &["demo", "--help"]] {
+    for words in [&["demo"][..], &["demo", "redis", "--tier", "count"], &["demo", "--help"]] {
         let output = rekindle(folder.path(), words, &[]);
         let (code, text) = code_and_stderr(&output);
         let expected =

@@ -9,7 +9,7 @@ use super::route::{
     DRIFTS, KEEP_VERSIONS_MAX, LAYOUTS, NAME_LENGTH_MAX, NULLS, PRIORITY_MAX, ROW_FIELDS,
 };
 use super::stream::REBUILT_FIELDS;
-use super::{cluster, columns, origin, route, unrouted, validate};
+use super::{cluster, columns, drill, origin, route, unrouted, validate};
 use serde_json::{Map, Value, json};
 
 /// Returns the schema.
@@ -132,6 +132,14 @@ fn section(name: &str) -> Value {
             let routes = list("One table or query and the keys made from it.", &one_route());
             with(routes, json!({"minItems": 1}))
         }
+        "drill" => with(
+            table(&drill::FIELDS, &[], |name| match name {
+                "redis" => redis_url(),
+                "dataset" => formed("A dataset that a drill may empty.", drill::DATASET_PATTERN),
+                _ => formless(),
+            }),
+            json!({"anyOf": [{"required": ["redis"]}, {"required": ["dataset"]}]}),
+        ),
         "unrouted" => {
             let entry = table(&unrouted::FIELDS, unrouted::FIELDS.built, |name| match name {
                 "prefix" => text("What the keys begin with."),

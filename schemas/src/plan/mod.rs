@@ -7,6 +7,7 @@ mod address;
 mod cluster;
 mod columns;
 mod definition;
+mod drill;
 mod json_schema;
 mod many;
 mod mistake;
@@ -24,6 +25,7 @@ mod validate;
 
 pub use address::redact_url;
 pub use cluster::Cluster;
+pub use drill::Drill;
 pub use json_schema::json_schema;
 pub use many::{Many, Order, Score, ScoreUnit};
 pub use mistake::{PlanError, PlanErrors};
@@ -73,6 +75,8 @@ pub struct Plan {
     pub routes: Vec<Route>,
     /// What lives in the Redis target and no route writes; prefixes are distinct.
     pub unrouted: Vec<Unrouted>,
+    /// The `[drill]` section: the scratch targets of a restoration test.
+    pub drill: Option<Drill>,
 }
 
 impl Plan {

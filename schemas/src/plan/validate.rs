@@ -4,6 +4,7 @@
 
 use super::address::{alloydb_problem, redis_problem};
 use super::cluster::cluster;
+use super::drill::drill;
 use super::mistake::PlanErrors;
 use super::raw::{Fields, Reader, Section};
 use super::route::route;
@@ -22,8 +23,8 @@ const DUPLICATE: &str = "duplicate key";
 
 pub(super) const SECTIONS: Fields = Fields {
     noun: "section",
-    built: &["objectives", "alloydb", "bigquery", "redis", "route", "unrouted"],
-    refused: &["archive", "drill"],
+    built: &["objectives", "alloydb", "bigquery", "redis", "route", "unrouted", "drill"],
+    refused: &["archive"],
 };
 pub(super) const OBJECTIVES: Fields =
     Fields { noun: "field", built: &["redis", "bigquery", "alloydb"], refused: &[] };
@@ -48,10 +49,8 @@ pub(super) const BIGQUERY: Fields = Fields {
     refused: &[],
 };
 /// Fields of the sections that are refused, so that a misspelt one is found all the same.
-const REFUSED_SECTIONS: [(&str, Fields); 2] = [
-    ("archive", Fields { noun: "field", built: &["url", "encrypt_key"], refused: &[] }),
-    ("drill", Fields { noun: "field", built: &["redis", "dataset"], refused: &[] }),
-];
+const REFUSED_SECTIONS: [(&str, Fields); 1] =
+    [("archive", Fields { noun: "field", built: &["url", "encrypt_key"], refused: &[] })];
 pub(super) const DUPLICATE_SECTION: Fields =
     Fields { noun: "field", built: &["url", "allow_eviction"], refused: &[] };
 
@@ -94,6 +93,7 @@ fn sections(reader: &Reader<'_>, root: &Section<'_>) -> Option<Plan> {
     }
     let routes = routes(reader, root);
     let unrouted = unrouted(root, routes.as_deref().unwrap_or_default());
+    let drill = drill(root);
     Some(Plan {
         redis_objective,
         bigquery_objective,
@@ -104,6 +104,7 @@ fn sections(reader: &Reader<'_>, root: &Section<'_>) -> Option<Plan> {
         duplicate,
         routes: routes?,
         unrouted,
+        drill,
     })
 }
 

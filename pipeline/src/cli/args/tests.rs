@@ -55,8 +55,8 @@ fn what_is_out_of_bounds_is_refused() {
 
 #[test]
 fn commands_that_are_not_built_are_known_whatever_follows() {
-    for (line, name) in [("rekindle drill", "drill"), ("rekindle demo --help", "demo")] {
-        assert_eq!(parse(line).unwrap().command.not_built(), Some(name), "{line}");
+    for line in ["rekindle demo", "rekindle demo --help"] {
+        assert_eq!(parse(line).unwrap().command.not_built(), Some("demo"), "{line}");
     }
     assert_eq!(parse("rekindle dril").unwrap_err().exit_code(), 2);
 }

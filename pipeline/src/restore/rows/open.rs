@@ -57,7 +57,10 @@ pub(in super::super) async fn open_rows(
         return Err(Error::new(Kind::Config, format!("route {} names no table", route.name)));
     };
     let duplicate = Duplicate::new(plan, keys_of(route).prefix(), 2)?;
-    let opening = Opening { shared, options, route, dataset, table, duplicate: &duplicate };
+    let recorded = format!("{dataset}.{table}");
+    let dataset = options.asked.destination(dataset);
+    let duplicate = &duplicate;
+    let opening = Opening { shared, options, route, recorded, dataset, table, duplicate };
     let restores = shared.journal.restores(&shared.run_id).await.map_err(from_journal)?;
     let known = restores.into_iter().find(|restore| restore.route == route.name);
     let opened = match known {

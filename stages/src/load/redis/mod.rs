@@ -13,6 +13,7 @@ mod newest;
 mod pipe;
 mod pressure;
 pub(crate) mod reply;
+pub mod scratch;
 mod streams;
 mod way;
 
