@@ -77,23 +77,6 @@ impl OwnKeys {
         &self.plan
     }
 
-    /// Refuses a server that the largest part, this share of all rows, would fill too far.
-    pub(super) fn check_room(&self, planned: &PlanReport, share: f64) -> Result<()> {
-        let memory = &planned.memory;
-        let Some(limit) = memory.limit_bytes else { return Ok(()) };
-        let needed = memory.bytes as f64 * share;
-        let room = (limit / 100 * CEILING_PERCENT) as f64 - memory.used_bytes as f64;
-        if needed <= room {
-            return Ok(());
-        }
-        let message = format!(
-            "redis at {} has {} of {limit} bytes in use, and the largest part of the bench takes about {needed:.0} more: it leaves a fifth of a redis in use free",
-            planned.target.address, memory.used_bytes
-        );
-        Err(Error::new(Kind::Capacity, message)
-            .with_hint("measure fewer rows with --rows, or into a throwaway server without --against"))
-    }
-
     /// Removes what the run in this state folder has written, and its mark; returns how many keys there were.
     pub(super) async fn remove(&self, state: &Path) -> Result<u64> {
         removed(&self.plan, &self.note.prefix, &[state.to_owned()], self.retry_for).await
@@ -105,6 +88,23 @@ impl OwnKeys {
         let Note { address, prefix } = self.note.clone();
         Ok(Against { address, prefix, removed_keys })
     }
+}
+
+/// Refuses a server that the largest part, this share of all rows, would fill too far.
+pub(super) fn check_room(planned: &PlanReport, share: f64) -> Result<()> {
+    let memory = &planned.memory;
+    let Some(limit) = memory.limit_bytes else { return Ok(()) };
+    let needed = memory.bytes as f64 * share;
+    let room = (limit / 100 * CEILING_PERCENT) as f64 - memory.used_bytes as f64;
+    if needed <= room {
+        return Ok(());
+    }
+    let message = format!(
+        "redis at {} has {} of {limit} bytes in use, and the largest part of the bench takes about {needed:.0} more: it leaves a fifth of a redis in use free",
+        planned.target.address, memory.used_bytes
+    );
+    Err(Error::new(Kind::Capacity, message)
+        .with_hint("measure fewer rows with --rows, or into a throwaway server without --against"))
 }
 
 fn note_in(state: &Path) -> PathBuf {

@@ -105,7 +105,7 @@ pub struct Benched {
     /// What was measured; absent where it did not come so far.
     pub report: Option<Found>,
     /// What was measured before it failed; absent where nothing had begun.
-    pub attempt: Option<Attempt>,
+    pub attempt: Option<Box<Attempt>>,
     /// Everything that happened; the worst (by order) is the exit code.
     pub exits: Vec<Exit>,
     /// Errors in the order they were met.
@@ -126,7 +126,7 @@ impl Benched {
     /// Keeps what was measured of so many runs before it failed.
     fn after(self, started_ms: i64, system: &str, samples: Vec<Sample>, wanted: usize) -> Self {
         let attempt = Attempt::of(started_ms, system, samples, wanted, &self.exits);
-        Self { attempt: Some(attempt), ..self }
+        Self { attempt: Some(Box::new(attempt)), ..self }
     }
 }
 
