@@ -221,6 +221,7 @@ impl Drill<'_> {
                 accept_no_row_policies: self.asked.accept_no_row_policies.clone(),
                 ..restore::Asked::default()
             },
+            scratch: None,
             cancel: self.options.cancel.clone(),
         }
     }
