@@ -15,8 +15,8 @@ mod text;
 use held::Held;
 pub use memory::MemoryReport;
 use notes::{cut_over_notes, target_notes};
-pub use predicted::{FittedTo, Predicted};
 pub(crate) use predicted::WHOLE;
+pub use predicted::{FittedTo, Predicted};
 pub(crate) use readable::commands;
 pub(crate) use text::mib;
 

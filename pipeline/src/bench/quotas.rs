@@ -105,7 +105,11 @@ impl Quota {
 
     /// Writes the limit with its unit.
     fn figure(&self) -> String {
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "casts saturate")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "casts saturate"
+        )]
         let whole = self.limit as u64;
         match self.unit.as_str() {
             "B" => bytes(whole),
@@ -304,7 +308,10 @@ mod tests {
         assert!(!fits.binds && fits.line().contains("84 % of it"), "{}", fits.line());
         let full = of_memory(0, 1_000, 1_000, 0.95);
         let both = [fits.clone(), full.clone()];
-        assert_eq!(refusal(&both).unwrap(), "first of all there has to be more of: memory of redis");
+        assert_eq!(
+            refusal(&both).unwrap(),
+            "first of all there has to be more of: memory of redis"
+        );
         assert_eq!((verdict(false, &both), verdict(true, &[])), ("REFUSED by a limit,", "met"));
         assert_eq!((verdict(false, &[fits]), refusal(&[])), ("MISSED", None));
         assert!(full.binds && is_refused(std::slice::from_ref(&full)));

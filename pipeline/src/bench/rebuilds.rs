@@ -95,7 +95,8 @@ async fn measure(bench: &Bench<'_>, removed: &mut Removed) -> Benched {
         return Benched::failed(vec![error]);
     }
     if bench.asked.widths && halves(bench, &planned).is_empty() {
-        let message = "no route has fields of which half could be left out, so --widths measures nothing";
+        let message =
+            "no route has fields of which half could be left out, so --widths measures nothing";
         let hint = "leave --widths out, or name another route with --route";
         return Benched::failed(vec![Error::new(Kind::Config, message).with_hint(hint)]);
     }
@@ -151,10 +152,8 @@ fn trials(bench: &Bench<'_>, planned: &PlanReport, sizes: &[Size]) -> Vec<Trial>
         lanes: bench.options.lanes,
         fields: None,
     };
-    let mut trials: Vec<Trial> = (0..bench.asked.repeats)
-        .flat_map(|_| sizes.iter())
-        .map(|size| trial(&all, size))
-        .collect();
+    let mut trials: Vec<Trial> =
+        (0..bench.asked.repeats).flat_map(|_| sizes.iter()).map(|size| trial(&all, size)).collect();
     if all.len() > 1 {
         let alone = all
             .iter()

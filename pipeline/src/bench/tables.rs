@@ -135,7 +135,8 @@ async fn prepare(bench: &Bench<'_>) -> std::result::Result<Prepared, Vec<Error>>
             Ok(Some(known)) => tables.push(known),
             Ok(None) => {
                 let name = &route.name;
-                warnings.push(format!("route {name}: its table has no rows, so it is not measured"));
+                warnings
+                    .push(format!("route {name}: its table has no rows, so it is not measured"));
             }
             Err(error) => errors.push(error),
         }

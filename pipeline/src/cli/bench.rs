@@ -93,7 +93,8 @@ impl Bench {
 
 pub(super) async fn bench(shared: &Shared, flags: &Bench, signals: &Signals) -> Exit {
     if shared.lost_at.is_some() {
-        let message = "bench measures before there is a loss, so it starts no clock: --lost-at is not for it";
+        let message =
+            "bench measures before there is a loss, so it starts no clock: --lost-at is not for it";
         let hint = "leave --lost-at out; --deadline is the time to compare with";
         tell(&[Failure::new(Exit::Usage, message, Some(hint))], shared.json);
         return Exit::Usage;

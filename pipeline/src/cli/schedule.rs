@@ -135,7 +135,6 @@ fn line(shared: &Shared, flags: &BackupBigquery, cron: &Cron) -> Result<String> 
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::cli::args::Cli;
     use clap::Parser;
 

@@ -106,8 +106,7 @@ fn plan_is_fitted_to_rebuilds_where_there_are_enough_else_to_benches_and_says_so
     // WHEN the same is rebuilt THEN that counts from the third time on, and nothing is mixed
     for round in 1..=3 {
         world.rebuild(&["--fresh"]).expect(0);
-        let predicted =
-            world.run(&["plan", "--json"]).expect(0).summary()["predicted"].clone();
+        let predicted = world.run(&["plan", "--json"]).expect(0).summary()["predicted"].clone();
         let expected = if round < 3 { "benches" } else { "rebuilds" };
         assert_eq!(
             (predicted["fitted_to"].as_str(), predicted["runs"].as_u64()),
@@ -172,10 +171,10 @@ fn a_bench_that_fails_leaves_evidence_and_predicts_nothing() {
         "{evidence}"
     );
     assert_eq!(evidence["summary"], failed);
-    world.run(&["report"]).expect(0).shows(&[
-        "What was measured",
-        "the bench did not come to its end, so it predicts nothing",
-    ]);
+    world
+        .run(&["report"])
+        .expect(0)
+        .shows(&["What was measured", "the bench did not come to its end, so it predicts nothing"]);
     // AND nothing is predicted from it
     let planned = world.run(&["plan", "--json"]).expect(0).summary();
     assert!(planned["predicted"].is_null(), "{planned}");

@@ -91,10 +91,9 @@ fn a_redis_without_room_or_of_another_run_is_left_alone() {
     // GIVEN a table that needs more than the Redis may take
     let world = narrow(40_000);
     // WHEN all of it is measured there THEN that is refused before anything is written
-    bench(&world, &["--rows", "40000"]).expect(5).says(&[
-        "it leaves a fifth of a redis in use free",
-        "--rows",
-    ]);
+    bench(&world, &["--rows", "40000"])
+        .expect(5)
+        .says(&["it leaves a fifth of a redis in use free", "--rows"]);
     assert_eq!(world.redis(&["DBSIZE"]), "0");
     // AND measured elsewhere, the limit binds, and the answer says so
     let elsewhere =
