@@ -186,6 +186,7 @@ fn header(body: &Body) -> Header {
         raw_bytes: body.raw_bytes,
         body_bytes: body.bytes.len() as u64,
         body_xxh3: body.xxh3,
+        key_id: None,
         table: "logs.build_logs".into(),
         table_id: "p:logs.build_logs".into(),
         table_partition: "20261101".into(),
@@ -305,7 +306,7 @@ fn rows_beyond_the_largest_block_are_cut_and_stay_in_order() {
 fn a_newer_version_or_codec_is_called_that() {
     let body = encode(&[Random(3).batch(5)]).unwrap().remove(0);
     let mut newer = value(&body);
-    newer[8] = 2;
+    newer[8] = 3;
     assert_eq!(open(&newer), Err(BlockError::UnknownVersion { version: 2 }));
     let other = Header { codec: 9, ..header(&body) }.to_bytes();
     assert_eq!(open(&other), Err(BlockError::UnknownCodec { codec: 9 }));
