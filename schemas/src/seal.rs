@@ -173,14 +173,26 @@ impl Seals {
         redis_key: &str,
         text: &'a [u8],
     ) -> Result<Cow<'a, [u8]>, SealError> {
-        let Some(key) = &self.current else { return Ok(Cow::Borrowed(text)) };
-        let head = Head { key_id: key.id, nonce: nonce()? };
-        let mut out = head.to_bytes();
+        if self.current.is_none() {
+            return Ok(Cow::Borrowed(text));
+        }
+        self.document_under(nonce()?, redis_key, text).map(Cow::Owned)
+    }
+
+    /// Seals a document under a nonce, which must never have been used with the key before.
+    pub(crate) fn document_under(
+        &self,
+        nonce: [u8; NONCE_LEN],
+        redis_key: &str,
+        text: &[u8],
+    ) -> Result<Vec<u8>, SealError> {
+        let Some(key) = &self.current else { return Ok(text.to_vec()) };
+        let mut out = Head { key_id: key.id, nonce }.to_bytes();
         let bound_to = bound_to(&out, redis_key);
         out.reserve_exact(text.len() + TAG_BYTES);
         out.extend_from_slice(text);
-        key.seal(head.nonce, &bound_to, &mut out, HEAD_BYTES)?;
-        Ok(Cow::Owned(out))
+        key.seal(nonce, &bound_to, &mut out, HEAD_BYTES)?;
+        Ok(out)
     }
 
     /// Opens a document that lies under a key of Redis; returns one that is not sealed as it is.
@@ -205,11 +217,24 @@ impl Seals {
         header: &[u8],
         body: Vec<u8>,
     ) -> Result<Vec<u8>, SealError> {
-        let Some(key) = &self.current else { return Ok(body) };
-        let nonce = nonce()?;
+        if self.current.is_none() {
+            return Ok(body);
+        }
+        self.body_under(nonce()?, redis_key, header, &body)
+    }
+
+    /// Seals a body under a nonce, which must never have been used with the key before.
+    pub(crate) fn body_under(
+        &self,
+        nonce: [u8; NONCE_LEN],
+        redis_key: &str,
+        header: &[u8],
+        body: &[u8],
+    ) -> Result<Vec<u8>, SealError> {
+        let Some(key) = &self.current else { return Ok(body.to_vec()) };
         let mut out = Vec::with_capacity(body.len() + BODY_BYTES_MORE);
         out.extend_from_slice(&nonce);
-        out.extend_from_slice(&body);
+        out.extend_from_slice(body);
         key.seal(nonce, &bound_to(header, redis_key), &mut out, NONCE_LEN)?;
         Ok(out)
     }

@@ -5,8 +5,8 @@
 
 use bytes::Bytes;
 use futures::stream::{self, StreamExt};
-use schemas::{Plan, Seals};
 use schemas::manifest::{Keys, Manifest, ManifestError, Run, RunPartition, TableRecord, Version};
+use schemas::{Plan, Seals};
 use stages::connect::redis::Endpoint;
 use stages::extract::redis_values::RedisValues;
 use stages::{Error, Kind, Result, sealed};

@@ -1,5 +1,7 @@
 //! Blocks of arbitrary types and rows: bit-exact there and back, and altered ones named.
 
+mod sealed;
+
 use super::*;
 use arrow::array::{
     ArrayRef, ArrowPrimitiveType, BinaryArray, BooleanArray, Date32Array, ListArray,
@@ -307,7 +309,7 @@ fn a_newer_version_or_codec_is_called_that() {
     let body = encode(&[Random(3).batch(5)]).unwrap().remove(0);
     let mut newer = value(&body);
     newer[8] = 3;
-    assert_eq!(open(&newer), Err(BlockError::UnknownVersion { version: 2 }));
+    assert_eq!(open(&newer), Err(BlockError::UnknownVersion { version: 3 }));
     let other = Header { codec: 9, ..header(&body) }.to_bytes();
     assert_eq!(open(&other), Err(BlockError::UnknownCodec { codec: 9 }));
 }

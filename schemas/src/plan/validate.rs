@@ -170,7 +170,10 @@ fn redis(section: &Section<'_>) -> Option<Secret> {
 }
 
 /// Reads `url`. What is wrong with one is said without any part of it.
-pub(super) fn url(section: &Section<'_>, problem: fn(&str) -> Option<&'static str>) -> Option<Secret> {
+pub(super) fn url(
+    section: &Section<'_>,
+    problem: fn(&str) -> Option<&'static str>,
+) -> Option<Secret> {
     let text = section.required("url")?;
     if let Some(problem) = problem(&text.value) {
         text.mistake(problem);

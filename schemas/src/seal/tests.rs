@@ -24,7 +24,10 @@ fn a_document_is_read_back_and_shows_nothing() {
     assert_eq!(Some(head.key_id), seals.key_id());
     assert_eq!(id_text(head.key_id), key("1").id_text());
     assert_eq!(seals.open_document(NAME, &sealed).unwrap(), TEXT);
-    assert_eq!(seals.open_document(NAME, &seals.seal_document(NAME, b"").unwrap()).unwrap(), &b""[..]);
+    assert_eq!(
+        seals.open_document(NAME, &seals.seal_document(NAME, b"").unwrap()).unwrap(),
+        &b""[..]
+    );
     // A nonce is used once.
     assert_ne!(seals.seal_document(NAME, TEXT).unwrap(), sealed);
 }

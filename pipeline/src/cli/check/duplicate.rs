@@ -36,7 +36,10 @@ fn control(age: &Age, eviction_is_allowed: bool) -> Control {
         return Control::failed(name, line).with_fix(Some(SEAL_AGAIN));
     }
     if age.within_rpo {
-        let is_behind = age.sealing.as_ref().is_some_and(|sealing| sealing.key_id.is_some() && sealing.is_behind());
+        let is_behind = age
+            .sealing
+            .as_ref()
+            .is_some_and(|sealing| sealing.key_id.is_some() && sealing.is_behind());
         return Control::ok(name, line).with_fix(is_behind.then_some(SEAL_AGAIN));
     }
     Control::late(name, line).with_fix(Some("rekindle backup bigquery"))
