@@ -159,8 +159,10 @@ mod tests {
     use super::*;
     use arrow::array::{ArrayRef, Int64Array};
     use arrow::record_batch::RecordBatch;
+    use schemas::EncryptKey;
     use schemas::block::{Body, CODEC_ZSTD_ARROW, Header};
     use schemas::digest::DIGEST_VERSION;
+    use stages::Kind;
 
     fn body(last: i64) -> (RecordBatch, Body) {
         let ids: ArrayRef = Arc::new(Int64Array::from(vec![1, 2, last]));
@@ -228,5 +230,27 @@ mod tests {
         let fewer = asked(BlockEntry(entry.0, 2, entry.2));
         let refused = read(&fewer, &right, &body).unwrap_err();
         assert!(refused.contains("another block"), "{refused}");
+    }
+
+    #[test]
+    fn a_sealed_block_is_taken_for_a_sealed_version_only() {
+        let key = EncryptKey::parse(&"1".repeat(64)).unwrap();
+        let seals = Seals::new(Some(&key), &[]);
+        let (rows, body) = body(3);
+        let right = Header { key_id: seals.key_id(), ..header(&body) };
+        let entry = BlockEntry::of(&body, 0);
+        let block = Block { key_id: Some(key.id_text()), ..asked(entry.clone()) };
+        let sealed = block::stored(&seals, &block.key, &right, body.bytes.clone()).unwrap();
+        let sealed = Bytes::from(sealed);
+        let decoded = decode(&seals, &block, &sealed, &rows.schema()).unwrap();
+        assert_eq!(decoded.digest.count, 3);
+        // Its version says otherwise; it is not sealed where it should be; its key is not there.
+        let kind = |seals: &Seals, block: &Block, value: &Bytes| {
+            decode(seals, block, value, &rows.schema()).map(drop).unwrap_err().kind()
+        };
+        assert_eq!(kind(&seals, &asked(entry), &sealed), Kind::Difference);
+        let plain = Bytes::from([header(&body).to_bytes(), body.bytes.clone()].concat());
+        assert_eq!(kind(&seals, &block, &plain), Kind::Difference);
+        assert_eq!(kind(&Seals::default(), &block, &sealed), Kind::Config);
     }
 }

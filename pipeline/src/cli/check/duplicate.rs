@@ -44,3 +44,58 @@ fn control(age: &Age, eviction_is_allowed: bool) -> Control {
     }
     Control::late(name, line).with_fix(Some("rekindle backup bigquery"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::controls::Verdict;
+    use super::*;
+    use crate::outcome::Exit;
+
+    fn age(sealing: Option<Sealing>) -> Age {
+        Age {
+            route: "logs".to_owned(),
+            table: "d.t".to_owned(),
+            data_as_of: Some("2026-11-01T00:00:00Z".to_owned()),
+            age_seconds: Some(60.0),
+            rpo_seconds: 3_600,
+            within_rpo: true,
+            held: Vec::new(),
+            lacking_rows: 0,
+            may_be_evicted: false,
+            sealing,
+            problem: None,
+            fix: None,
+        }
+    }
+
+    fn sealing(current: u64, old: u64, unsealed: u64) -> Sealing {
+        let key_id = Some("00ff00ff00ff00ff".to_owned());
+        let versions = current + old + unsealed;
+        Sealing { key_id, versions, current, old, unsealed, older_versions: 0 }
+    }
+
+    #[test]
+    fn what_is_not_sealed_fails_and_a_former_key_is_told() {
+        let plain = control(&age(None), false);
+        assert_eq!((plain.verdict, plain.fix), (Verdict::Ok, None));
+        let sealed = control(&age(Some(sealing(2, 0, 0))), false);
+        assert_eq!((sealed.verdict, sealed.fix), (Verdict::Ok, None));
+        let rotated = control(&age(Some(sealing(1, 1, 0))), false);
+        assert_eq!((rotated.verdict, rotated.fix.as_deref()), (Verdict::Ok, Some(SEAL_AGAIN)));
+        let lacking = control(&age(Some(sealing(1, 0, 1))), false);
+        assert_eq!((lacking.verdict, lacking.exit), (Verdict::Failed, Exit::Usage));
+        assert_eq!(lacking.fix.as_deref(), Some(SEAL_AGAIN));
+        // A plan that seals nothing any more is told by the error of the value that it cannot open.
+        let none = Sealing { key_id: None, ..sealing(0, 1, 1) };
+        assert_eq!(control(&age(Some(none)), false).verdict, Verdict::Ok);
+    }
+
+    #[test]
+    fn a_record_that_cannot_be_opened_says_what_to_do_about_it() {
+        let problem = Some("key log:run: it is sealed with key 1".to_owned());
+        let closed = Age { problem, fix: Some("name the file".to_owned()), ..age(None) };
+        let told = control(&closed, false);
+        assert_eq!((told.verdict, told.exit), (Verdict::Failed, Exit::Usage));
+        assert_eq!(told.fix.as_deref(), Some("name the file"));
+    }
+}
