@@ -154,7 +154,7 @@ fn sealed(criterion: &mut Criterion, batches: &[RecordBatch], bodies: &[block::B
     let seals = Seals::new(Some(&key), &[]);
     let store = |body: &block::Body| {
         let header = Header { key_id: seals.key_id(), ..header(body) };
-        block::stored(&seals, KEY, &header, body.bytes.clone()).expect("a block can be sealed")
+        block::stored(&seals, KEY, &header, &body.bytes).expect("a block can be sealed")
     };
     let values: Vec<Vec<u8>> = bodies.iter().map(store).collect();
     let mut group = criterion.benchmark_group("blocks");

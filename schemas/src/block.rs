@@ -190,16 +190,13 @@ pub fn stored(
     seals: &Seals,
     redis_key: &str,
     header: &Header,
-    body: Vec<u8>,
+    body: &[u8],
 ) -> Result<Vec<u8>, BlockError> {
-    let mut value = header.to_bytes();
+    let readable = header.to_bytes();
     if header.key_id.is_none() {
-        value.extend_from_slice(&body);
-        return Ok(value);
+        return Ok([&readable[..], body].concat());
     }
-    let body = seals.seal_body(redis_key, &value, body)?;
-    value.extend_from_slice(&body);
-    Ok(value)
+    Ok(seals.seal_block(redis_key, &readable, body)?)
 }
 
 /// A seal that does not open is an altered body like any other.

@@ -208,34 +208,34 @@ impl Seals {
         self.key(head.key_id)?.open(head.nonce, &bound_to, sealed).map(Cow::Owned)
     }
 
-    /// Seals the body of a block for its key of Redis and its header, which says that it is sealed and with which key.
-    ///
-    /// Returns the body as it is where the plan has no key.
-    pub fn seal_body(
+    /// Returns the value of a block: its header, which says that the body is sealed and with which key, and behind it the
+    /// body sealed for that header and a key of Redis. The body stays as it is where the plan has no key.
+    pub fn seal_block(
         &self,
         redis_key: &str,
         header: &[u8],
-        body: Vec<u8>,
+        body: &[u8],
     ) -> Result<Vec<u8>, SealError> {
         if self.current.is_none() {
-            return Ok(body);
+            return Ok([header, body].concat());
         }
-        self.body_under(nonce()?, redis_key, header, &body)
+        self.block_under(nonce()?, redis_key, header, body)
     }
 
-    /// Seals a body under a nonce, which must never have been used with the key before.
-    pub(crate) fn body_under(
+    /// Seals a block under a nonce, which must never have been used with the key before.
+    pub(crate) fn block_under(
         &self,
         nonce: [u8; NONCE_LEN],
         redis_key: &str,
         header: &[u8],
         body: &[u8],
     ) -> Result<Vec<u8>, SealError> {
-        let Some(key) = &self.current else { return Ok(body.to_vec()) };
-        let mut out = Vec::with_capacity(body.len() + BODY_BYTES_MORE);
+        let Some(key) = &self.current else { return Ok([header, body].concat()) };
+        let mut out = Vec::with_capacity(header.len() + body.len() + BODY_BYTES_MORE);
+        out.extend_from_slice(header);
         out.extend_from_slice(&nonce);
         out.extend_from_slice(body);
-        key.seal(nonce, &bound_to(header, redis_key), &mut out, NONCE_LEN)?;
+        key.seal(nonce, &bound_to(header, redis_key), &mut out, header.len() + NONCE_LEN)?;
         Ok(out)
     }
 

@@ -51,7 +51,7 @@ impl TableCopy {
         }
         let seals = Arc::clone(self.duplicate.seals());
         let work = self.cpu.submit(move || {
-            let value = block::stored(&seals, &key, &header, body);
+            let value = block::stored(&seals, &key, &header, &body);
             let value = value.map_err(|error| cannot_seal(&key, error))?;
             Ok(set_command(&key, &value, &[]))
         });

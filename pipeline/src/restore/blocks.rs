@@ -240,7 +240,7 @@ mod tests {
         let right = Header { key_id: seals.key_id(), ..header(&body) };
         let entry = BlockEntry::of(&body, 0);
         let block = Block { key_id: Some(key.id_text()), ..asked(entry.clone()) };
-        let sealed = block::stored(&seals, &block.key, &right, body.bytes.clone()).unwrap();
+        let sealed = block::stored(&seals, &block.key, &right, &body.bytes).unwrap();
         let sealed = Bytes::from(sealed);
         let decoded = decode(&seals, &block, &sealed, &rows.schema()).unwrap();
         assert_eq!(decoded.digest.count, 3);

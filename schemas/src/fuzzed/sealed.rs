@@ -67,9 +67,7 @@ fn a_sealed_block_of_anybody() {
     let seals = seals();
     let body = block::encode(&[rows(40)]).unwrap().remove(0);
     let header = Header { key_id: seals.key_id(), ..header(&body) };
-    let readable = header.to_bytes();
-    let sealed = seals.body_under([9; 12], BLOCK, &readable, &body.bytes).unwrap();
-    let valid = [readable, sealed].concat();
+    let valid = seals.block_under([9; 12], BLOCK, &header.to_bytes(), &body.bytes).unwrap();
     assert!(block::open_with(&seals, BLOCK, &valid).is_ok());
     fuzz_bytes("a sealed block", vec![valid.clone()]).heap(1 << 20, 64).run(|input, dice| {
         let is_checked = dice.below(2) == 0;

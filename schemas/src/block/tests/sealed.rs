@@ -13,7 +13,7 @@ fn seals(current: &str, old: &[&str]) -> Seals {
 
 fn sealed(seals: &Seals, body: &Body) -> Vec<u8> {
     let header = Header { key_id: seals.key_id(), ..header(body) };
-    stored(seals, KEY, &header, body.bytes.clone()).unwrap()
+    stored(seals, KEY, &header, &body.bytes).unwrap()
 }
 
 fn body() -> Body {
@@ -34,7 +34,7 @@ fn a_sealed_block_is_read_back_and_its_header_stays_readable() {
     let plain = self::value(&body);
     assert_eq!(open_with(&seals, KEY, &plain).unwrap().1, &body.bytes[..]);
     let none = Seals::default();
-    assert_eq!(stored(&none, KEY, &header(&body), body.bytes.clone()).unwrap(), plain);
+    assert_eq!(stored(&none, KEY, &header(&body), &body.bytes).unwrap(), plain);
 }
 
 #[test]
