@@ -167,6 +167,11 @@ impl Seals {
         self.current.as_ref().map(|key| key.id)
     }
 
+    /// Returns whether there is a key of this id, written as [`id_text`] does.
+    pub fn has(&self, id: &str) -> bool {
+        self.current.iter().chain(&self.old).any(|key| id_text(key.id) == id)
+    }
+
     /// Seals a document for a key of Redis; returns it as it is where the plan has no key.
     pub fn seal_document<'a>(
         &self,

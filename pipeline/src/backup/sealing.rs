@@ -7,6 +7,7 @@ use schemas::Seals;
 use schemas::manifest::Run;
 use schemas::seal::id_text;
 use serde::Serialize;
+use std::collections::BTreeSet;
 
 /// How the copies of one table are sealed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -17,12 +18,16 @@ pub struct Sealing {
     pub versions: u64,
     /// Those of them that are sealed with that key.
     pub current: u64,
-    /// Those that are sealed with another key.
+    /// Those that are sealed with another key of the plan.
     pub old: u64,
+    /// Those that are sealed with a key that the plan does not have at all: no restore brings them back.
+    pub closed: u64,
     /// Those that are not sealed.
     pub unsealed: u64,
     /// Older versions that are kept and are not sealed with that key.
     pub older_versions: u64,
+    /// Ids of keys that anything kept is sealed with and that the plan does not have, in order.
+    pub missing_keys: Vec<String>,
 }
 
 impl Sealing {
@@ -38,20 +43,26 @@ impl Sealing {
             versions: run.table_partitions.len() as u64,
             current: 0,
             old: 0,
+            closed: 0,
             unsealed: 0,
             older_versions: 0,
+            missing_keys: Vec::new(),
         };
         for part in &run.table_partitions {
             let newest = part.key_ids.first().filter(|id| !id.is_empty());
             match newest {
                 None => sealing.unsealed += 1,
                 Some(id) if Some(id) == sealing.key_id.as_ref() => sealing.current += 1,
-                Some(_) => sealing.old += 1,
+                Some(id) if seals.has(id) => sealing.old += 1,
+                Some(_) => sealing.closed += 1,
             }
             let older = part.key_ids.iter().skip(1);
             let other = older.filter(|id| Some(*id) != sealing.key_id.as_ref());
             sealing.older_versions += other.count() as u64;
         }
+        let ids = run.table_partitions.iter().flat_map(|part| &part.key_ids);
+        let missing = ids.filter(|id| !id.is_empty() && !seals.has(id)).cloned();
+        sealing.missing_keys = missing.collect::<BTreeSet<String>>().into_iter().collect();
         Some(sealing)
     }
 
@@ -62,7 +73,7 @@ impl Sealing {
 
     /// Whether anything that is kept still needs another key, or is not sealed.
     pub(crate) fn is_behind(&self) -> bool {
-        self.unsealed + self.old + self.older_versions > 0
+        self.unsealed + self.old + self.closed + self.older_versions > 0
     }
 
     /// Returns it in words.
@@ -70,17 +81,24 @@ impl Sealing {
         let of = things(self.versions, "newest version");
         let mut words = match &self.key_id {
             Some(id) => format!("{} of {of} sealed with key {id}", count(self.current)),
-            None => format!("the plan has no encrypt_key; of {of}"),
+            None => format!("the plan has no encrypt_key for {of}"),
         };
-        if self.old > 0 || self.key_id.is_none() {
-            words = format!("{words}, {} sealed with another key", count(self.old));
+        if self.old > 0 {
+            words = format!("{words}, {} sealed with an old key", count(self.old));
+        }
+        if self.closed > 0 {
+            words =
+                format!("{words}, {} sealed with a key that the plan lacks", count(self.closed));
         }
         if self.unsealed > 0 {
             words = format!("{words}, {} not sealed", count(self.unsealed));
         }
         if self.older_versions > 0 && self.key_id.is_some() {
-            let older = count(self.older_versions);
-            words = format!("{words}, {older} older versions with another key or none");
+            let older = things(self.older_versions, "older version");
+            words = format!("{words}, {older} with another key or none");
+        }
+        if !self.missing_keys.is_empty() {
+            words = format!("{words}; missing keys: {}", self.missing_keys.join(", "));
         }
         words
     }
@@ -119,26 +137,41 @@ mod tests {
 
     #[test]
     fn copies_are_counted_by_the_key_that_opens_them() {
-        let key = EncryptKey::parse(&"1".repeat(64)).unwrap();
-        let (seals, id) = (Seals::new(Some(&key), &[]), key.id_text());
-        let id = id.as_str();
+        let key = |digit: &str| EncryptKey::parse(&digit.repeat(64)).unwrap();
+        let (seals, id) = (Seals::new(Some(&key("1")), &[key("2")]), key("1").id_text());
+        let (id, old) = (id.as_str(), key("2").id_text());
+        let old = old.as_str();
         let all = Sealing::of(&seals, &run(&[&[id], &[id, id]])).unwrap();
         assert!(!all.is_lacking() && !all.is_behind());
         assert_eq!(all.words(), format!("2 of 2 newest versions sealed with key {id}"));
-        let some = Sealing::of(&seals, &run(&[&[id, "0f"], &["0f", ""], &[]])).unwrap();
+        let some = Sealing::of(&seals, &run(&[&[id, old], &[old, ""], &[]])).unwrap();
         assert!(some.is_lacking() && some.is_behind());
         assert_eq!(
             some.words(),
             format!(
-                "1 of 3 newest versions sealed with key {id}, 1 sealed with another key, 1 not sealed, 2 older versions with another key or none"
+                "1 of 3 newest versions sealed with key {id}, 1 sealed with an old key, 1 not sealed, 2 older versions with another key or none"
             )
         );
-        let none = Sealing::of(&Seals::default(), &run(&[&[id], &[]])).unwrap();
+        assert_eq!(Sealing::of(&Seals::default(), &run(&[&[], &[]])), None);
+    }
+
+    #[test]
+    fn a_key_that_the_plan_lacks_is_named() {
+        let key = EncryptKey::parse(&"1".repeat(64)).unwrap();
+        let (seals, id) = (Seals::new(Some(&key), &[]), key.id_text());
+        let lost = Sealing::of(&seals, &run(&[&[&id, "0e"], &["0f"]])).unwrap();
+        assert_eq!((lost.closed, lost.is_lacking(), lost.is_behind()), (1, false, true));
+        assert_eq!(
+            lost.words(),
+            format!(
+                "1 of 2 newest versions sealed with key {id}, 1 sealed with a key that the plan lacks, 1 older version with another key or none; missing keys: 0e, 0f"
+            )
+        );
+        let none = Sealing::of(&Seals::default(), &run(&[&["0f"], &[]])).unwrap();
+        assert_eq!((none.closed, none.unsealed, none.is_lacking()), (1, 1, false));
         assert_eq!(
             none.words(),
-            "the plan has no encrypt_key; of 2 newest versions, 1 sealed with another key, 1 not sealed"
+            "the plan has no encrypt_key for 2 newest versions, 1 sealed with a key that the plan lacks, 1 not sealed; missing keys: 0f"
         );
-        assert!(!none.is_lacking());
-        assert_eq!(Sealing::of(&Seals::default(), &run(&[&[], &[]])), None);
     }
 }

@@ -97,6 +97,8 @@ fn an_old_key_opens_and_does_not_seal() {
     let sealed = seals("1", &[]).seal_document(NAME, TEXT).unwrap().into_owned();
     let rotated = seals("2", &["1"]);
     assert_eq!(rotated.open_document(NAME, &sealed).unwrap(), TEXT);
+    let ids = ["1", "2", "3"].map(|digit| rotated.has(&key(digit).id_text()));
+    assert_eq!(ids, [true, true, false]);
     let again = rotated.seal_document(NAME, TEXT).unwrap();
     assert_eq!(Head::parse(&again).unwrap().unwrap().key_id, key("2").id());
 }

@@ -10,6 +10,9 @@ use schemas::Plan;
 /// What seals everything again that the source still has.
 const SEAL_AGAIN: &str = "rekindle backup bigquery --full, as many times as keep_versions";
 
+/// What opens everything again.
+const NAME_KEYS: &str = "name the files of these keys in old_keys of [redis.duplicate]";
+
 /// Looks at the duplicate of every backup route.
 pub(super) async fn controls(plan: &Plan) -> Vec<Control> {
     match ages(plan).await {
@@ -31,6 +34,9 @@ fn control(age: &Age, eviction_is_allowed: bool) -> Control {
         return Control::full(name, line).with_fix(Some(
             "set maxmemory-policy noeviction, or name another server in [redis.duplicate]",
         ));
+    }
+    if age.sealing.as_ref().is_some_and(|sealing| sealing.closed > 0) {
+        return Control::failed(name, line).with_fix(Some(NAME_KEYS));
     }
     if age.sealing.as_ref().is_some_and(Sealing::is_lacking) {
         return Control::failed(name, line).with_fix(Some(SEAL_AGAIN));
@@ -71,7 +77,16 @@ mod tests {
     fn sealing(current: u64, old: u64, unsealed: u64) -> Sealing {
         let key_id = Some("00ff00ff00ff00ff".to_owned());
         let versions = current + old + unsealed;
-        Sealing { key_id, versions, current, old, unsealed, older_versions: 0 }
+        Sealing {
+            key_id,
+            versions,
+            current,
+            old,
+            closed: 0,
+            unsealed,
+            older_versions: 0,
+            missing_keys: Vec::new(),
+        }
     }
 
     #[test]
@@ -85,9 +100,9 @@ mod tests {
         let lacking = control(&age(Some(sealing(1, 0, 1))), false);
         assert_eq!((lacking.verdict, lacking.exit), (Verdict::Failed, Exit::Usage));
         assert_eq!(lacking.fix.as_deref(), Some(SEAL_AGAIN));
-        // A plan that seals nothing any more is told by the error of the value that it cannot open.
-        let none = Sealing { key_id: None, ..sealing(0, 1, 1) };
-        assert_eq!(control(&age(Some(none)), false).verdict, Verdict::Ok);
+        let closed = Sealing { closed: 1, ..sealing(1, 0, 1) };
+        let closed = control(&age(Some(closed)), false);
+        assert_eq!((closed.verdict, closed.fix.as_deref()), (Verdict::Failed, Some(NAME_KEYS)));
     }
 
     #[test]
