@@ -249,6 +249,9 @@ fn a_key_is_rotated_and_the_former_one_can_go() {
     cloud.verify_full(0);
     plan(&cloud, &["2"]);
     cloud.verify(&["--tier", "full"]).expect(2).says(&[&one, &two]);
+    let checked = control(&cloud, 0);
+    let detail = checked["detail"].as_str().unwrap();
+    assert!(detail.contains(&format!("missing keys: {one}")), "{detail}");
     // WHEN everything is copied again THEN nothing needs it
     cloud.backup(&["--full"]).expect(0);
     let told = sealing(&cloud);
