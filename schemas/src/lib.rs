@@ -1,6 +1,7 @@
 //! Data contracts of rekindle: plan file, table schema, type map, key template, layouts, row hash.
 //!
-//! Invariant: nothing here does I/O, is async, or knows a client library; every function is pure.
+//! Invariant: nothing here does I/O, is async, or knows a client library; every function is pure, but for sealing, which
+//! draws a random nonce.
 
 pub mod arrow_stream;
 pub mod bind;
