@@ -4,13 +4,15 @@
 
 use super::rows::{is_row_route, keys_of, may_drop, row_server};
 use super::run::table_of;
+use super::sealing::Sealing;
 use crate::lane::now_ms;
 use crate::summarize::rfc3339;
 use crate::wiring;
-use schemas::Plan;
 use schemas::manifest::{Census, Run};
+use schemas::{Plan, Route};
 use serde::Serialize;
-use stages::Result;
+use stages::load::redis::duplicate::Duplicate;
+use stages::{Kind, Result};
 
 /// How the duplicate of one table stands.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -33,8 +35,14 @@ pub struct Age {
     pub lacking_rows: u64,
     /// Whether the server may evict the duplicate.
     pub may_be_evicted: bool,
+    /// How its copies are sealed; absent where neither the plan nor the record knows of a key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sealing: Option<Sealing>,
     /// What is wrong with the record.
     pub problem: Option<String>,
+    /// What to do about that.
+    #[serde(skip)]
+    pub(crate) fix: Option<String>,
 }
 
 impl Age {
@@ -58,6 +66,9 @@ impl Age {
         }
         if self.lacking_rows > 0 {
             line = format!("{line}; redis lacked {} rows at the last backup", self.lacking_rows);
+        }
+        if let Some(sealing) = &self.sealing {
+            line = format!("{line}; {}", sealing.words());
         }
         if self.may_be_evicted {
             line.push_str("; warning: this redis may evict it");
@@ -83,12 +94,13 @@ pub async fn ages(plan: &Plan) -> Result<Vec<Age>> {
     let rpo = plan.bigquery_objective.rpo;
     let mut ages = Vec::with_capacity(routes.len());
     for route in routes {
-        let stored = duplicate.get(&keys_of(route).run()).await?;
-        let (run, problem) = match stored.as_deref().map(Run::parse) {
-            None => (None, None),
-            Some(Ok(run)) => (Some(run), None),
-            Some(Err(error)) => (None, Some(error.to_string())),
+        let (run, problem) = match record(&duplicate, route).await? {
+            Ok(run) => (run, None),
+            Err(problem) => (None, Some(problem)),
         };
+        let (problem, fix) = problem.unzip();
+        let sealed = run.as_ref().filter(|_| !is_row_route(route));
+        let sealing = sealed.and_then(|run| Sealing::of(duplicate.seals(), run));
         let as_of_us = run.as_ref().and_then(Run::complete_us);
         let census = run.as_ref().and_then(|run| run.census.as_ref());
         let lacking_rows = census.map_or(0, Census::lacking);
@@ -108,8 +120,28 @@ pub async fn ages(plan: &Plan) -> Result<Vec<Age>> {
             held: held.map(|held| held.table_partition.clone()).collect(),
             lacking_rows,
             may_be_evicted,
+            sealing,
             problem,
+            fix,
         });
     }
     Ok(ages)
+}
+
+/// Reads the record of the last complete backup of a route, or what is wrong with it and what to do about that.
+async fn record(
+    duplicate: &Duplicate,
+    route: &Route,
+) -> Result<std::result::Result<Option<Run>, (String, String)>> {
+    let stored = match duplicate.get(&keys_of(route).run()).await {
+        Ok(stored) => stored,
+        // It is sealed with a key that the plan does not have: that concerns this route alone.
+        Err(error) if error.kind() == Kind::Config => {
+            let fix = error.hint().unwrap_or("rekindle plan").to_owned();
+            return Ok(Err((error.to_string(), fix)));
+        }
+        Err(error) => return Err(error),
+    };
+    let run = stored.as_deref().map(Run::parse).transpose();
+    Ok(run.map_err(|error| (error.to_string(), "rekindle backup bigquery".to_owned())))
 }

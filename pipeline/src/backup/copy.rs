@@ -4,19 +4,20 @@
 //! go through one connection in order, so what a crash leaves is a prefix.
 
 use super::decide::InSource;
+use super::framed;
 use super::publish::publish;
 use super::waits::Waits;
 use crate::cpu::CpuPool;
 use bytes::Bytes;
 use futures::stream::{FuturesOrdered, StreamExt, TryStreamExt};
 use schemas::Digest;
-use schemas::block::{self, BLOCK_BYTES_AIM, Body, Header};
+use schemas::block::{self, BLOCK_BYTES_AIM, Body};
 use schemas::digest::DIGEST_VERSION;
 use schemas::manifest::{BlockEntry, FORMAT, Keys, Manifest, Version};
 use stages::connect::bigquery::BigQuery;
 use stages::extract::table_rows::{self, RawRows, Reading, TableRows};
 use stages::failpoint::{Point, pass};
-use stages::load::redis::duplicate::{BlockWriter, Duplicate, set_command};
+use stages::load::redis::duplicate::{BlockWriter, Duplicate};
 use stages::transform::arrow_message;
 use stages::{Error, Kind, Result};
 use std::future::Future;
@@ -221,10 +222,13 @@ impl TableCopy {
             .collect();
         for (keys, entries) in pairs {
             let values = self.duplicate.get_some(keys).await?;
-            let expected = entries.to_vec();
+            let (expected, names) = (entries.to_vec(), keys.to_vec());
+            let seals = Arc::clone(self.duplicate.seals());
             let wrong = self.cpu.submit(move || {
-                let mut pairs = values.iter().zip(&expected);
-                Ok(pairs.position(|(value, entry)| !is_whole(value.as_deref(), entry)))
+                let mut pairs = values.iter().zip(names.iter().zip(&expected));
+                Ok(pairs.position(|(value, (key, entry))| {
+                    !framed::is_whole(&seals, key, value.as_deref(), entry)
+                }))
             });
             if let Some(at) = wrong.await? {
                 let message = format!("block {} is not in redis as it was written", keys[at]);
@@ -256,6 +260,7 @@ impl TableCopy {
             digest: digest.hex(),
             digest_version: DIGEST_VERSION,
             schema_hash: format!("{:032x}", self.schema_hash),
+            key_id: self.key_id(),
             blocks,
         };
         let published = unit.published.as_ref();
@@ -312,13 +317,13 @@ impl Blocks<'_> {
         }
         for body in bodies {
             if let Some(before) = self.held.replace(body) {
-                self.send(&before, false).await?;
+                self.send(before, false).await?;
             }
         }
         Ok(())
     }
 
-    async fn send(&mut self, body: &Body, is_last: bool) -> Result<()> {
+    async fn send(&mut self, body: Body, is_last: bool) -> Result<()> {
         if self.writes.len() >= WRITES_MAX {
             let written = Waits::count(&self.table.waits.target, self.writes.next()).await;
             written.unwrap_or(Ok(()))?;
@@ -326,31 +331,12 @@ impl Blocks<'_> {
         let (table, unit) = (self.table, self.unit);
         let ordinal = u32::try_from(self.entries.len())
             .map_err(|_| Error::new(Kind::Internal, "a table partition has too many blocks"))?;
-        let header = Header {
-            codec: block::CODEC_ZSTD_ARROW,
-            is_last,
-            rows: body.rows,
-            ordinal,
-            generation: unit.generation,
-            snapshot_us: table.snapshot_us,
-            last_modified_us: unit.source.last_modified_us.min(table.snapshot_us),
-            expires_us: unit.source.expires_us,
-            table_created_ms: table.table_created_ms,
-            digest: body.digest,
-            digest_version: DIGEST_VERSION,
-            schema_hash: table.schema_hash,
-            raw_bytes: body.raw_bytes,
-            body_bytes: body.bytes.len() as u64,
-            body_xxh3: body.xxh3,
-            table: format!("{}.{}", table.dataset, table.table),
-            table_id: table.table_id.clone(),
-            table_partition: unit.source.id.clone(),
-        }
-        .to_bytes();
-        self.entries.push(BlockEntry::of(body, header.len()));
+        let header = table.header(unit, &body, ordinal, is_last);
+        self.entries.push(framed::entry(&body, &header));
         self.digest += body.digest;
         let key = table.keys.block(&unit.source.id, unit.generation, ordinal);
-        let payload = set_command(&key, &header, &body.bytes);
+        let framing = table.framed(key, header, body.bytes);
+        let payload = Waits::count(&table.waits.cpu, framing).await?;
         // Polled once here, so that it is on its way before the next rows are waited for.
         let writing = self.writer.clone().write(payload);
         let mut write: Write = Box::pin(async move {
@@ -370,19 +356,11 @@ impl Blocks<'_> {
 
     async fn finish(mut self) -> Result<(Vec<BlockEntry>, Digest)> {
         if let Some(last) = self.held.take() {
-            self.send(&last, true).await?;
+            self.send(last, true).await?;
         }
         while let Some(written) = Waits::count(&self.table.waits.target, self.writes.next()).await {
             written?;
         }
         Ok((self.entries, self.digest))
     }
-}
-
-/// Whether a value read back is the block that was written.
-fn is_whole(value: Option<&[u8]>, entry: &BlockEntry) -> bool {
-    value.is_some_and(|value| {
-        value.len() as u64 == entry.bytes()
-            && block::open(value).is_ok_and(|(header, _)| entry.xxh3() == Some(header.body_xxh3))
-    })
 }

@@ -10,6 +10,7 @@ mod setup;
 use super::Options;
 use super::copy::{Copied, TableCopy, Unit};
 use super::publish::remove_generation;
+use super::reseal;
 use super::rows::{self, RowTable};
 use super::table::Table;
 use super::waits::Waits;
@@ -201,6 +202,9 @@ impl Run {
         findings.busy.insert(table.route.name.clone(), busy);
         if failures.is_empty() {
             table.let_go(&copy).await?;
+            if options.full {
+                reseal::documents(&self.duplicate, &table.keys, &table.standing).await?;
+            }
             self.remove_attempts(table, options).await;
             self.meet(options).await?;
             table.complete(&copy, &self.record.id, now_ms() * 1_000).await?;

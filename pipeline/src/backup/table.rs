@@ -323,6 +323,7 @@ impl Table {
             digest: Digest::default().hex(),
             digest_version: DIGEST_VERSION,
             schema_hash: format!("{:032x}", copy.schema_hash),
+            key_id: copy.key_id(),
             blocks: Vec::new(),
         }
     }

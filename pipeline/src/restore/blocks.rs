@@ -7,12 +7,13 @@ use super::duplicate::damaged;
 use super::load::Lane;
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
-use schemas::Digest;
-use schemas::block;
+use schemas::block::{self, BlockError};
 use schemas::manifest::{BlockEntry, Version};
-use stages::Result;
+use schemas::seal::id_text;
+use schemas::{Digest, Seals};
 use stages::load::bigquery::REQUEST_BYTES_MAX;
 use stages::transform::arrow_rows::{self, Message};
+use stages::{Result, sealed};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
@@ -65,8 +66,9 @@ impl Reader {
                 let block = Block::new(&lane, &taken, ordinal, entry);
                 let read = match lane.values.get(&block.key).await {
                     Ok(Some(value)) => {
-                        let schema = Arc::clone(&lane.schema);
-                        let work = lane.shared.cpu.submit(move || decode(&block, &value, &schema));
+                        let (seals, schema) = (Arc::clone(&lane.seals), Arc::clone(&lane.schema));
+                        let decode = move || decode(&seals, &block, &value, &schema);
+                        let work = lane.shared.cpu.submit(decode);
                         Ok(Box::pin(work) as Decoding)
                     }
                     Ok(None) => Err(damaged(format!("block {} is missing", block.key))),
@@ -105,6 +107,8 @@ struct Block {
     generation: u64,
     ordinal: u32,
     entry: BlockEntry,
+    /// Id of the key that it is sealed with.
+    key_id: Option<String>,
 }
 
 impl Block {
@@ -112,23 +116,29 @@ impl Block {
         let (table_partition, generation) =
             (taken.table_partition.clone(), taken.version.generation);
         let key = lane.keys.block(&table_partition, generation, ordinal);
-        Self { key, table_partition, generation, ordinal, entry: entry.clone() }
+        let key_id = taken.version.key_id.clone();
+        Self { key, table_partition, generation, ordinal, entry: entry.clone(), key_id }
     }
 }
 
 /// Checks a block against manifest and header, decodes it, and encodes it for the stream. Runs on rayon.
-fn decode(block: &Block, value: &Bytes, schema: &SchemaRef) -> Result<Decoded> {
+fn decode(seals: &Seals, block: &Block, value: &Bytes, schema: &SchemaRef) -> Result<Decoded> {
     let altered = |reason: String| damaged(format!("block {} is altered: {reason}", block.key));
-    let (header, body) = block::open(value).map_err(|error| altered(error.to_string()))?;
+    let opened = block::open_with(seals, &block.key, value).map_err(|error| match error {
+        BlockError::Seal(error) => sealed::refused(&format!("block {}", block.key), &error),
+        other => altered(other.to_string()),
+    });
+    let (header, body) = opened?;
     let is_expected = header.table_partition == block.table_partition
         && header.generation == block.generation
         && header.ordinal == block.ordinal
         && header.rows == block.entry.rows()
+        && header.key_id.map(id_text) == block.key_id
         && block.entry.xxh3().is_none_or(|xxh3| xxh3 == header.body_xxh3);
     if !is_expected {
         return Err(altered("it is another block than its manifest says".to_owned()));
     }
-    let rows = block::decode(&header, body).map_err(|error| altered(error.to_string()))?;
+    let rows = block::decode(&header, &body).map_err(|error| altered(error.to_string()))?;
     let digest = block::digest(&rows).map_err(|error| altered(error.to_string()))?;
     if header.is_digest_comparable() && header.digest != digest {
         return Err(altered("its rows have another digest than its header says".to_owned()));
@@ -149,8 +159,10 @@ mod tests {
     use super::*;
     use arrow::array::{ArrayRef, Int64Array};
     use arrow::record_batch::RecordBatch;
+    use schemas::EncryptKey;
     use schemas::block::{Body, CODEC_ZSTD_ARROW, Header};
     use schemas::digest::DIGEST_VERSION;
+    use stages::Kind;
 
     fn body(last: i64) -> (RecordBatch, Body) {
         let ids: ArrayRef = Arc::new(Int64Array::from(vec![1, 2, last]));
@@ -177,6 +189,7 @@ mod tests {
             raw_bytes: body.raw_bytes,
             body_bytes: body.bytes.len() as u64,
             body_xxh3: body.xxh3,
+            key_id: None,
             table: "d.t".to_owned(),
             table_id: "p:d.t".to_owned(),
             table_partition: "20261102".to_owned(),
@@ -185,13 +198,13 @@ mod tests {
 
     fn asked(entry: BlockEntry) -> Block {
         let (key, table_partition) = ("log:b:20261102:3:1".to_owned(), "20261102".to_owned());
-        Block { key, table_partition, generation: 3, ordinal: 1, entry }
+        Block { key, table_partition, generation: 3, ordinal: 1, entry, key_id: None }
     }
 
     fn read(block: &Block, header: &Header, body: &Body) -> std::result::Result<u64, String> {
         let value = Bytes::from([header.to_bytes(), body.bytes.clone()].concat());
         let (rows, _) = self::body(3);
-        let decoded = decode(block, &value, &rows.schema());
+        let decoded = decode(&Seals::default(), block, &value, &rows.schema());
         decoded.map(|decoded| decoded.digest.count).map_err(|error| error.to_string())
     }
 
@@ -217,5 +230,27 @@ mod tests {
         let fewer = asked(BlockEntry(entry.0, 2, entry.2));
         let refused = read(&fewer, &right, &body).unwrap_err();
         assert!(refused.contains("another block"), "{refused}");
+    }
+
+    #[test]
+    fn a_sealed_block_is_taken_for_a_sealed_version_only() {
+        let key = EncryptKey::parse(&"1".repeat(64)).unwrap();
+        let seals = Seals::new(Some(&key), &[]);
+        let (rows, body) = body(3);
+        let right = Header { key_id: seals.key_id(), ..header(&body) };
+        let entry = BlockEntry::of(&body, 0);
+        let block = Block { key_id: Some(key.id_text()), ..asked(entry.clone()) };
+        let sealed = block::stored(&seals, &block.key, &right, &body.bytes).unwrap();
+        let sealed = Bytes::from(sealed);
+        let decoded = decode(&seals, &block, &sealed, &rows.schema()).unwrap();
+        assert_eq!(decoded.digest.count, 3);
+        // Its version says otherwise; it is not sealed where it should be; its key is not there.
+        let kind = |seals: &Seals, block: &Block, value: &Bytes| {
+            decode(seals, block, value, &rows.schema()).map(drop).unwrap_err().kind()
+        };
+        assert_eq!(kind(&seals, &asked(entry), &sealed), Kind::Difference);
+        let plain = Bytes::from([header(&body).to_bytes(), body.bytes.clone()].concat());
+        assert_eq!(kind(&seals, &block, &plain), Kind::Difference);
+        assert_eq!(kind(&Seals::default(), &block, &sealed), Kind::Config);
     }
 }

@@ -3,12 +3,14 @@
 //! Invariant: nothing is found by SCAN here, and nothing is believed that does not match its check; what is missing
 //! or altered is named.
 
+use bytes::Bytes;
 use futures::stream::{self, StreamExt};
-use schemas::Plan;
 use schemas::manifest::{Keys, Manifest, ManifestError, Run, RunPartition, TableRecord, Version};
+use schemas::{Plan, Seals};
 use stages::connect::redis::Endpoint;
 use stages::extract::redis_values::RedisValues;
-use stages::{Error, Kind, Result};
+use stages::{Error, Kind, Result, sealed};
+use std::sync::Arc;
 
 /// Manifests read at once.
 const MANIFESTS_AT_ONCE: usize = 16;
@@ -25,6 +27,8 @@ pub(super) struct Duplicate {
     pub(super) values: RedisValues,
     /// Its keys.
     pub(super) keys: Keys,
+    /// The keys that its values are sealed with.
+    pub(super) seals: Arc<Seals>,
 }
 
 /// Returns the error of something missing or altered.
@@ -62,13 +66,23 @@ impl Duplicate {
             .with_hint("say where the duplicate is: [redis.duplicate] url = \"…\""));
         };
         let endpoint = Endpoint::parse(&url.0, crate::wiring::CONNECT_TIMEOUT)?;
-        Ok(Self { values: RedisValues::new(&endpoint, connections)?, keys: Keys::new(prefix) })
+        Ok(Self {
+            values: RedisValues::new(&endpoint, connections)?,
+            keys: Keys::new(prefix),
+            seals: Arc::new(plan.seals()),
+        })
+    }
+
+    /// Returns a document, opened where it is sealed.
+    async fn document(&self, key: &str) -> Result<Option<Bytes>> {
+        let stored = self.values.get(key).await?;
+        stored.map(|stored| sealed::open(&self.seals, key, stored)).transpose()
     }
 
     /// Returns the record of the last complete backup.
     pub(super) async fn run(&self) -> Result<Run> {
         let key = self.keys.run();
-        let Some(text) = self.values.get(&key).await? else {
+        let Some(text) = self.document(&key).await? else {
             return Err(damaged(format!(
                 "key {key} is missing in redis at {}: there is no record of a complete backup",
                 self.values.address()
@@ -81,7 +95,7 @@ impl Duplicate {
     pub(super) async fn manifest(&self, entry: &RunPartition) -> Result<Manifest> {
         let partition = &entry.table_partition;
         let key = self.keys.manifest(partition);
-        let Some(text) = self.values.get(&key).await? else {
+        let Some(text) = self.document(&key).await? else {
             return Err(damaged(format!(
                 "key {key} is missing: the manifest of table partition {partition}"
             )));
@@ -117,7 +131,7 @@ impl Duplicate {
     /// Returns a recorded table.
     pub(super) async fn table(&self, schema_hash: &str) -> Result<TableRecord> {
         let key = self.keys.schema(schema_hash);
-        let Some(text) = self.values.get(&key).await? else {
+        let Some(text) = self.document(&key).await? else {
             return Err(damaged(format!("key {key} is missing: the recorded table")));
         };
         TableRecord::parse(&text, schema_hash).map_err(|error| altered(&key, &error))

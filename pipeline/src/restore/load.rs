@@ -18,8 +18,8 @@ use crate::outcome::from_journal;
 use crate::spool::Cut;
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
-use schemas::Digest;
 use schemas::manifest::Keys;
+use schemas::{Digest, Seals};
 use stages::extract::redis_values::RedisValues;
 use stages::load::bigquery::{AppendFailure, Appender, Piece, WriteTable};
 use stages::policy::Retry;
@@ -43,6 +43,7 @@ pub(super) struct Lane {
     pub(super) index: usize,
     pub(super) values: RedisValues,
     pub(super) keys: Keys,
+    pub(super) seals: Arc<Seals>,
     pub(super) write: WriteTable,
     /// Whether each table partition has a staging table of its own.
     pub(super) by_arrival: bool,

@@ -7,6 +7,7 @@ use schemas::Plan;
 use stages::connect::{bigquery, redis};
 use stages::load::redis::duplicate::Duplicate;
 use stages::{Error, Kind, Result};
+use std::sync::Arc;
 
 /// Connects to the BigQuery of the plan.
 pub async fn connect_backup_source(plan: &Plan) -> Result<bigquery::BigQuery> {
@@ -36,5 +37,6 @@ pub fn make_duplicate(plan: &Plan) -> Result<(Duplicate, Vec<String>)> {
         }
     };
     let endpoint = redis::Endpoint::parse(&url.0, CONNECT_TIMEOUT)?;
-    Ok((Duplicate::new(endpoint, DUPLICATE_CONNECTIONS)?, warnings))
+    let duplicate = Duplicate::new(endpoint, DUPLICATE_CONNECTIONS)?;
+    Ok((duplicate.sealed_with(Arc::new(plan.seals())), warnings))
 }

@@ -65,6 +65,7 @@ mod restore_told;
 mod resume;
 mod room;
 mod scripted;
+mod sealed;
 mod state;
 mod streams;
 mod streams_faults;

@@ -9,7 +9,7 @@ use super::route::{
     DRIFTS, KEEP_VERSIONS_MAX, LAYOUTS, NAME_LENGTH_MAX, NULLS, PRIORITY_MAX, ROW_FIELDS,
 };
 use super::stream::REBUILT_FIELDS;
-use super::{columns, origin, route, unrouted, validate};
+use super::{columns, duplicate, origin, route, unrouted, validate};
 use serde_json::{Map, Value, json};
 
 /// Returns the schema.
@@ -78,6 +78,10 @@ fn duration(description: &str) -> Value {
     formed(description, "^[0-9]+[smhd]$")
 }
 
+fn encrypt_key(description: &str) -> Value {
+    formed(description, r"^\s*[0-9A-Fa-f]{64}\s*$")
+}
+
 fn words(description: &str, words: &[&str]) -> Value {
     json!({"description": description, "anyOf": [{"enum": words}, substituted()]})
 }
@@ -121,14 +125,22 @@ fn section(name: &str) -> Value {
         ),
         "redis" => table(&validate::REDIS, &["url"], |name| match name {
             "url" => redis_url(),
-            "duplicate" => table(&validate::DUPLICATE_SECTION, &["url"], |name| match name {
-                "url" => redis_url(),
-                "allow_eviction" => json!({
-                    "description": "Takes a server that may evict the duplicate; false by default.",
-                    "type": "boolean",
+            "duplicate" => with(
+                table(&duplicate::FIELDS, &["url"], |name| match name {
+                    "url" => redis_url(),
+                    "allow_eviction" => json!({
+                        "description": "Takes a server that may evict the duplicate; false by default.",
+                        "type": "boolean",
+                    }),
+                    "encrypt_key" => encrypt_key("The key that the duplicate is sealed with."),
+                    "old_keys" => list(
+                        "Keys that open what was sealed before a rotation.",
+                        &encrypt_key("A former encrypt_key."),
+                    ),
+                    _ => formless(),
                 }),
-                _ => formless(),
-            }),
+                json!({"dependentRequired": {"old_keys": ["encrypt_key"]}}),
+            ),
             _ => formless(),
         }),
         "route" => {

@@ -6,6 +6,7 @@
 mod address;
 mod columns;
 mod definition;
+mod duplicate;
 mod json_schema;
 mod many;
 mod mistake;
@@ -22,6 +23,7 @@ mod unrouted;
 mod validate;
 
 pub use address::redact_url;
+pub use duplicate::Duplicate;
 pub use json_schema::json_schema;
 pub use many::{Many, Order, Score, ScoreUnit};
 pub use mistake::{PlanError, PlanErrors};
@@ -172,15 +174,6 @@ pub struct BigQuery {
     pub endpoint: Option<String>,
     /// gRPC endpoint, of the same kind.
     pub grpc_endpoint: Option<String>,
-}
-
-/// The `[redis.duplicate]` section: where the duplicate of BigQuery lives.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Duplicate {
-    /// `redis://` or `rediss://` URL.
-    pub url: Secret,
-    /// Whether a server that may evict the duplicate is taken all the same.
-    pub allow_eviction: bool,
 }
 
 /// A system that rows come from.

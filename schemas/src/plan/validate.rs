@@ -3,13 +3,14 @@
 //! Invariant: `Ok` means that no mistake was noted, `Err` that at least one was.
 
 use super::address::{alloydb_problem, redis_problem};
+use super::duplicate::duplicate;
 use super::mistake::PlanErrors;
 use super::raw::{Fields, Reader, Section};
 use super::route::route;
 use super::stream;
 use super::substitute::{Lookup, ReadFile};
 use super::unrouted::unrouted;
-use super::{AlloyDb, BigQuery, Duplicate, Objective, Plan, Route, Secret, System};
+use super::{AlloyDb, BigQuery, Objective, Plan, Route, Secret, System};
 use std::collections::HashSet;
 use std::time::Duration;
 use toml::de::DeTable;
@@ -48,8 +49,6 @@ const REFUSED_SECTIONS: [(&str, Fields); 2] = [
     ("archive", Fields { noun: "field", built: &["url", "encrypt_key"], refused: &[] }),
     ("drill", Fields { noun: "field", built: &["redis", "dataset"], refused: &[] }),
 ];
-pub(super) const DUPLICATE_SECTION: Fields =
-    Fields { noun: "field", built: &["url", "allow_eviction"], refused: &[] };
 
 /// Parses and checks a plan file.
 pub(super) fn plan(
@@ -170,15 +169,11 @@ fn redis(section: &Section<'_>) -> Option<Secret> {
     url(section, redis_problem)
 }
 
-fn duplicate(redis: &Section<'_>) -> Option<Duplicate> {
-    let section = redis.entry("duplicate")?.section()?;
-    section.know(&DUPLICATE_SECTION);
-    let allow_eviction = section.entry("allow_eviction").map_or(Some(false), |e| e.flag());
-    Some(Duplicate { url: url(&section, redis_problem)?, allow_eviction: allow_eviction? })
-}
-
 /// Reads `url`. What is wrong with one is said without any part of it.
-fn url(section: &Section<'_>, problem: fn(&str) -> Option<&'static str>) -> Option<Secret> {
+pub(super) fn url(
+    section: &Section<'_>,
+    problem: fn(&str) -> Option<&'static str>,
+) -> Option<Secret> {
     let text = section.required("url")?;
     if let Some(problem) = problem(&text.value) {
         text.mistake(problem);

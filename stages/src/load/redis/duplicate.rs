@@ -8,8 +8,11 @@ use super::pipe::Pipe;
 use crate::connect::redis::{Endpoint, from_pool, from_redis};
 use crate::error::{Error, Kind, Result};
 use crate::load::{Sentinel, TargetState};
+use crate::sealed;
 use bytes::{BufMut, Bytes, BytesMut};
 use deadpool_redis::{Connection, Pool};
+use schemas::Seals;
+use std::sync::Arc;
 
 /// Name of the key that marks an instance as being written by a backup.
 pub const BACKUP_SENTINEL_KEY: &str = "rekindle:backup";
@@ -24,6 +27,7 @@ const FRAMING: usize = 64;
 pub struct Duplicate {
     endpoint: Endpoint,
     control: Pool,
+    seals: Arc<Seals>,
 }
 
 /// A connection of its own for one table partition on its way; clones share it.
@@ -36,7 +40,19 @@ impl Duplicate {
     /// Makes the client; nothing is connected yet. `readers` bounds the connections for everything but blocks.
     pub fn new(endpoint: Endpoint, readers: usize) -> Result<Self> {
         let control = endpoint.pool(readers)?;
-        Ok(Self { endpoint, control })
+        Ok(Self { endpoint, control, seals: Arc::default() })
+    }
+
+    /// Has documents sealed and opened with these keys; without them none is sealed.
+    #[must_use]
+    pub fn sealed_with(mut self, seals: Arc<Seals>) -> Self {
+        self.seals = seals;
+        self
+    }
+
+    /// The keys of its blocks and documents.
+    pub fn seals(&self) -> &Arc<Seals> {
+        &self.seals
     }
 
     /// Where it is, without credentials.
@@ -96,18 +112,19 @@ impl Duplicate {
         Ok(BlockWriter { pipe: Pipe::open(&self.endpoint, &[]).await? })
     }
 
-    /// Stores one small value.
+    /// Stores one document, sealed where there is a key to seal with.
     pub async fn set(&self, key: &str, value: &[u8]) -> Result<()> {
+        let value = sealed::seal(&self.seals, key, value)?;
         let mut connection = self.connection().await?;
         redis::cmd("SET")
             .arg(key)
-            .arg(value)
+            .arg(&value[..])
             .query_async::<()>(&mut connection)
             .await
             .map_err(|error| self.failed(error, &format!("cannot write {key} to")))
     }
 
-    /// Reads one value.
+    /// Reads one value; a sealed document is opened, a block stays as it is.
     pub async fn get(&self, key: &str) -> Result<Option<Bytes>> {
         let mut connection = self.connection().await?;
         let value: Option<Vec<u8>> = redis::cmd("GET")
@@ -115,10 +132,10 @@ impl Duplicate {
             .query_async(&mut connection)
             .await
             .map_err(|error| self.failed(error, &format!("cannot read {key} of")))?;
-        Ok(value.map(Bytes::from))
+        value.map(|value| sealed::open(&self.seals, key, Bytes::from(value))).transpose()
     }
 
-    /// Reads up to [`Self::values_max`] values in one round trip, in the order of their keys.
+    /// Reads up to [`Self::values_max`] values in one round trip, in the order of their keys; documents are opened.
     pub async fn get_some(&self, keys: &[String]) -> Result<Vec<Option<Bytes>>> {
         // The client refuses to send nothing.
         if keys.is_empty() {
@@ -132,7 +149,10 @@ impl Duplicate {
             .query_async(&mut self.connection().await?)
             .await
             .map_err(|error| self.failed(error, "cannot read blocks of"))?;
-        Ok(values.into_iter().map(|value| value.map(Bytes::from)).collect())
+        let open = |(key, value): (&String, Option<Vec<u8>>)| {
+            value.map(|value| sealed::open(&self.seals, key, Bytes::from(value))).transpose()
+        };
+        keys.iter().zip(values).map(open).collect()
     }
 
     /// How many values one [`Self::get_some`] may ask for, so that what is on its way stays bounded.
