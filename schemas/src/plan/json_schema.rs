@@ -9,7 +9,7 @@ use super::route::{
     DRIFTS, KEEP_VERSIONS_MAX, LAYOUTS, NAME_LENGTH_MAX, NULLS, PRIORITY_MAX, ROW_FIELDS,
 };
 use super::stream::REBUILT_FIELDS;
-use super::{columns, origin, route, unrouted, validate};
+use super::{archive, columns, origin, route, unrouted, validate};
 use serde_json::{Map, Value, json};
 
 /// Returns the schema.
@@ -129,6 +129,12 @@ fn section(name: &str) -> Value {
                 }),
                 _ => formless(),
             }),
+            _ => formless(),
+        }),
+        "archive" => table(&archive::FIELDS, &["url"], |name| match name {
+            "url" => formed("file:///FOLDER or gs://BUCKET/PREFIX", archive::URL_PATTERN),
+            "endpoint" => formed("A stand-in for Cloud Storage, gs:// only.", "^https?://"),
+            "encrypt_key" => formed("64 hexadecimal digits.", "^\\s*[0-9a-fA-F]{64}\\s*$"),
             _ => formless(),
         }),
         "route" => {
