@@ -11,6 +11,7 @@ use schemas::Plan;
 use schemas::manifest::{Census, Run};
 use serde::Serialize;
 use stages::Result;
+use std::time::Duration;
 
 /// How the duplicate of one table stands.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -38,6 +39,31 @@ pub struct Age {
 }
 
 impl Age {
+    /// Reads it from the record of the last complete backup; `None` where there is no record.
+    pub fn of(route: &str, table: String, stored: Option<&[u8]>, rpo: Duration) -> Self {
+        let (run, problem) = match stored.map(Run::parse) {
+            None => (None, None),
+            Some(Ok(run)) => (Some(run), None),
+            Some(Err(error)) => (None, Some(error.to_string())),
+        };
+        let as_of_us = run.as_ref().and_then(Run::complete_us);
+        let census = run.as_ref().and_then(|run| run.census.as_ref());
+        let age = as_of_us.map(|us| (now_ms() as f64 - us as f64 / 1000.0).max(0.0) / 1000.0);
+        let held = run.iter().flat_map(|run| &run.held);
+        Self {
+            route: route.to_owned(),
+            table,
+            data_as_of: as_of_us.map(|us| rfc3339(us / 1_000)),
+            age_seconds: age,
+            rpo_seconds: rpo.as_secs(),
+            within_rpo: age.is_some_and(|age| age <= rpo.as_secs_f64()),
+            held: held.map(|held| held.table_partition.clone()).collect(),
+            lacking_rows: census.map_or(0, Census::lacking),
+            may_be_evicted: false,
+            problem,
+        }
+    }
+
     /// Returns one line for people.
     pub fn line(&self) -> String {
         let mut line = match (&self.problem, &self.data_as_of, self.age_seconds) {
@@ -84,32 +110,12 @@ pub async fn ages(plan: &Plan) -> Result<Vec<Age>> {
     let mut ages = Vec::with_capacity(routes.len());
     for route in routes {
         let stored = duplicate.get(&keys_of(route).run()).await?;
-        let (run, problem) = match stored.as_deref().map(Run::parse) {
-            None => (None, None),
-            Some(Ok(run)) => (Some(run), None),
-            Some(Err(error)) => (None, Some(error.to_string())),
-        };
-        let as_of_us = run.as_ref().and_then(Run::complete_us);
-        let census = run.as_ref().and_then(|run| run.census.as_ref());
-        let lacking_rows = census.map_or(0, Census::lacking);
         let may_be_evicted = match &of_rows {
             Some(state) if is_row_route(route) => may_drop(state, route) || may_be_evicted,
             _ => may_be_evicted,
         };
-        let age = as_of_us.map(|us| (now_ms() as f64 - us as f64 / 1000.0).max(0.0) / 1000.0);
-        let held = run.iter().flat_map(|run| &run.held);
-        ages.push(Age {
-            route: route.name.clone(),
-            table: table_of(route),
-            data_as_of: as_of_us.map(|us| rfc3339(us / 1_000)),
-            age_seconds: age,
-            rpo_seconds: rpo.as_secs(),
-            within_rpo: age.is_some_and(|age| age <= rpo.as_secs_f64()),
-            held: held.map(|held| held.table_partition.clone()).collect(),
-            lacking_rows,
-            may_be_evicted,
-            problem,
-        });
+        let age = Age::of(&route.name, table_of(route), stored.as_deref(), rpo);
+        ages.push(Age { may_be_evicted, ..age });
     }
     Ok(ages)
 }

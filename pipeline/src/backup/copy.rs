@@ -16,8 +16,9 @@ use schemas::manifest::{BlockEntry, FORMAT, Keys, Manifest, Version};
 use stages::connect::bigquery::BigQuery;
 use stages::extract::table_rows::{self, RawRows, Reading, TableRows};
 use stages::failpoint::{Point, pass};
-use stages::load::redis::duplicate::{BlockWriter, Duplicate, set_command};
+use stages::load::store::{Store, VALUES_MAX, Writer};
 use stages::transform::arrow_message;
+use stages::transform::form::Expected;
 use stages::{Error, Kind, Result};
 use std::future::Future;
 use std::pin::Pin;
@@ -30,8 +31,6 @@ const ENCODINGS_MAX: usize = 2;
 const WRITES_MAX: usize = 3;
 /// Bytes of arrow messages that become one block, before the first one has shown how well they compress.
 const WIRE_BYTES_GUESS: u64 = (BLOCK_BYTES_AIM as u64) * 2;
-/// Bytes of arrow messages that are collected for one block at most, however well they compress.
-const WIRE_BYTES_MAX: u64 = 8 << 20;
 /// Streams of the session of a large table partition.
 const STREAMS: u16 = 4;
 /// Below this one stream is as fast.
@@ -42,7 +41,7 @@ pub struct TableCopy {
     /// The source.
     pub bigquery: BigQuery,
     /// The target.
-    pub duplicate: Arc<Duplicate>,
+    pub duplicate: Arc<dyn Store>,
     /// Transform threads.
     pub cpu: Arc<CpuPool>,
     /// Keys of the route.
@@ -98,6 +97,18 @@ pub struct Copied {
 }
 
 impl TableCopy {
+    /// What a file says of itself, for whoever finds it without its manifest.
+    fn labels(&self, unit: &Unit) -> Vec<(&'static str, String)> {
+        vec![
+            ("rekindle.table", format!("{}.{}", self.dataset, self.table)),
+            ("rekindle.table_id", self.table_id.clone()),
+            ("rekindle.table_partition", unit.source.id.clone()),
+            ("rekindle.generation", unit.generation.to_string()),
+            ("rekindle.snapshot_us", self.snapshot_us.to_string()),
+            ("rekindle.schema_hash", format!("{:032x}", self.schema_hash)),
+        ]
+    }
+
     /// Makes what the table partitions of a table share.
     pub fn wire_bytes_guess() -> AtomicU64 {
         AtomicU64::new(WIRE_BYTES_GUESS)
@@ -158,6 +169,7 @@ impl TableCopy {
         blocks: &mut Blocks<'_>,
         progress: impl Fn(u64, u64),
     ) -> Result<u64> {
+        let unit = blocks.unit;
         let mut encodings: FuturesOrdered<_> = FuturesOrdered::new();
         let mut wire_bytes = 0;
         let (mut group, mut group_bytes) = (Vec::new(), 0);
@@ -175,11 +187,11 @@ impl TableCopy {
                     Waits::count(&self.waits.cpu, encodings.next()).await;
                 blocks.take(encoded).await?;
             }
-            encodings.push_back(self.encode(&session.schema, std::mem::take(&mut group)));
+            encodings.push_back(self.encode(unit, &session.schema, std::mem::take(&mut group)));
             group_bytes = 0;
         }
         if !group.is_empty() {
-            encodings.push_back(self.encode(&session.schema, group));
+            encodings.push_back(self.encode(unit, &session.schema, group));
         }
         while let Some(encoded) = Waits::count(&self.waits.cpu, encodings.next()).await {
             blocks.take(Some(encoded)).await?;
@@ -190,21 +202,19 @@ impl TableCopy {
     /// Starts to decode and encode at once, on a transform thread.
     fn encode(
         &self,
+        unit: &Unit,
         schema: &Bytes,
         group: Vec<RawRows>,
     ) -> impl Future<Output = Result<Encoded>> + use<> {
-        let schema = schema.clone();
+        let (schema, form) = (schema.clone(), self.duplicate.form().clone());
+        let labels = self.labels(unit);
         self.cpu.submit(move || {
             let wire_bytes = group.iter().map(|rows| rows.message.len() as u64).sum();
             let batches = group
                 .iter()
                 .map(|rows| arrow_message::rows(&schema, &rows.message, rows.rows))
                 .collect::<Result<Vec<_>>>()?;
-            let bodies = block::encode(&batches).map_err(|error| {
-                Error::new(Kind::Schema, "rows cannot be made into blocks")
-                    .with_source(error)
-                    .with_hint("rekindle plan")
-            })?;
+            let bodies = form.encode(&batches, &labels)?;
             Ok(Encoded { bodies, wire_bytes })
         })
     }
@@ -215,19 +225,27 @@ impl TableCopy {
             .zip(entries)
             .map(|(ordinal, _)| self.keys.block(&unit.source.id, unit.generation, ordinal))
             .collect();
-        let pairs: Vec<(&[String], &[BlockEntry])> = keys
-            .chunks(Duplicate::values_max())
-            .zip(entries.chunks(Duplicate::values_max()))
-            .collect();
+        let pairs: Vec<(&[String], &[BlockEntry])> =
+            keys.chunks(VALUES_MAX).zip(entries.chunks(VALUES_MAX)).collect();
+        let mut ordinal = 0;
         for (keys, entries) in pairs {
             let values = self.duplicate.get_some(keys).await?;
-            let expected = entries.to_vec();
+            let expected = (ordinal..).zip(entries).map(|(ordinal, entry)| Expected {
+                table_partition: unit.source.id.clone(),
+                generation: unit.generation,
+                ordinal,
+                entry: entry.clone(),
+            });
+            let expected: Vec<Expected> = expected.collect();
+            ordinal += u32::try_from(keys.len()).unwrap_or(u32::MAX);
+            let form = self.duplicate.form().clone();
             let wrong = self.cpu.submit(move || {
                 let mut pairs = values.iter().zip(&expected);
-                Ok(pairs.position(|(value, entry)| !is_whole(value.as_deref(), entry)))
+                Ok(pairs.position(|(value, expected)| !form.is_whole(value.as_ref(), expected)))
             });
             if let Some(at) = wrong.await? {
-                let message = format!("block {} is not in redis as it was written", keys[at]);
+                let place = self.duplicate.place();
+                let message = format!("block {} is not in {place} as it was written", keys[at]);
                 return Err(Error::new(Kind::TargetChanged, message).with_hint(
                     "see that nothing else writes or evicts these keys, then run the same command again",
                 ));
@@ -277,7 +295,7 @@ impl TableCopy {
             retired,
             check: String::new(),
         };
-        publish(&self.duplicate, &self.keys, manifest).await
+        publish(&*self.duplicate, &self.keys, manifest).await
     }
 }
 
@@ -292,7 +310,7 @@ type Write = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
 struct Blocks<'a> {
     table: &'a TableCopy,
     unit: &'a Unit,
-    writer: BlockWriter,
+    writer: Arc<dyn Writer>,
     /// The newest body: whether it is the last one is known when another one or the end comes.
     held: Option<Body>,
     entries: Vec<BlockEntry>,
@@ -306,8 +324,10 @@ impl Blocks<'_> {
         let Encoded { bodies, wire_bytes } = encoded?;
         let stored: usize = bodies.iter().map(|body| body.bytes.len()).sum();
         if stored > 0 {
-            let wanted = wire_bytes.saturating_mul(BLOCK_BYTES_AIM as u64) / stored as u64;
-            let wanted = wanted.clamp(BLOCK_BYTES_AIM as u64 / 2, WIRE_BYTES_MAX);
+            let form = self.table.duplicate.form();
+            let aim = form.bytes_aim() as u64;
+            let wanted = wire_bytes.saturating_mul(aim) / stored as u64;
+            let wanted = wanted.clamp(aim / 2, form.wire_bytes_max());
             self.table.wire_bytes_per_block.store(wanted, Ordering::Relaxed);
         }
         for body in bodies {
@@ -326,7 +346,7 @@ impl Blocks<'_> {
         let (table, unit) = (self.table, self.unit);
         let ordinal = u32::try_from(self.entries.len())
             .map_err(|_| Error::new(Kind::Internal, "a table partition has too many blocks"))?;
-        let header = Header {
+        let header = table.duplicate.form().header(&Header {
             codec: block::CODEC_ZSTD_ARROW,
             is_last,
             rows: body.rows,
@@ -345,14 +365,12 @@ impl Blocks<'_> {
             table: format!("{}.{}", table.dataset, table.table),
             table_id: table.table_id.clone(),
             table_partition: unit.source.id.clone(),
-        }
-        .to_bytes();
+        });
         self.entries.push(BlockEntry::of(body, header.len()));
         self.digest += body.digest;
         let key = table.keys.block(&unit.source.id, unit.generation, ordinal);
-        let payload = set_command(&key, &header, &body.bytes);
         // Polled once here, so that it is on its way before the next rows are waited for.
-        let writing = self.writer.clone().write(payload);
+        let writing = self.writer.write(&key, &header, body);
         let mut write: Write = Box::pin(async move {
             writing.await?;
             pass(Point::BlockWritten);
@@ -377,12 +395,4 @@ impl Blocks<'_> {
         }
         Ok((self.entries, self.digest))
     }
-}
-
-/// Whether a value read back is the block that was written.
-fn is_whole(value: Option<&[u8]>, entry: &BlockEntry) -> bool {
-    value.is_some_and(|value| {
-        value.len() as u64 == entry.bytes()
-            && block::open(value).is_ok_and(|(header, _)| entry.xxh3() == Some(header.body_xxh3))
-    })
 }

@@ -10,9 +10,10 @@ use bytes::Bytes;
 use schemas::Digest;
 use schemas::block;
 use schemas::manifest::{BlockEntry, Version};
-use stages::Result;
 use stages::load::bigquery::REQUEST_BYTES_MAX;
 use stages::transform::arrow_rows::{self, Message};
+use stages::transform::form::{Expected, Form};
+use stages::{Kind, Result};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
@@ -101,10 +102,8 @@ impl Drop for Reader {
 /// What a block must be.
 struct Block {
     key: String,
-    table_partition: String,
-    generation: u64,
-    ordinal: u32,
-    entry: BlockEntry,
+    form: Form,
+    expected: Expected,
 }
 
 impl Block {
@@ -112,27 +111,19 @@ impl Block {
         let (table_partition, generation) =
             (taken.table_partition.clone(), taken.version.generation);
         let key = lane.keys.block(&table_partition, generation, ordinal);
-        Self { key, table_partition, generation, ordinal, entry: entry.clone() }
+        let expected = Expected { table_partition, generation, ordinal, entry: entry.clone() };
+        Self { key, form: lane.values.form().clone(), expected }
     }
 }
 
 /// Checks a block against manifest and header, decodes it, and encodes it for the stream. Runs on rayon.
 fn decode(block: &Block, value: &Bytes, schema: &SchemaRef) -> Result<Decoded> {
     let altered = |reason: String| damaged(format!("block {} is altered: {reason}", block.key));
-    let (header, body) = block::open(value).map_err(|error| altered(error.to_string()))?;
-    let is_expected = header.table_partition == block.table_partition
-        && header.generation == block.generation
-        && header.ordinal == block.ordinal
-        && header.rows == block.entry.rows()
-        && block.entry.xxh3().is_none_or(|xxh3| xxh3 == header.body_xxh3);
-    if !is_expected {
-        return Err(altered("it is another block than its manifest says".to_owned()));
-    }
-    let rows = block::decode(&header, body).map_err(|error| altered(error.to_string()))?;
-    let digest = block::digest(&rows).map_err(|error| altered(error.to_string()))?;
-    if header.is_digest_comparable() && header.digest != digest {
-        return Err(altered("its rows have another digest than its header says".to_owned()));
-    }
+    let decoded = block.form.decode(value, &block.expected);
+    let (rows, digest) = decoded.map_err(|error| match error.kind() {
+        Kind::Difference => altered(error.to_string()),
+        _ => error,
+    })?;
     let same_fields = rows.schema_ref().fields() == schema.fields();
     let table_rows = arrow_rows::fit(&rows, schema)?;
     let fitted = if same_fields {
@@ -185,7 +176,8 @@ mod tests {
 
     fn asked(entry: BlockEntry) -> Block {
         let (key, table_partition) = ("log:b:20261102:3:1".to_owned(), "20261102".to_owned());
-        Block { key, table_partition, generation: 3, ordinal: 1, entry }
+        let expected = Expected { table_partition, generation: 3, ordinal: 1, entry };
+        Block { key, form: Form::Block, expected }
     }
 
     fn read(block: &Block, header: &Header, body: &Body) -> std::result::Result<u64, String> {

@@ -3,12 +3,17 @@
 //! Invariant: nothing is found by SCAN here, and nothing is believed that does not match its check; what is missing
 //! or altered is named.
 
+use crate::place::Place;
+use crate::wiring;
 use futures::stream::{self, StreamExt};
 use schemas::Plan;
 use schemas::manifest::{Keys, Manifest, ManifestError, Run, RunPartition, TableRecord, Version};
-use stages::connect::redis::Endpoint;
 use stages::extract::redis_values::RedisValues;
+use stages::load::store::Values;
+use stages::transform::form::Form;
+use stages::transform::parquet_file::{key_id, wrong_key};
 use stages::{Error, Kind, Result};
+use std::sync::Arc;
 
 /// Manifests read at once.
 const MANIFESTS_AT_ONCE: usize = 16;
@@ -21,8 +26,10 @@ const HINT: &str = "restore an earlier version with --as-of TIME, or what the bl
 /// The duplicate of one route.
 #[derive(Clone)]
 pub(super) struct Duplicate {
-    /// The server it is in.
-    pub(super) values: RedisValues,
+    /// Where it is.
+    pub(super) values: Arc<dyn Values>,
+    /// The server it is in, to look through; an archive is never looked through.
+    redis: Option<RedisValues>,
     /// Its keys.
     pub(super) keys: Keys,
 }
@@ -52,17 +59,34 @@ pub(super) fn named(what: &[String]) -> String {
 
 impl Duplicate {
     /// Names the duplicate of a route; nothing is connected yet.
-    pub(super) fn new(plan: &Plan, prefix: &str, connections: usize) -> Result<Self> {
-        let own = plan.duplicate.as_ref().map(|section| &section.url);
-        let Some(url) = own.or(plan.redis.as_ref()) else {
-            return Err(Error::new(
-                Kind::Config,
-                "the plan has neither [redis.duplicate] nor [redis]",
-            )
-            .with_hint("say where the duplicate is: [redis.duplicate] url = \"…\""));
-        };
-        let endpoint = Endpoint::parse(&url.0, crate::wiring::CONNECT_TIMEOUT)?;
-        Ok(Self { values: RedisValues::new(&endpoint, connections)?, keys: Keys::new(prefix) })
+    pub(super) fn new(plan: &Plan, from: Place, prefix: &str, connections: usize) -> Result<Self> {
+        let keys = Keys::new(prefix);
+        if from == Place::Archive {
+            let values = Arc::new(wiring::open_archive(plan)?);
+            return Ok(Self { values, redis: None, keys });
+        }
+        let values = wiring::make_values(plan, connections)?;
+        Ok(Self { values: Arc::new(values.clone()), redis: Some(values), keys })
+    }
+
+    /// The server that can be looked through.
+    pub(super) fn redis(&self) -> Result<&RedisValues> {
+        self.redis.as_ref().ok_or_else(|| {
+            let message = "files of an archive are found by its manifests only";
+            Error::new(Kind::Config, message).with_hint("leave --from-scan away")
+        })
+    }
+
+    /// Refuses files of another key than the plan has, before anything is written anywhere.
+    async fn check_key(&self, first: Option<&String>) -> Result<()> {
+        let (Form::Parquet(key), Some(first)) = (self.values.form(), first) else { return Ok(()) };
+        let Some(file) = self.values.get(first).await? else { return Ok(()) };
+        // One that does not tell is altered, which is told by name where it is read.
+        let Ok(Some(asked)) = key_id(file) else { return Ok(()) };
+        match key {
+            Some(key) if key.id_text() == asked => Ok(()),
+            other => Err(wrong_key(&asked, other.as_deref())),
+        }
     }
 
     /// Returns the record of the last complete backup.
@@ -70,8 +94,8 @@ impl Duplicate {
         let key = self.keys.run();
         let Some(text) = self.values.get(&key).await? else {
             return Err(damaged(format!(
-                "key {key} is missing in redis at {}: there is no record of a complete backup",
-                self.values.address()
+                "key {key} is missing in {}: there is no record of a complete backup",
+                self.values.place()
             )));
         };
         Run::parse(&text).map_err(|error| altered(&key, &error))
@@ -138,6 +162,9 @@ impl Duplicate {
                 })
                 .collect();
             let lengths = self.values.lengths(&keys).await?;
+            if first == 0 {
+                self.check_key(keys.first()).await?;
+            }
             for ((key, entry), length) in keys.iter().zip(entries).zip(lengths) {
                 if length == 0 {
                     found.push(format!("block {key} is missing"));

@@ -91,7 +91,9 @@ fn place(url: &str) -> Result<ArchivePlace, &'static str> {
     let (name, prefix) = rest.split_once('/').unwrap_or((rest, ""));
     let is_letter = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.".contains(c);
     if name.is_empty() || !name.chars().all(is_letter) {
-        return Err("names no bucket: write gs://BUCKET/PREFIX, a bucket in small letters, digits, - _ and .");
+        return Err(
+            "names no bucket: write gs://BUCKET/PREFIX, a bucket in small letters, digits, - _ and .",
+        );
     }
     let prefix = prefix.trim_end_matches('/');
     let is_plain = |part: &str| !part.is_empty() && !matches!(part, "." | "..");

@@ -4,6 +4,9 @@
 
 use crate::connect::redis::{Endpoint, from_pool, from_redis};
 use crate::error::{Error, Result};
+use crate::load::store::Values;
+use crate::transform::form::Form;
+use async_trait::async_trait;
 use bytes::Bytes;
 use deadpool_redis::{Connection, Pool};
 use redis::{Pipeline, RedisError};
@@ -89,6 +92,33 @@ impl RedisValues {
 
     fn failed(&self, error: RedisError) -> Error {
         from_redis(error, &format!("cannot read from redis at {}", self.address))
+    }
+}
+
+#[async_trait]
+impl Values for RedisValues {
+    fn place(&self) -> String {
+        format!("redis at {}", self.address)
+    }
+
+    fn form(&self) -> &Form {
+        &Form::Block
+    }
+
+    async fn get(&self, key: &str) -> Result<Option<Bytes>> {
+        Self::get(self, key).await
+    }
+
+    async fn get_some(&self, keys: &[String]) -> Result<Vec<Option<Bytes>>> {
+        let mut values = Vec::with_capacity(keys.len());
+        for key in keys {
+            values.push(Self::get(self, key).await?);
+        }
+        Ok(values)
+    }
+
+    async fn lengths(&self, keys: &[String]) -> Result<Vec<u64>> {
+        Self::lengths(self, keys).await
     }
 }
 
