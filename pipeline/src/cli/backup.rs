@@ -37,7 +37,7 @@ pub enum Source {
 #[derive(Debug, Args)]
 pub struct BackupBigquery {
     /// Keep the copy in the archive of [archive], as Parquet files, instead of in Redis
-    #[arg(long, value_name = "PLACE", value_parser = ["archive"])]
+    #[arg(long, value_name = "PLACE", value_parser = ["archive"], hide_possible_values = true)]
     pub to: Option<String>,
     /// Copy every table partition again, also what seems unchanged
     #[arg(long)]

@@ -39,7 +39,7 @@ pub enum Target {
 #[derive(Debug, Args)]
 pub struct RestoreBigquery {
     /// Read the archive of [archive] instead of the duplicate in Redis
-    #[arg(long, value_name = "PLACE", value_parser = ["archive"], conflicts_with = "from_scan")]
+    #[arg(long, value_name = "PLACE", value_parser = ["archive"], hide_possible_values = true, conflicts_with = "from_scan")]
     pub from: Option<String>,
     /// Replace the rows that the table (with --partitions: these table partitions) holds
     #[arg(long, conflicts_with = "fill")]

@@ -1,13 +1,14 @@
-//! The duplicate in Redis, read only: the record of the last backup, manifests, recorded tables, blocks.
+//! A copy of a table in Redis or in the archive, read only: the record of the last backup, manifests, recorded tables, blocks.
 //!
 //! Invariant: nothing is found by SCAN here, and nothing is believed that does not match its check; what is missing
 //! or altered is named.
 
+use super::Options;
 use crate::place::Place;
 use crate::wiring;
 use futures::stream::{self, StreamExt};
-use schemas::Plan;
 use schemas::manifest::{Keys, Manifest, ManifestError, Run, RunPartition, TableRecord, Version};
+use schemas::{Plan, Route};
 use stages::extract::redis_values::RedisValues;
 use stages::load::store::Values;
 use stages::transform::form::Form;
@@ -58,7 +59,12 @@ pub(super) fn named(what: &[String]) -> String {
 }
 
 impl Duplicate {
-    /// Names the duplicate of a route; nothing is connected yet.
+    /// Names the copy of a route that was asked for; nothing is connected yet.
+    pub(super) fn asked(plan: &Plan, options: &Options, route: &Route) -> Result<Self> {
+        Self::new(plan, options.asked.from, route.key.text(), options.lanes * 2 + 2)
+    }
+
+    /// Names the copy of a route; nothing is connected yet.
     pub(super) fn new(plan: &Plan, from: Place, prefix: &str, connections: usize) -> Result<Self> {
         let keys = Keys::new(prefix);
         if from == Place::Archive {
