@@ -133,15 +133,21 @@ impl Files {
     pub async fn create(&self, path: &Path, bytes: Bytes) -> Result<Made> {
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
         let payload = PutPayload::from_bytes(bytes.clone());
-        match self.store.put_opts(path, payload, options).await {
-            Ok(_) => {}
-            Err(object_store::Error::AlreadyExists { .. }) => {
-                // A request may be repeated although the first one was carried out and only its answer got lost.
-                if self.read(path).await? != Some(bytes) {
+        if let Err(error) = self.store.put_opts(path, payload, options).await {
+            let is_there = matches!(error, object_store::Error::AlreadyExists { .. });
+            let error = self.failed(error, "cannot write", path);
+            if !is_there && !error.kind().is_transient() {
+                return Err(error);
+            }
+            // A write may have been carried out although its answer got lost, or a repetition of it was refused.
+            match self.read(path).await {
+                Ok(Some(found)) if found == bytes => {}
+                _ if !is_there => return Err(error),
+                found => {
+                    found?;
                     return Ok(Made::Occupied);
                 }
             }
-            Err(error) => return Err(self.failed(error, "cannot write", path)),
         }
         if let Some(folder) = &self.folder {
             folder.keep(path).await.map_err(|error| self.not_kept(path, error))?;
