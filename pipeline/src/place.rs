@@ -19,6 +19,9 @@ pub enum Place {
 const BACKUP: &str = "rekindle backup bigquery";
 const RESTORE: &str = "rekindle restore bigquery";
 
+/// What only blocks in Redis can do: they carry all that their manifest says.
+const SCAN: &str = ", or what the blocks themselves tell with --from-scan";
+
 impl Place {
     /// The command of a backup to this place, in the journal and in summaries.
     pub fn backup_command(self) -> &'static str {
@@ -34,7 +37,8 @@ impl Place {
             Self::Redis => text.to_owned(),
             Self::Archive => text
                 .replace(BACKUP, &format!("{BACKUP} --to archive"))
-                .replace(RESTORE, &format!("{RESTORE} --from archive")),
+                .replace(RESTORE, &format!("{RESTORE} --from archive"))
+                .replace(SCAN, ""),
         }
     }
 

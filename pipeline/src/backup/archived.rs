@@ -102,3 +102,25 @@ pub async fn archive_ages(plan: &Plan) -> Result<Vec<Age>> {
     }
     Ok(ages)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_of_rows_is_named_and_never_left_out_silently() {
+        let text = "[bigquery]\nproject = \"p\"\n[redis]\nurl = \"redis://h\"\n\
+            [[route]]\nname = \"logs\"\ntable = \"bigquery:d.t\"\ntype = \"blocks\"\nkey = \"log\"\n\
+            [[route]]\nname = \"lines\"\ntable = \"bigquery:d.t\"\ntype = \"stream\"\nkey = \"lines\"\n";
+        let no_file = |_: &str| Err(std::io::Error::other("no file"));
+        let plan = Plan::parse(text, &|_| None, &no_file).unwrap();
+        let kept = |place: Place| plan.routes.iter().filter(|route| is_kept(route, place)).count();
+        assert_eq!((kept(Place::Redis), kept(Place::Archive)), (2, 1));
+        let told = left_out(&plan, Place::Archive, &[]).unwrap();
+        assert!(told.contains("route lines is not archived"), "{told}");
+        assert_eq!(left_out(&plan, Place::Redis, &[]), None);
+        assert_eq!(refuse_rows(&plan, Place::Archive, "lines").unwrap_err().kind(), Kind::Config);
+        assert!(refuse_rows(&plan, Place::Archive, "logs").is_ok());
+        assert!(refuse_rows(&plan, Place::Redis, "lines").is_ok());
+    }
+}

@@ -1,4 +1,5 @@
-//! A copy of a table in Redis or in the archive, read only: the record of the last backup, manifests, recorded tables, blocks.
+//! A copy of a table in Redis or in the archive, read only: the record of the last backup, manifests, recorded tables,
+//! blocks.
 //!
 //! Invariant: nothing is found by SCAN here, and nothing is believed that does not match its check; what is missing
 //! or altered is named.

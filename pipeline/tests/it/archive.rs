@@ -95,8 +95,6 @@ fn redis_and_bigquery_are_lost_and_every_type_comes_back_from_the_archive_alone(
     for field in ["schema", "clustering", "labels", "description", "requirePartitionFilter"] {
         assert_eq!(table[field], lost.resource[field], "{field}");
     }
-    // AND the duplicate in Redis is another copy, which this one does not stand for
-    run(&["restore", "bigquery", "--fresh"]).expect(3);
 }
 
 #[test]
@@ -120,9 +118,8 @@ fn a_second_backup_copies_what_changed_and_keeps_as_many_versions_as_the_plan_sa
     let generations = |day: &str| fs::read_dir(folder.join("log/b").join(day)).unwrap().count();
     assert_eq!((generations("20251101"), generations("20251102")), (1, 2));
     // The record and the manifests are one file each, and no mark is left.
-    let documents =
-        files(&folder).iter().filter(|path| path.extension().is_some_and(|e| e == "json")).count();
-    assert_eq!(documents, 4, "{:?}", files(&folder));
+    let documents = files(&folder.join("log/m")).len() + files(&folder.join("log/run")).len();
+    assert_eq!(documents, 3, "{:?}", files(&folder));
     assert!(!folder.join("rekindle-backup").exists());
     // A loss in the source is held here as well, and the hint is the command of this place.
     cloud.sql("DELETE FROM d.t WHERE id < 10 AND ts < TIMESTAMP '2025-11-02 00:00:00+00:00'");
