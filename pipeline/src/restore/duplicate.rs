@@ -16,6 +16,7 @@ use stages::transform::form::Form;
 use stages::transform::parquet_file::{key_id, wrong_key};
 use stages::{Error, Kind, Result};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Manifests read at once.
 const MANIFESTS_AT_ONCE: usize = 16;
@@ -32,6 +33,8 @@ pub(super) struct Duplicate {
     pub(super) values: Arc<dyn Values>,
     /// The server it is in, to look through; an archive is never looked through.
     redis: Option<RedisValues>,
+    /// Whether a file was seen that the key of the plan opens.
+    is_key_known: Arc<AtomicBool>,
     /// Its keys.
     pub(super) keys: Keys,
 }
@@ -70,10 +73,11 @@ impl Duplicate {
         let keys = Keys::new(prefix);
         if from == Place::Archive {
             let values = Arc::new(wiring::open_archive(plan)?);
-            return Ok(Self { values, redis: None, keys });
+            return Ok(Self { values, redis: None, is_key_known: Arc::default(), keys });
         }
         let values = wiring::make_values(plan, connections)?;
-        Ok(Self { values: Arc::new(values.clone()), redis: Some(values), keys })
+        let redis = Some(values.clone());
+        Ok(Self { values: Arc::new(values), redis, is_key_known: Arc::default(), keys })
     }
 
     /// The server that can be looked through.
@@ -84,14 +88,24 @@ impl Duplicate {
         })
     }
 
-    /// Refuses files of another key than the plan has, before anything is written anywhere.
+    /// Refuses files of another key than the plan has, before anything is written anywhere. One file tells for all:
+    /// files of two keys are an exception, which shows where they are read.
     async fn check_key(&self, first: Option<&String>) -> Result<()> {
         let (Form::Parquet(key), Some(first)) = (self.values.form(), first) else { return Ok(()) };
+        if self.is_key_known.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         let Some(file) = self.values.get(first).await? else { return Ok(()) };
         // One that does not tell is altered, which is told by name where it is read.
-        let Ok(Some(asked)) = key_id(file) else { return Ok(()) };
+        let Ok(Some(asked)) = key_id(file) else {
+            self.is_key_known.store(true, Ordering::Relaxed);
+            return Ok(());
+        };
         match key {
-            Some(key) if key.id_text() == asked => Ok(()),
+            Some(key) if key.id_text() == asked => {
+                self.is_key_known.store(true, Ordering::Relaxed);
+                Ok(())
+            }
             other => Err(wrong_key(&asked, other.as_deref())),
         }
     }

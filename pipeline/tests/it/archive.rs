@@ -16,7 +16,7 @@ pub(crate) fn run(cloud: &Cloud, words: &[&str]) -> Ran {
 
 /// Backs up into the archive.
 pub(crate) fn backup(cloud: &Cloud, more: &[&str]) -> Ran {
-    cloud.backup(&[&["--to", "archive"], more].concat())
+    cloud.backup(&[&["--to", "archive"][..], more].concat())
 }
 
 /// Restores from the archive.

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt, TryStreamExt};
-use object_store::path::{Path, PathPart};
+use object_store::path::Path;
 use schemas::block::Body;
 use schemas::manifest::Keys;
 use schemas::plan::Archive as Section;
@@ -121,9 +121,7 @@ fn generation_folder(files: &Files, keys: &Keys, table_partition: &str, generati
 
 /// The folder that a path is in.
 fn above(path: &Path) -> Path {
-    let mut parts: Vec<PathPart<'_>> = path.parts().collect();
-    parts.pop();
-    parts.into_iter().collect()
+    path.parent().unwrap_or_default()
 }
 
 fn occupied(path: &Path, address: &str) -> Error {

@@ -16,8 +16,8 @@ fn body(bytes: &[u8]) -> Body {
     Body { bytes: bytes.to_vec(), raw_bytes: 1, rows: 1, digest: Digest::default(), xxh3: 0 }
 }
 
-#[tokio::test]
-async fn two_keys_never_share_a_path() {
+#[test]
+fn two_keys_never_share_a_path() {
     let folder = tempfile::tempdir().unwrap();
     let archive = archive(&folder);
     let mut paths = HashSet::new();
