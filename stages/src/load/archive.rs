@@ -105,7 +105,7 @@ const NUMBER_DIGITS: usize = 20;
 
 /// The file of a block, or `None` for the key of a document: those do not end with two numbers.
 fn block(files: &Files, key: &str) -> Option<Path> {
-    let [prefix, "b", rest] = parts(key)[..] else { return None };
+    let (prefix, rest) = key.split_once(":b:")?;
     let (rest, ordinal) = rest.rsplit_once(':')?;
     let (table_partition, generation) = rest.rsplit_once(':')?;
     let (generation, ordinal): (u64, u32) = (generation.parse().ok()?, ordinal.parse().ok()?);
@@ -114,9 +114,19 @@ fn block(files: &Files, key: &str) -> Option<Path> {
 }
 
 /// The folder of one generation of a table partition.
-fn generation_folder(files: &Files, keys: &Keys, table_partition: &str, generation: u64) -> Path {
+fn generation_folder(
+    files: &Files,
+    keys: &Keys,
+    table_partition: &str,
+    generation: u64,
+) -> Result<Path> {
     let first = keys.block(table_partition, generation, 0);
-    block(files, &first).as_ref().map(above).unwrap_or_default()
+    // Never the folder of everything: what is in it may be removed.
+    block(files, &first).as_ref().and_then(Path::parent).ok_or_else(no_block)
+}
+
+fn no_block() -> Error {
+    Error::new(Kind::Internal, "the key names no block")
 }
 
 /// The folder that a path is in.
@@ -250,13 +260,13 @@ impl Store for Archive {
         table_partition: &str,
         generation: u64,
     ) -> Result<u64> {
-        let folder = generation_folder(&self.files, keys, table_partition, generation);
+        let folder = generation_folder(&self.files, keys, table_partition, generation)?;
         let found = self.files.list(&folder).await?;
         self.files.remove(found.into_iter().map(|found| found.path).collect()).await
     }
 
     async fn highest_generation(&self, keys: &Keys, table_partition: &str) -> Result<u64> {
-        let folder = above(&generation_folder(&self.files, keys, table_partition, 0));
+        let folder = above(&generation_folder(&self.files, keys, table_partition, 0)?);
         let found = self.files.list(&folder).await?;
         let depth = folder.parts().count();
         let generation =
@@ -270,7 +280,7 @@ impl Writer for FileWriter {
         let (files, bytes) = (Arc::clone(&self.files), Bytes::copy_from_slice(&body.bytes));
         let path = block(&files, key);
         async move {
-            let path = path.ok_or_else(|| Error::new(Kind::Internal, "the key names no block"))?;
+            let path = path.ok_or_else(no_block)?;
             match files.create(&path, bytes).await? {
                 Made::Written => Ok(()),
                 Made::Occupied => Err(occupied(&path, files.address())),

@@ -22,10 +22,12 @@ fn two_keys_never_share_a_path() {
     let archive = archive(&folder);
     let mut paths = HashSet::new();
     let mut count = 0;
-    for prefix in ["log", "log:a", "log/a", "log:b:x", "a b%2F", ".."] {
+    for prefix in ["log", "log:a", "log/a", "log:b:x", "x:m:y", "a b%2F", ".."] {
         let keys = Keys::new(prefix);
         for name in ["20251101", "w:..5", "w:-5..7", "__NULL__", "a/b", "1"] {
             let block_path = block(&archive.files, &keys.block(name, 3, 0)).unwrap();
+            let folder = generation_folder(&archive.files, &keys, name, 3).unwrap();
+            assert_eq!(Some(folder), block_path.parent());
             let document = keys.manifest(name);
             assert_eq!(block(&archive.files, &document), None, "{document}");
             paths.insert(block_path.to_string());
