@@ -50,10 +50,8 @@ impl Run {
         if let Some(run_id) = &options.take_over {
             duplicate.release(run_id).await.map_err(one)?;
         }
-        let previous = journal
-            .latest_run(options.to.backup_command())
-            .await
-            .map_err(|error| one(from_journal(error)))?;
+        let previous = journal.latest_run(options.to.backup_command()).await;
+        let previous = previous.map_err(|error| one(from_journal(error)))?;
         let opening = left_behind::open_run(&journal, plan, &routes, &*duplicate, options);
         let record = opening.await.map_err(one)?;
         let note = format!("pid={}", std::process::id());
