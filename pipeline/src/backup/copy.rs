@@ -4,20 +4,19 @@
 //! go through one connection in order, so what a crash leaves is a prefix.
 
 use super::decide::InSource;
-use super::framed;
 use super::publish::publish;
 use super::waits::Waits;
 use crate::cpu::CpuPool;
 use bytes::Bytes;
 use futures::stream::{FuturesOrdered, StreamExt, TryStreamExt};
 use schemas::Digest;
-use schemas::block::{self, BLOCK_BYTES_AIM, Body};
+use schemas::block::{BLOCK_BYTES_AIM, Body};
 use schemas::digest::DIGEST_VERSION;
 use schemas::manifest::{BlockEntry, FORMAT, Keys, Manifest, Version};
 use stages::connect::bigquery::BigQuery;
 use stages::extract::table_rows::{self, RawRows, Reading, TableRows};
 use stages::failpoint::{Point, pass};
-use stages::load::redis::duplicate::{BlockWriter, Duplicate};
+use stages::load::store::{Store, VALUES_MAX, Writer};
 use stages::transform::arrow_message;
 use stages::{Error, Kind, Result};
 use std::future::Future;
@@ -31,8 +30,6 @@ const ENCODINGS_MAX: usize = 2;
 const WRITES_MAX: usize = 3;
 /// Bytes of arrow messages that become one block, before the first one has shown how well they compress.
 const WIRE_BYTES_GUESS: u64 = (BLOCK_BYTES_AIM as u64) * 2;
-/// Bytes of arrow messages that are collected for one block at most, however well they compress.
-const WIRE_BYTES_MAX: u64 = 8 << 20;
 /// Streams of the session of a large table partition.
 const STREAMS: u16 = 4;
 /// Below this one stream is as fast.
@@ -43,7 +40,7 @@ pub struct TableCopy {
     /// The source.
     pub bigquery: BigQuery,
     /// The target.
-    pub duplicate: Arc<Duplicate>,
+    pub duplicate: Arc<dyn Store>,
     /// Transform threads.
     pub cpu: Arc<CpuPool>,
     /// Keys of the route.
@@ -159,6 +156,7 @@ impl TableCopy {
         blocks: &mut Blocks<'_>,
         progress: impl Fn(u64, u64),
     ) -> Result<u64> {
+        let unit = blocks.unit;
         let mut encodings: FuturesOrdered<_> = FuturesOrdered::new();
         let mut wire_bytes = 0;
         let (mut group, mut group_bytes) = (Vec::new(), 0);
@@ -176,11 +174,11 @@ impl TableCopy {
                     Waits::count(&self.waits.cpu, encodings.next()).await;
                 blocks.take(encoded).await?;
             }
-            encodings.push_back(self.encode(&session.schema, std::mem::take(&mut group)));
+            encodings.push_back(self.encode(unit, &session.schema, std::mem::take(&mut group)));
             group_bytes = 0;
         }
         if !group.is_empty() {
-            encodings.push_back(self.encode(&session.schema, group));
+            encodings.push_back(self.encode(unit, &session.schema, group));
         }
         while let Some(encoded) = Waits::count(&self.waits.cpu, encodings.next()).await {
             blocks.take(Some(encoded)).await?;
@@ -191,47 +189,36 @@ impl TableCopy {
     /// Starts to decode and encode at once, on a transform thread.
     fn encode(
         &self,
+        unit: &Unit,
         schema: &Bytes,
         group: Vec<RawRows>,
     ) -> impl Future<Output = Result<Encoded>> + use<> {
-        let schema = schema.clone();
+        let (schema, form) = (schema.clone(), self.duplicate.form().clone());
+        let labels = self.labels(unit);
         self.cpu.submit(move || {
             let wire_bytes = group.iter().map(|rows| rows.message.len() as u64).sum();
             let batches = group
                 .iter()
                 .map(|rows| arrow_message::rows(&schema, &rows.message, rows.rows))
                 .collect::<Result<Vec<_>>>()?;
-            let bodies = block::encode(&batches).map_err(|error| {
-                Error::new(Kind::Schema, "rows cannot be made into blocks")
-                    .with_source(error)
-                    .with_hint("rekindle plan")
-            })?;
+            let bodies = form.encode(&batches, &labels)?;
             Ok(Encoded { bodies, wire_bytes })
         })
     }
 
     /// Reads every new block and compares it with what was meant to be written.
     async fn read_back(&self, unit: &Unit, entries: &[BlockEntry]) -> Result<()> {
-        let keys: Vec<String> = (0..)
-            .zip(entries)
-            .map(|(ordinal, _)| self.keys.block(&unit.source.id, unit.generation, ordinal))
-            .collect();
-        let pairs: Vec<(&[String], &[BlockEntry])> = keys
-            .chunks(Duplicate::values_max())
-            .zip(entries.chunks(Duplicate::values_max()))
-            .collect();
-        for (keys, entries) in pairs {
-            let values = self.duplicate.get_some(keys).await?;
-            let (expected, names) = (entries.to_vec(), keys.to_vec());
-            let seals = Arc::clone(self.duplicate.seals());
+        for expected in self.expected(unit, entries).chunks(VALUES_MAX) {
+            let keys: Vec<String> = expected.iter().map(|block| block.key.clone()).collect();
+            let values = self.duplicate.get_some(&keys).await?;
+            let (form, expected) = (self.duplicate.form().clone(), expected.to_vec());
             let wrong = self.cpu.submit(move || {
-                let mut pairs = values.iter().zip(names.iter().zip(&expected));
-                Ok(pairs.position(|(value, (key, entry))| {
-                    !framed::is_whole(&seals, key, value.as_deref(), entry)
-                }))
+                let mut pairs = values.iter().zip(&expected);
+                Ok(pairs.position(|(value, expected)| !form.is_whole(value.as_ref(), expected)))
             });
             if let Some(at) = wrong.await? {
-                let message = format!("block {} is not in redis as it was written", keys[at]);
+                let place = self.duplicate.place();
+                let message = format!("block {} is not in {place} as it was written", keys[at]);
                 return Err(Error::new(Kind::TargetChanged, message).with_hint(
                     "see that nothing else writes or evicts these keys, then run the same command again",
                 ));
@@ -282,7 +269,7 @@ impl TableCopy {
             retired,
             check: String::new(),
         };
-        publish(&self.duplicate, &self.keys, manifest).await
+        publish(&*self.duplicate, &self.keys, manifest).await
     }
 }
 
@@ -297,7 +284,7 @@ type Write = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
 struct Blocks<'a> {
     table: &'a TableCopy,
     unit: &'a Unit,
-    writer: BlockWriter,
+    writer: Arc<dyn Writer>,
     /// The newest body: whether it is the last one is known when another one or the end comes.
     held: Option<Body>,
     entries: Vec<BlockEntry>,
@@ -311,8 +298,10 @@ impl Blocks<'_> {
         let Encoded { bodies, wire_bytes } = encoded?;
         let stored: usize = bodies.iter().map(|body| body.bytes.len()).sum();
         if stored > 0 {
-            let wanted = wire_bytes.saturating_mul(BLOCK_BYTES_AIM as u64) / stored as u64;
-            let wanted = wanted.clamp(BLOCK_BYTES_AIM as u64 / 2, WIRE_BYTES_MAX);
+            let form = self.table.duplicate.form();
+            let aim = form.bytes_aim() as u64;
+            let wanted = wire_bytes.saturating_mul(aim) / stored as u64;
+            let wanted = wanted.clamp(aim / 2, form.wire_bytes_max());
             self.table.wire_bytes_per_block.store(wanted, Ordering::Relaxed);
         }
         for body in bodies {
@@ -332,13 +321,13 @@ impl Blocks<'_> {
         let ordinal = u32::try_from(self.entries.len())
             .map_err(|_| Error::new(Kind::Internal, "a table partition has too many blocks"))?;
         let header = table.header(unit, &body, ordinal, is_last);
-        self.entries.push(framed::entry(&body, &header));
+        self.entries.push(table.duplicate.form().entry(&body, &header));
         self.digest += body.digest;
         let key = table.keys.block(&unit.source.id, unit.generation, ordinal);
-        let framing = table.framed(key, header, body.bytes);
-        let payload = Waits::count(&table.waits.cpu, framing).await?;
+        let framing = table.framed(&key, header, body.bytes);
+        let framed = Waits::count(&table.waits.cpu, framing).await?;
         // Polled once here, so that it is on its way before the next rows are waited for.
-        let writing = self.writer.clone().write(payload);
+        let writing = self.writer.write(&key, framed);
         let mut write: Write = Box::pin(async move {
             writing.await?;
             pass(Point::BlockWritten);

@@ -1,22 +1,32 @@
-//! Blocks as they go to Redis: header, body, seal, and the command around them.
+//! Blocks as they go to their place: what a file says of itself, header, seal, and what must be read back.
 //!
 //! Invariant: a block is sealed on a transform thread, under the header and the key that it is stored with.
 
 use super::copy::{TableCopy, Unit};
-use bytes::Bytes;
-use schemas::Seals;
-use schemas::block::{self, BlockError, Body, Header};
+use schemas::block::{self, Body, Header};
 use schemas::digest::DIGEST_VERSION;
 use schemas::manifest::BlockEntry;
-use schemas::seal::{BODY_BYTES_MORE, id_text};
-use stages::load::redis::duplicate::set_command;
-use stages::{Error, Kind, Result, sealed};
-use std::sync::Arc;
+use schemas::seal::id_text;
+use stages::Result;
+use stages::transform::form::{Expected, Framed};
 
 impl TableCopy {
-    /// Returns the id of the key that new versions are sealed with, as their manifest names it.
+    /// What a file says of itself, for whoever finds it without its manifest.
+    pub(super) fn labels(&self, unit: &Unit) -> Vec<(&'static str, String)> {
+        vec![
+            ("rekindle.table", format!("{}.{}", self.dataset, self.table)),
+            ("rekindle.table_id", self.table_id.clone()),
+            ("rekindle.table_partition", unit.source.id.clone()),
+            ("rekindle.generation", unit.generation.to_string()),
+            ("rekindle.snapshot_us", self.snapshot_us.to_string()),
+            ("rekindle.schema_hash", format!("{:032x}", self.schema_hash)),
+        ]
+    }
+
+    /// Returns the id of the key that new versions are sealed with, as their manifest names it; none in an archive, whose
+    /// files name their own.
     pub(super) fn key_id(&self) -> Option<String> {
-        self.duplicate.seals().key_id().map(id_text)
+        self.duplicate.form().key_id().map(id_text)
     }
 
     /// Returns the header of a block.
@@ -37,48 +47,39 @@ impl TableCopy {
             raw_bytes: body.raw_bytes,
             body_bytes: body.bytes.len() as u64,
             body_xxh3: body.xxh3,
-            key_id: self.duplicate.seals().key_id(),
+            key_id: self.duplicate.form().key_id(),
             table: format!("{}.{}", self.dataset, self.table),
             table_id: self.table_id.clone(),
             table_partition: unit.source.id.clone(),
         }
     }
 
-    /// Frames a block for the server, sealed where the plan has a key.
-    pub(super) async fn framed(&self, key: String, header: Header, body: Vec<u8>) -> Result<Bytes> {
+    /// Frames a block for its place, sealed where there is a key to seal with.
+    pub(super) async fn framed(
+        &self,
+        key: &str,
+        header: Header,
+        body: Vec<u8>,
+    ) -> Result<Framed> {
+        let form = self.duplicate.form();
         if header.key_id.is_none() {
-            return Ok(set_command(&key, &header.to_bytes(), &body));
+            return form.frame(key, &header, body);
         }
-        let seals = Arc::clone(self.duplicate.seals());
-        let work = self.cpu.submit(move || {
-            let value = block::stored(&seals, &key, &header, &body);
-            let value = value.map_err(|error| cannot_seal(&key, error))?;
-            Ok(set_command(&key, &value, &[]))
-        });
-        work.await
+        let (form, key) = (form.clone(), key.to_owned());
+        self.cpu.submit(move || form.frame(&key, &header, body)).await
     }
-}
 
-/// Describes a block as it is stored under a header.
-pub(super) fn entry(body: &Body, header: &Header) -> BlockEntry {
-    let more = if header.key_id.is_some() { BODY_BYTES_MORE } else { 0 };
-    BlockEntry::of(body, header.to_bytes().len() + more)
-}
-
-/// Whether a value read back is the block that was written.
-pub(super) fn is_whole(seals: &Seals, key: &str, value: Option<&[u8]>, entry: &BlockEntry) -> bool {
-    value.is_some_and(|value| {
-        value.len() as u64 == entry.bytes()
-            && block::open_with(seals, key, value).is_ok_and(|(header, _)| {
-                entry.xxh3() == Some(header.body_xxh3) && header.key_id == seals.key_id()
-            })
-    })
-}
-
-fn cannot_seal(key: &str, error: BlockError) -> Error {
-    let what = format!("block {key}");
-    match error {
-        BlockError::Seal(error) => sealed::refused(&what, &error),
-        other => Error::new(Kind::Internal, format!("{what} cannot be sealed")).with_source(other),
+    /// Returns what the blocks of a new version must be when they are read back.
+    pub(super) fn expected(&self, unit: &Unit, entries: &[BlockEntry]) -> Vec<Expected> {
+        let (table_partition, generation) = (&unit.source.id, unit.generation);
+        let expected = (0..).zip(entries).map(|(ordinal, entry)| Expected {
+            key: self.keys.block(table_partition, generation, ordinal),
+            table_partition: table_partition.clone(),
+            generation,
+            ordinal,
+            key_id: self.key_id(),
+            entry: entry.clone(),
+        });
+        expected.collect()
     }
 }

@@ -5,17 +5,17 @@
 use super::standing::Standing;
 use schemas::manifest::{Keys, TableRecord};
 use stages::Result;
-use stages::load::redis::duplicate::Duplicate;
+use stages::load::store::Store;
 use std::collections::BTreeSet;
 
 /// Writes every manifest and every recorded table that a version names once more, so that a former key is needed for
-/// nothing but the blocks of older versions. Does nothing where the plan has no key.
+/// nothing but the blocks of older versions. Does nothing where there is no key to seal with.
 pub(super) async fn documents(
-    duplicate: &Duplicate,
+    duplicate: &dyn Store,
     keys: &Keys,
     standing: &Standing,
 ) -> Result<()> {
-    if duplicate.seals().key_id().is_none() {
+    if duplicate.form().key_id().is_none() {
         return Ok(());
     }
     for (name, manifest) in &standing.manifests {

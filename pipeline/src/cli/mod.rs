@@ -191,6 +191,7 @@ async fn show_status(shared: &Shared) -> Exit {
             // A run is shown whatever the plan says; the duplicates are in it.
             if let Ok(plan) = loading::load(&shared.plan, &[]) {
                 report.add_duplicates(&plan).await;
+                report.add_archives(&plan).await;
             }
             print(shared.json, &report, || report.render())
         }

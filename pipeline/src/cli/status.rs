@@ -6,6 +6,7 @@
 mod text;
 
 use crate::backup::age::{Age, ages};
+use crate::backup::archived::archive_ages;
 use crate::checkpoint::Status;
 use crate::journal::{Journal, PartitionRecord, RouteRecord, RunRecord, RunStatus};
 use crate::lane::now_ms;
@@ -25,8 +26,12 @@ use std::time::SystemTime;
 /// How long the Redis of the duplicates may take to answer.
 const AGES_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(3);
 /// The commands that leave runs in the journal.
-const COMMANDS: [&str; 3] =
-    [crate::rebuild::COMMAND, crate::rebuild::FILES_COMMAND, crate::backup::COMMAND];
+const COMMANDS: [&str; 4] = [
+    crate::rebuild::COMMAND,
+    crate::rebuild::FILES_COMMAND,
+    crate::backup::COMMAND,
+    crate::backup::ARCHIVE_COMMAND,
+];
 
 /// How the last run stands.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -43,6 +48,9 @@ pub(crate) struct StatusReport {
     /// How old the duplicate of each table is; absent where the plan or its Redis cannot be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) duplicates: Option<Vec<Age>>,
+    /// How old the archive of each table is; absent where the plan has none or it cannot be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) archives: Option<Vec<Age>>,
 }
 
 /// How one run stands.
@@ -126,6 +134,7 @@ impl StatusReport {
             run: None,
             restore: None,
             duplicates: None,
+            archives: None,
         };
         let Some(journal) = Journal::open_read_only(state).await.map_err(from_journal)? else {
             return Ok(report);
@@ -162,11 +171,33 @@ impl StatusReport {
         };
     }
 
+    /// Adds how old the archive is; one that does not answer soon leaves that unknown.
+    pub(crate) async fn add_archives(&mut self, plan: &Plan) {
+        if plan.archive.is_none() {
+            return;
+        }
+        self.archives = match tokio::time::timeout(AGES_TIMEOUT, archive_ages(plan)).await {
+            Ok(Ok(ages)) => Some(ages),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the age of the archive is unknown");
+                None
+            }
+            Err(_) => {
+                tracing::warn!("the age of the archive is unknown: it did not answer in time");
+                None
+            }
+        };
+    }
+
     /// Renders it for people.
     pub(crate) fn render(&self) -> String {
         let mut text = text::render(self);
         for age in self.duplicates.iter().flatten() {
             writeln!(text, "duplicate of {}: {}", age.table, age.line())
+                .expect("writing to a string cannot fail");
+        }
+        for age in self.archives.iter().flatten() {
+            writeln!(text, "archive of {}: {}", age.table, age.line())
                 .expect("writing to a string cannot fail");
         }
         text

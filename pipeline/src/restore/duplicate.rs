@@ -1,16 +1,22 @@
-//! The duplicate in Redis, read only: the record of the last backup, manifests, recorded tables, blocks.
+//! A copy of a table in Redis or in the archive, read only: the record of the last backup, manifests, recorded tables,
+//! blocks.
 //!
 //! Invariant: nothing is found by SCAN here, and nothing is believed that does not match its check; what is missing
 //! or altered is named.
 
-use bytes::Bytes;
+use super::Options;
+use crate::place::Place;
+use crate::wiring;
 use futures::stream::{self, StreamExt};
 use schemas::manifest::{Keys, Manifest, ManifestError, Run, RunPartition, TableRecord, Version};
-use schemas::{Plan, Seals};
-use stages::connect::redis::Endpoint;
+use schemas::{Plan, Route};
 use stages::extract::redis_values::RedisValues;
-use stages::{Error, Kind, Result, sealed};
+use stages::load::store::Values;
+use stages::transform::form::Form;
+use stages::transform::parquet_file::{key_id, wrong_key};
+use stages::{Error, Kind, Result};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Manifests read at once.
 const MANIFESTS_AT_ONCE: usize = 16;
@@ -23,12 +29,14 @@ const HINT: &str = "restore an earlier version with --as-of TIME, or what the bl
 /// The duplicate of one route.
 #[derive(Clone)]
 pub(super) struct Duplicate {
-    /// The server it is in.
-    pub(super) values: RedisValues,
+    /// Where it is.
+    pub(super) values: Arc<dyn Values>,
+    /// The server it is in, to look through; an archive is never looked through.
+    redis: Option<RedisValues>,
+    /// Whether a file was seen that the key of the plan opens.
+    is_key_known: Arc<AtomicBool>,
     /// Its keys.
     pub(super) keys: Keys,
-    /// The keys that its values are sealed with.
-    pub(super) seals: Arc<Seals>,
 }
 
 /// Returns the error of something missing or altered.
@@ -55,37 +63,60 @@ pub(super) fn named(what: &[String]) -> String {
 }
 
 impl Duplicate {
-    /// Names the duplicate of a route; nothing is connected yet.
-    pub(super) fn new(plan: &Plan, prefix: &str, connections: usize) -> Result<Self> {
-        let own = plan.duplicate.as_ref().map(|section| &section.url);
-        let Some(url) = own.or(plan.redis.as_ref()) else {
-            return Err(Error::new(
-                Kind::Config,
-                "the plan has neither [redis.duplicate] nor [redis]",
-            )
-            .with_hint("say where the duplicate is: [redis.duplicate] url = \"…\""));
-        };
-        let endpoint = Endpoint::parse(&url.0, crate::wiring::CONNECT_TIMEOUT)?;
-        Ok(Self {
-            values: RedisValues::new(&endpoint, connections)?,
-            keys: Keys::new(prefix),
-            seals: Arc::new(plan.seals()),
+    /// Names the copy of a route that was asked for; nothing is connected yet.
+    pub(super) fn asked(plan: &Plan, options: &Options, route: &Route) -> Result<Self> {
+        Self::new(plan, options.asked.from, route.key.text(), options.lanes * 2 + 2)
+    }
+
+    /// Names the copy of a route; nothing is connected yet.
+    pub(super) fn new(plan: &Plan, from: Place, prefix: &str, connections: usize) -> Result<Self> {
+        let keys = Keys::new(prefix);
+        if from == Place::Archive {
+            let values = Arc::new(wiring::open_archive(plan)?);
+            return Ok(Self { values, redis: None, is_key_known: Arc::default(), keys });
+        }
+        let values = wiring::make_values(plan, connections)?;
+        let redis = Some(values.clone());
+        Ok(Self { values: Arc::new(values), redis, is_key_known: Arc::default(), keys })
+    }
+
+    /// The server that can be looked through.
+    pub(super) fn redis(&self) -> Result<&RedisValues> {
+        self.redis.as_ref().ok_or_else(|| {
+            let message = "files of an archive are found by its manifests only";
+            Error::new(Kind::Config, message).with_hint("leave --from-scan away")
         })
     }
 
-    /// Returns a document, opened where it is sealed.
-    async fn document(&self, key: &str) -> Result<Option<Bytes>> {
-        let stored = self.values.get(key).await?;
-        stored.map(|stored| sealed::open(&self.seals, key, stored)).transpose()
+    /// Refuses files of another key than the plan has, before anything is written anywhere. One file tells for all:
+    /// files of two keys are an exception, which shows where they are read.
+    async fn check_key(&self, first: Option<&String>) -> Result<()> {
+        let (Form::Parquet(key), Some(first)) = (self.values.form(), first) else { return Ok(()) };
+        if self.is_key_known.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let Some(file) = self.values.get(first).await? else { return Ok(()) };
+        // One that does not tell is altered, which is told by name where it is read.
+        let Ok(Some(asked)) = key_id(file) else {
+            self.is_key_known.store(true, Ordering::Relaxed);
+            return Ok(());
+        };
+        match key {
+            Some(key) if key.id_text() == asked => {
+                self.is_key_known.store(true, Ordering::Relaxed);
+                Ok(())
+            }
+            other => Err(wrong_key(&asked, other.as_deref())),
+        }
     }
 
     /// Returns the record of the last complete backup.
     pub(super) async fn run(&self) -> Result<Run> {
         let key = self.keys.run();
-        let Some(text) = self.document(&key).await? else {
+        let Some(text) = self.values.get(&key).await? else {
             return Err(damaged(format!(
-                "key {key} is missing in redis at {}: there is no record of a complete backup",
-                self.values.address()
+                "key {key} is missing in {}: there is no record of a complete backup",
+                self.values.place()
             )));
         };
         Run::parse(&text).map_err(|error| altered(&key, &error))
@@ -95,7 +126,7 @@ impl Duplicate {
     pub(super) async fn manifest(&self, entry: &RunPartition) -> Result<Manifest> {
         let partition = &entry.table_partition;
         let key = self.keys.manifest(partition);
-        let Some(text) = self.document(&key).await? else {
+        let Some(text) = self.values.get(&key).await? else {
             return Err(damaged(format!(
                 "key {key} is missing: the manifest of table partition {partition}"
             )));
@@ -131,7 +162,7 @@ impl Duplicate {
     /// Returns a recorded table.
     pub(super) async fn table(&self, schema_hash: &str) -> Result<TableRecord> {
         let key = self.keys.schema(schema_hash);
-        let Some(text) = self.document(&key).await? else {
+        let Some(text) = self.values.get(&key).await? else {
             return Err(damaged(format!("key {key} is missing: the recorded table")));
         };
         TableRecord::parse(&text, schema_hash).map_err(|error| altered(&key, &error))
@@ -152,6 +183,9 @@ impl Duplicate {
                 })
                 .collect();
             let lengths = self.values.lengths(&keys).await?;
+            if first == 0 {
+                self.check_key(keys.first()).await?;
+            }
             for ((key, entry), length) in keys.iter().zip(entries).zip(lengths) {
                 if length == 0 {
                     found.push(format!("block {key} is missing"));

@@ -18,10 +18,10 @@ use crate::outcome::from_journal;
 use crate::spool::Cut;
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
+use schemas::Digest;
 use schemas::manifest::Keys;
-use schemas::{Digest, Seals};
-use stages::extract::redis_values::RedisValues;
 use stages::load::bigquery::{AppendFailure, Appender, Piece, WriteTable};
+use stages::load::store::Values;
 use stages::policy::Retry;
 use stages::{Error, Kind, Result};
 use std::sync::Arc;
@@ -41,9 +41,8 @@ const ROW_BYTES_GUESS: u64 = 500;
 pub(super) struct Lane {
     pub(super) shared: Arc<Shared>,
     pub(super) index: usize,
-    pub(super) values: RedisValues,
+    pub(super) values: Arc<dyn Values>,
     pub(super) keys: Keys,
-    pub(super) seals: Arc<Seals>,
     pub(super) write: WriteTable,
     /// Whether each table partition has a staging table of its own.
     pub(super) by_arrival: bool,

@@ -23,11 +23,11 @@ pub(super) async fn rebuild(duplicate: &Duplicate, table: &str) -> Result<(Run, 
     let mut found: BTreeMap<BlockKey, (Header, u64)> = BTreeMap::new();
     let mut cursor = 0;
     loop {
-        let (next, keys) = duplicate.values.scan(cursor, &prefix).await?;
-        let lengths = duplicate.values.lengths(&keys).await?;
+        let (next, keys) = duplicate.redis()?.scan(cursor, &prefix).await?;
+        let lengths = duplicate.redis()?.lengths(&keys).await?;
         for (key, length) in keys.iter().zip(lengths) {
             let Some(place) = duplicate.keys.parse_block(key) else { continue };
-            let head = duplicate.values.head(key, HEAD_BYTES).await?;
+            let head = duplicate.redis()?.head(key, HEAD_BYTES).await?;
             match Header::parse(&head) {
                 Ok((header, _)) => drop(found.insert(place, (header, length))),
                 Err(

@@ -9,7 +9,7 @@ use super::route::{
     DRIFTS, KEEP_VERSIONS_MAX, LAYOUTS, NAME_LENGTH_MAX, NULLS, PRIORITY_MAX, ROW_FIELDS,
 };
 use super::stream::REBUILT_FIELDS;
-use super::{columns, duplicate, origin, route, unrouted, validate};
+use super::{archive, columns, duplicate, origin, route, unrouted, validate};
 use serde_json::{Map, Value, json};
 
 /// Returns the schema.
@@ -78,6 +78,7 @@ fn duration(description: &str) -> Value {
     formed(description, "^[0-9]+[smhd]$")
 }
 
+/// A key, 64 hexadecimal digits, as a file that is read for it may end with a line.
 fn encrypt_key(description: &str) -> Value {
     formed(description, r"^\s*[0-9A-Fa-f]{64}\s*$")
 }
@@ -141,6 +142,12 @@ fn section(name: &str) -> Value {
                 }),
                 json!({"dependentRequired": {"old_keys": ["encrypt_key"]}}),
             ),
+            _ => formless(),
+        }),
+        "archive" => table(&archive::FIELDS, &["url"], |name| match name {
+            "url" => formed("file:///FOLDER or gs://BUCKET/PREFIX", archive::URL_PATTERN),
+            "endpoint" => formed("A stand-in for Cloud Storage, gs:// only.", "^https?://"),
+            "encrypt_key" => encrypt_key("The key that files of rows are encrypted with."),
             _ => formless(),
         }),
         "route" => {

@@ -4,6 +4,7 @@
 //! field whose feature is not built is refused by name, never ignored.
 
 mod address;
+mod archive;
 mod columns;
 mod definition;
 mod duplicate;
@@ -23,6 +24,7 @@ mod unrouted;
 mod validate;
 
 pub use address::redact_url;
+pub use archive::{Archive, ArchivePlace};
 pub use duplicate::Duplicate;
 pub use json_schema::json_schema;
 pub use many::{Many, Order, Score, ScoreUnit};
@@ -67,6 +69,8 @@ pub struct Plan {
     pub redis: Option<Secret>,
     /// The `[redis.duplicate]` section; without it the duplicate of BigQuery lives in the Redis target.
     pub duplicate: Option<Duplicate>,
+    /// The `[archive]` section: a third copy of BigQuery, in files.
+    pub archive: Option<Archive>,
     /// Routes in file order; names are distinct.
     pub routes: Vec<Route>,
     /// What lives in the Redis target and no route writes; prefixes are distinct.

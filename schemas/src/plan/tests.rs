@@ -1,5 +1,6 @@
 //! The plan file from the outside: what parses, what is shown of it, and that nothing secret is.
 
+mod archive;
 mod duplicate;
 mod json_schema;
 mod many;

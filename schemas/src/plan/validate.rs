@@ -3,6 +3,7 @@
 //! Invariant: `Ok` means that no mistake was noted, `Err` that at least one was.
 
 use super::address::{alloydb_problem, redis_problem};
+use super::archive::archive;
 use super::duplicate::duplicate;
 use super::mistake::PlanErrors;
 use super::raw::{Fields, Reader, Section};
@@ -22,8 +23,8 @@ const DUPLICATE: &str = "duplicate key";
 
 pub(super) const SECTIONS: Fields = Fields {
     noun: "section",
-    built: &["objectives", "alloydb", "bigquery", "redis", "route", "unrouted"],
-    refused: &["archive", "drill"],
+    built: &["objectives", "alloydb", "bigquery", "redis", "archive", "route", "unrouted"],
+    refused: &["drill"],
 };
 pub(super) const OBJECTIVES: Fields =
     Fields { noun: "field", built: &["redis", "bigquery"], refused: &[] };
@@ -45,10 +46,8 @@ pub(super) const BIGQUERY: Fields = Fields {
     refused: &[],
 };
 /// Fields of the sections that are refused, so that a misspelt one is found all the same.
-const REFUSED_SECTIONS: [(&str, Fields); 2] = [
-    ("archive", Fields { noun: "field", built: &["url", "encrypt_key"], refused: &[] }),
-    ("drill", Fields { noun: "field", built: &["redis", "dataset"], refused: &[] }),
-];
+const REFUSED_SECTIONS: [(&str, Fields); 1] =
+    [("drill", Fields { noun: "field", built: &["redis", "dataset"], refused: &[] })];
 
 /// Parses and checks a plan file.
 pub(super) fn plan(
@@ -87,6 +86,7 @@ fn sections(reader: &Reader<'_>, root: &Section<'_>) -> Option<Plan> {
     if !root.has("redis") {
         reader.missing("redis", "section is missing");
     }
+    let archive = archive(root);
     let routes = routes(reader, root);
     let unrouted = unrouted(root, routes.as_deref().unwrap_or_default());
     Some(Plan {
@@ -96,6 +96,7 @@ fn sections(reader: &Reader<'_>, root: &Section<'_>) -> Option<Plan> {
         bigquery,
         redis: Some(redis?),
         duplicate,
+        archive,
         routes: routes?,
         unrouted,
     })

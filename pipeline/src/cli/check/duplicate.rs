@@ -1,10 +1,12 @@
-//! The controls of the duplicate of BigQuery: its age against the RPO, and whether its server may drop it.
+//! The controls of the copies of BigQuery: their age against the RPO, and whether the server of the duplicate may drop it.
 //!
 //! Invariant: only reads; what is in the duplicate is told by its own record.
 
 use super::controls::Control;
 use crate::backup::age::{Age, ages};
+use crate::backup::archived::archive_ages;
 use crate::backup::sealing::Sealing;
+use crate::place::Place;
 use schemas::Plan;
 
 /// What seals everything again that the source still has.
@@ -21,6 +23,24 @@ pub(super) async fn controls(plan: &Plan) -> Vec<Control> {
             ages.iter().map(|age| control(age, allowed)).collect()
         }
         Err(error) => vec![Control::of_error("duplicate", &error)],
+    }
+}
+
+/// Looks at the archive of every route that it holds.
+pub(super) async fn archive_controls(plan: &Plan) -> Vec<Control> {
+    match archive_ages(plan).await {
+        Ok(ages) => ages.iter().map(archive_control).collect(),
+        Err(error) => vec![Control::of_error("archive", &error)],
+    }
+}
+
+fn archive_control(age: &Age) -> Control {
+    let name = format!("archive of {}", age.table);
+    let fix = Place::Archive.named("rekindle backup bigquery");
+    match (&age.problem, age.within_rpo) {
+        (Some(_), _) => Control::failed(name, age.line()).with_fix(Some(fix.as_str())),
+        (None, true) => Control::ok(name, age.line()),
+        (None, false) => Control::late(name, age.line()).with_fix(Some(fix.as_str())),
     }
 }
 

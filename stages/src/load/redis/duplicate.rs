@@ -7,19 +7,23 @@ use super::control;
 use super::pipe::Pipe;
 use crate::connect::redis::{Endpoint, from_pool, from_redis};
 use crate::error::{Error, Kind, Result};
+use crate::load::store::{Store, VALUES_MAX, Values, Writer};
 use crate::load::{Sentinel, TargetState};
 use crate::sealed;
+use crate::transform::form::{Form, Framed};
+use async_trait::async_trait;
 use bytes::{BufMut, Bytes, BytesMut};
 use deadpool_redis::{Connection, Pool};
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use schemas::Seals;
+use schemas::manifest::Keys;
 use std::sync::Arc;
 
 /// Name of the key that marks an instance as being written by a backup.
 pub const BACKUP_SENTINEL_KEY: &str = "rekindle:backup";
 /// Keys per command that removes or measures; bounds its time on the server.
 const KEYS_MAX: usize = 64;
-/// Values per read; with blocks of up to 2 MiB that is 16 MiB on its way.
-const VALUES_MAX: usize = 8;
 /// Room for the framing of a SET beside key and value.
 const FRAMING: usize = 64;
 
@@ -28,6 +32,7 @@ pub struct Duplicate {
     endpoint: Endpoint,
     control: Pool,
     seals: Arc<Seals>,
+    form: Form,
 }
 
 /// A connection of its own for one table partition on its way; clones share it.
@@ -40,14 +45,15 @@ impl Duplicate {
     /// Makes the client; nothing is connected yet. `readers` bounds the connections for everything but blocks.
     pub fn new(endpoint: Endpoint, readers: usize) -> Result<Self> {
         let control = endpoint.pool(readers)?;
-        Ok(Self { endpoint, control, seals: Arc::default() })
+        let seals = Arc::<Seals>::default();
+        let form = Form::Block(Arc::clone(&seals));
+        Ok(Self { endpoint, control, seals, form })
     }
 
-    /// Has documents sealed and opened with these keys; without them none is sealed.
+    /// Has blocks and documents sealed and opened with these keys; without them none is sealed.
     #[must_use]
-    pub fn sealed_with(mut self, seals: Arc<Seals>) -> Self {
-        self.seals = seals;
-        self
+    pub fn sealed_with(self, seals: Arc<Seals>) -> Self {
+        Self { form: Form::Block(Arc::clone(&seals)), seals, ..self }
     }
 
     /// The keys of its blocks and documents.
@@ -240,6 +246,71 @@ impl BlockWriter {
             return Ok(());
         }
         Err(Error::new(Kind::Internal, "redis did not acknowledge a block"))
+    }
+}
+
+#[async_trait]
+impl Values for Duplicate {
+    fn place(&self) -> String {
+        format!("redis at {}", self.endpoint.address)
+    }
+
+    fn form(&self) -> &Form {
+        &self.form
+    }
+
+    async fn get(&self, key: &str) -> Result<Option<Bytes>> {
+        Self::get(self, key).await
+    }
+
+    async fn get_some(&self, keys: &[String]) -> Result<Vec<Option<Bytes>>> {
+        Self::get_some(self, keys).await
+    }
+
+    async fn lengths(&self, keys: &[String]) -> Result<Vec<u64>> {
+        Self::lengths(self, keys).await
+    }
+}
+
+#[async_trait]
+impl Store for Duplicate {
+    async fn state(&self) -> Result<TargetState> {
+        Self::state(self).await
+    }
+
+    async fn claim(&self, run_id: &str, note: &str) -> Result<Sentinel> {
+        Self::claim(self, run_id, note).await
+    }
+
+    async fn meet(&self, run_id: &str, before: &TargetState) -> Result<()> {
+        Self::meet(self, run_id, before).await
+    }
+
+    async fn release(&self, run_id: &str) -> Result<()> {
+        Self::release(self, run_id).await
+    }
+
+    async fn writer(&self) -> Result<Arc<dyn Writer>> {
+        Ok(Arc::new(Self::writer(self).await?))
+    }
+
+    async fn set(&self, key: &str, value: &[u8]) -> Result<()> {
+        Self::set(self, key, value).await
+    }
+
+    async fn remove_generation(
+        &self,
+        keys: &Keys,
+        table_partition: &str,
+        generation: u64,
+    ) -> Result<u64> {
+        self.unlink_run(0, |ordinal| keys.block(table_partition, generation, ordinal)).await
+    }
+}
+
+impl Writer for BlockWriter {
+    fn write(&self, key: &str, block: Framed) -> BoxFuture<'static, Result<()>> {
+        Self::write(self.clone(), set_command(key, &block.head, &block.body)).boxed()
     }
 }
 
