@@ -2,7 +2,7 @@
 //!
 //! Invariant: which key is wanted is always told, the key itself never.
 
-use crate::archive::{backup, files, in_folder, restore, section, tables};
+use crate::archive::{backup, files, in_folder, restore, run, section, tables};
 use crate::cloud::Cloud;
 use schemas::EncryptKey;
 use std::fs;
@@ -82,4 +82,43 @@ fn another_key_takes_over_where_everything_is_copied_anew() {
     cloud.delete_table();
     cloud.plan(&section(&folder, ""));
     restore(&cloud, &[]).expect(2).says(&[&id]);
+}
+
+#[test]
+fn the_duplicate_and_the_archive_are_each_read_with_their_own_key_alone() {
+    let (cloud, folder) = in_folder("");
+    let ((one, one_id), (other, other_id)) = (key(&cloud, "a"), key(&cloud, "b"));
+    cloud.plan(&format!("{one}{}", section(&folder, &other)));
+    cloud.insert(1, 0..100);
+    cloud.insert(2, 0..100);
+    let before = cloud.source("id, name, ts");
+    cloud.backup(&[]).expect(0);
+    backup(&cloud, &[]).expect(0);
+    backup(&cloud, &["--full"]).expect(0);
+    // The seals of the duplicate are not for files, and its documents are sealed in redis only.
+    assert!(cloud.value("log:run").starts_with(b"RKSEALED"));
+    let written = files(&folder);
+    let (of_rows, documents): (Vec<_>, Vec<_>) =
+        written.iter().partition(|path| path.extension().is_some_and(|end| end == "parquet"));
+    assert!(!of_rows.is_empty() && !documents.is_empty(), "{written:?}");
+    for file in of_rows {
+        assert!(holds(file, &other_id) && !holds(file, &one_id), "{file:?}");
+    }
+    for document in documents {
+        assert!(!holds(document, "RKSEALED") && !holds(document, "key_id"), "{document:?}");
+    }
+    let status = run(&cloud, &["status", "--json"]).expect(0).summary();
+    assert_eq!(status["duplicates"][0]["sealing"]["key_id"], one_id, "{status}");
+    assert_eq!(status["archives"][0].get("sealing"), None, "{status}");
+    // WHEN the key of the duplicate is lost THEN the archive comes back without it
+    cloud.plan(&section(&folder, &other));
+    cloud.delete_table();
+    restore(&cloud, &[]).expect(0);
+    assert_eq!(cloud.source("id, name, ts"), before);
+    // AND the other way round
+    cloud.plan(&format!("{one}{}", section(&folder, "")));
+    cloud.delete_table();
+    let words = ["restore", "bigquery", "--json", "--progress", "none", "--retry-for", "5s"];
+    run(&cloud, &words).expect(0);
+    assert_eq!(cloud.source("id, name, ts"), before);
 }
