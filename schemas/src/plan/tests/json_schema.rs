@@ -110,7 +110,6 @@ fn plans_with_mistakes_are_invalid_and_refused_by_the_parser_too() {
         ("alloydb:builds", "bigquery:logs.builds"),
         ("[redis]", "[rout]\n[redis]"),
         ("[redis]", "[archive]\nurl = \"s3://x\"\n[redis]"),
-        ("[redis]", "[archive]\nendpoint = \"http://h\"\n[redis]"),
     ];
     let lines = [
         "prioritty = 1",

@@ -15,11 +15,12 @@ fn key(digit: &str) -> EncryptKey {
 fn rows(count: usize) -> RecordBatch {
     let interval = |row: usize| {
         let number = i32::try_from(row).unwrap();
-        (row % 3 != 0).then(|| IntervalMonthDayNano::new(number, -number, i64::from(number) * 7))
+        (!row.is_multiple_of(3))
+            .then(|| IntervalMonthDayNano::new(number, -number, i64::from(number) * 7))
     };
     let intervals =
         || IntervalMonthDayNanoArray::from((0..count).map(interval).collect::<Vec<_>>());
-    let texts = (0..count).map(|row| (row % 4 != 0).then(|| format!("{WORD} {row}")));
+    let texts = (0..count).map(|row| (!row.is_multiple_of(4)).then(|| format!("{WORD} {row}")));
     let texts: ArrayRef = Arc::new(StringArray::from(texts.collect::<Vec<_>>()));
     let item = Arc::new(Field::new("item", INTERVAL, true));
     let one_each = OffsetBuffer::from_lengths(std::iter::repeat_n(1, count));
