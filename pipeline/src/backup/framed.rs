@@ -55,12 +55,7 @@ impl TableCopy {
     }
 
     /// Frames a block for its place, sealed where there is a key to seal with.
-    pub(super) async fn framed(
-        &self,
-        key: &str,
-        header: Header,
-        body: Vec<u8>,
-    ) -> Result<Framed> {
+    pub(super) async fn framed(&self, key: &str, header: Header, body: Vec<u8>) -> Result<Framed> {
         let form = self.duplicate.form();
         if header.key_id.is_none() {
             return form.frame(key, &header, body);

@@ -70,9 +70,7 @@ impl Reader {
                         let work = lane.shared.cpu.submit(move || decode(&block, &value, &schema));
                         Ok(Box::pin(work) as Decoding)
                     }
-                    Ok(None) => {
-                        Err(damaged(format!("block {} is missing", block.expected.key)))
-                    }
+                    Ok(None) => Err(damaged(format!("block {} is missing", block.expected.key))),
                     Err(error) => Err(error),
                 };
                 let is_last = read.is_err();
@@ -193,8 +191,7 @@ mod tests {
     /// The same of a version that is sealed with a key, read with those of a plan.
     fn asked_of(seals: &Arc<Seals>, key_id: Option<String>, entry: BlockEntry) -> Block {
         let (key, table_partition) = (KEY.to_owned(), "20261102".to_owned());
-        let expected =
-            Expected { key, table_partition, generation: 3, ordinal: 1, key_id, entry };
+        let expected = Expected { key, table_partition, generation: 3, ordinal: 1, key_id, entry };
         Block { form: Form::Block(Arc::clone(seals)), expected }
     }
 

@@ -1,8 +1,8 @@
 //! An archive in a folder: keys, documents, blocks, marks.
 
 use super::*;
-use schemas::plan::ArchivePlace;
 use schemas::EncryptKey;
+use schemas::plan::ArchivePlace;
 use std::collections::HashSet;
 use tempfile::TempDir;
 
