@@ -8,12 +8,14 @@ use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicr
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use rekindle_benches::builds::table;
 use rekindle_benches::measures::header;
-use schemas::block;
+use schemas::block::{self, Header};
 use schemas::layout::{HashFields, RowValues};
 use schemas::plan::{
     Backup, Layout, NullPolicy, OnConflict, Origin, RejectsMax, Route, System, Uses,
 };
-use schemas::{BoundRoute, ColumnType, KeyTemplate, ReverseRoute, RowDecoder, TableSchema};
+use schemas::{
+    BoundRoute, ColumnType, EncryptKey, KeyTemplate, ReverseRoute, RowDecoder, Seals, TableSchema,
+};
 use std::fmt::Write as _;
 use std::hint::black_box;
 use std::sync::Arc;
@@ -138,6 +140,37 @@ fn blocks(criterion: &mut Criterion) {
             for value in &values {
                 let (header, body) = block::open(black_box(value)).expect("a block is whole");
                 black_box(block::decode(&header, body).expect("a block is whole"));
+            }
+        });
+    });
+    group.finish();
+    sealed(criterion, &batches, &bodies);
+}
+
+/// The same blocks with their seal, to be compared with those without.
+fn sealed(criterion: &mut Criterion, batches: &[RecordBatch], bodies: &[block::Body]) {
+    const KEY: &str = "log:build_logs:b:20261101:1:0";
+    let key = EncryptKey::parse(&"5a".repeat(32)).expect("64 digits are a key");
+    let seals = Seals::new(Some(&key), &[]);
+    let store = |body: &block::Body| {
+        let header = Header { key_id: seals.key_id(), ..header(body) };
+        block::stored(&seals, KEY, &header, &body.bytes).expect("a block can be sealed")
+    };
+    let values: Vec<Vec<u8>> = bodies.iter().map(store).collect();
+    let mut group = criterion.benchmark_group("blocks");
+    group.throughput(Throughput::Elements(ROWS as u64));
+    group.bench_function("encode_sealed", |bencher| {
+        bencher.iter(|| {
+            let bodies = block::encode(black_box(batches)).expect("log rows can be encoded");
+            bodies.iter().map(store).collect::<Vec<_>>()
+        });
+    });
+    group.bench_function("decode_sealed", |bencher| {
+        bencher.iter(|| {
+            for value in &values {
+                let opened = block::open_with(&seals, KEY, black_box(value));
+                let (header, body) = opened.expect("a block is whole");
+                black_box(block::decode(&header, &body).expect("a block is whole"));
             }
         });
     });

@@ -217,6 +217,7 @@ pub fn header(body: &block::Body) -> Header {
         raw_bytes: body.raw_bytes,
         body_bytes: body.bytes.len() as u64,
         body_xxh3: body.xxh3,
+        key_id: None,
         table: "logs.build_logs".into(),
         table_id: "p:logs.build_logs".into(),
         table_partition: "20261101".into(),

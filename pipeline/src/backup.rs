@@ -6,16 +6,20 @@
 //! backup needs no position to go on from: what it published is there, and what it left behind is known to the journal.
 
 pub mod age;
+pub mod archived;
 pub mod buffer;
 pub mod copy;
 pub mod cut;
 pub mod decide;
 pub mod drift;
 pub mod forecast;
+mod framed;
 pub mod publish;
 pub mod report;
+mod reseal;
 pub(crate) mod rows;
 mod run;
+pub mod sealing;
 pub mod source;
 pub mod standing;
 pub mod table;
@@ -23,6 +27,7 @@ pub mod waits;
 pub mod windows;
 
 use crate::outcome::Exit;
+use crate::place::Place;
 use crate::rebuild::Watcher;
 use crate::share::Share;
 use report::BackupSummary;
@@ -36,6 +41,8 @@ use tokio_util::sync::CancellationToken;
 
 /// The command's name in the journal and in summaries.
 pub const COMMAND: &str = "backup bigquery";
+/// The same of a backup to the archive: the two know nothing of each other.
+pub const ARCHIVE_COMMAND: &str = "backup bigquery --to archive";
 
 /// Generations of table partitions that are damaged, by route and name of the table partition.
 pub type Damaged = BTreeMap<String, BTreeMap<String, Vec<u64>>>;
@@ -45,6 +52,8 @@ pub type Damaged = BTreeMap<String, BTreeMap<String, Vec<u64>>>;
 pub struct Options {
     /// Where the journal lives.
     pub state: PathBuf,
+    /// Where the copy is kept.
+    pub to: Place,
     /// Table partitions at once.
     pub lanes: usize,
     /// Routes to back up; empty means all backup routes.
@@ -88,12 +97,12 @@ pub async fn backup_bigquery(plan: &Plan, options: Options, watcher: Arc<dyn Wat
     stages::policy::begin(options.retry_for);
     let mut run = match run::Run::new(plan, &options).await {
         Ok(run) => run,
-        Err(errors) => return failed(errors),
+        Err(errors) => return failed(options.to.hinted(errors)),
     };
     let findings = run.work(&options, &*watcher).await;
     let ended = run.end(findings, &options, clock).await;
     watcher.end();
-    ended
+    Ended { errors: options.to.hinted(ended.errors), ..ended }
 }
 
 fn failed(errors: Vec<Error>) -> Ended {

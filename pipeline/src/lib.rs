@@ -31,6 +31,7 @@ pub mod model;
 pub mod one_pass;
 pub mod ordered;
 pub mod outcome;
+pub mod place;
 pub mod plan;
 pub mod prepare;
 pub mod progress;

@@ -258,6 +258,9 @@ fn left_by(run: &RunRecord) -> Vec<String> {
         crate::backup::COMMAND => {
             "blocks that it wrote and did not publish stay in redis; the next backup does not know them".to_owned()
         }
+        crate::backup::ARCHIVE_COMMAND => {
+            "files that it wrote and did not publish stay in the archive; the next backup does not know them".to_owned()
+        }
         _ => "its staging tables stay in bigquery until they expire".to_owned(),
     }]
 }

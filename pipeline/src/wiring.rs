@@ -10,7 +10,7 @@ mod sample;
 mod sources;
 
 pub use described::{Described, Facts, On, describe_postgres, describe_routes, table_shape};
-pub use duplicate::{connect_backup_source, make_duplicate};
+pub use duplicate::{connect_backup_source, make_duplicate, make_store, make_values, open_archive};
 pub use listing::{ARRIVAL_TIME, ListedBigQuery, ListedColumn, PostgresListing, list_bigquery};
 pub use sample::{Sampler, sampler};
 pub use sources::{Sources, connect_bigquery, connect_postgres, connect_sources};

@@ -7,10 +7,11 @@ mod header;
 #[cfg(test)]
 mod tests;
 
-pub use header::{CODEC_ZSTD_ARROW, Header, MAGIC, VERSION};
+pub use header::{CODEC_ZSTD_ARROW, Header, MAGIC, VERSION, VERSION_SEALED};
 
 use crate::arrow_stream;
 use crate::digest::{BatchHasher, Digest, UnknownType};
+use crate::seal::{self, SealError, Seals};
 use crate::zstd_frame;
 use arrow::array::Array;
 use arrow::buffer::Buffer;
@@ -20,6 +21,7 @@ use arrow::ipc::MetadataVersion;
 use arrow::ipc::reader::StreamDecoder;
 use arrow::ipc::writer::{IpcWriteOptions, StreamEncoder};
 use arrow::record_batch::RecordBatch;
+use std::borrow::Cow;
 use thiserror::Error;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -41,7 +43,7 @@ pub enum BlockError {
     #[error("the value is no block")]
     NotABlock,
     /// Written by a newer program.
-    #[error("the block has format version {version}, this program knows {VERSION}")]
+    #[error("the block has format version {version}, this program knows {VERSION_SEALED}")]
     UnknownVersion {
         /// The version found.
         version: u16,
@@ -61,6 +63,9 @@ pub enum BlockError {
     /// The body matches its check and is still not what the header says.
     #[error("the body of the block cannot be read: {0}")]
     Unreadable(String),
+    /// The body is sealed, and cannot be opened for want of its key.
+    #[error(transparent)]
+    Seal(SealError),
     /// A column type whose rows cannot be hashed.
     #[error(transparent)]
     UnknownType(#[from] UnknownType),
@@ -144,14 +149,64 @@ fn write(rows: &RecordBatch) -> Result<Vec<u8>, ArrowError> {
     Ok(arrow_stream::joined(&pieces))
 }
 
-/// Reads the header of a value, checks the body against it, and returns both.
+/// Reads the header of a value that is not sealed, checks the body against it, and returns both.
 pub fn open(value: &[u8]) -> Result<(Header, &[u8]), BlockError> {
     let (header, header_bytes) = Header::parse(value)?;
+    if let Some(id) = header.key_id {
+        return Err(SealError::NoKey { sealed: seal::id_text(id) }.into());
+    }
     let body = &value[header_bytes..];
+    check(&header, body)?;
+    Ok((header, body))
+}
+
+/// Reads the header of the value under a key of Redis, opens the body where it is sealed, checks it against the header,
+/// and returns both.
+pub fn open_with<'a>(
+    seals: &Seals,
+    redis_key: &str,
+    value: &'a [u8],
+) -> Result<(Header, Cow<'a, [u8]>), BlockError> {
+    let (header, header_bytes) = Header::parse(value)?;
+    let (readable, stored) = value.split_at(header_bytes);
+    let body = match header.key_id {
+        None => Cow::Borrowed(stored),
+        Some(id) => Cow::Owned(seals.open_body(redis_key, id, readable, stored)?),
+    };
+    check(&header, &body)?;
+    Ok((header, body))
+}
+
+fn check(header: &Header, body: &[u8]) -> Result<(), BlockError> {
     if body.len() as u64 != header.body_bytes || xxh3_64(body) != header.body_xxh3 {
         return Err(BlockError::BodyAltered);
     }
-    Ok((header, body))
+    Ok(())
+}
+
+/// Returns the value to store under a key of Redis: the header, and the body behind it, sealed where the header names
+/// a key. That key has to be the one that `seals` seals with.
+pub fn stored(
+    seals: &Seals,
+    redis_key: &str,
+    header: &Header,
+    body: &[u8],
+) -> Result<Vec<u8>, BlockError> {
+    let readable = header.to_bytes();
+    if header.key_id.is_none() {
+        return Ok([&readable[..], body].concat());
+    }
+    Ok(seals.seal_block(redis_key, &readable, body)?)
+}
+
+/// A seal that does not open is an altered body like any other.
+impl From<SealError> for BlockError {
+    fn from(error: SealError) -> Self {
+        match error {
+            SealError::Altered => Self::BodyAltered,
+            other => Self::Seal(other),
+        }
+    }
 }
 
 /// Decodes a body that [`open`] has checked. The rows are compared with the header by count, not by digest.

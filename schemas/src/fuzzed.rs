@@ -4,6 +4,7 @@
 
 mod duplicate;
 mod plan;
+mod sealed;
 mod values;
 
 use fixtures::fuzz::Fuzz;

@@ -1,6 +1,7 @@
 //! Data contracts of rekindle: plan file, table schema, type map, key template, layouts, row hash.
 //!
-//! Invariant: nothing here does I/O, is async, or knows a client library; every function is pure.
+//! Invariant: nothing here does I/O, is async, or knows a client library; every function is pure, but for sealing, which
+//! draws a random nonce.
 
 pub mod arrow_stream;
 pub mod bind;
@@ -17,6 +18,7 @@ pub mod layout;
 pub mod manifest;
 pub mod partition;
 pub mod plan;
+pub mod seal;
 pub mod slots;
 pub mod table;
 pub mod text;
@@ -32,6 +34,7 @@ pub use key::KeyTemplate;
 pub use layout::{RowDecoder, RowFault};
 pub use partition::{Bounds, Partition, PartitionId, Position};
 pub use plan::{Plan, PlanError, Route};
+pub use seal::Seals;
 pub use slots::{SlotCut, SlotRange};
 pub use table::{Column, TableSchema};
 pub use type_map::ColumnType;

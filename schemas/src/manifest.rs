@@ -13,6 +13,7 @@ pub use record::TableRecord;
 
 use crate::block::Body;
 use crate::digest::{DIGEST_VERSION, Digest};
+use crate::seal;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -88,6 +89,9 @@ pub struct Version {
     pub digest_version: u32,
     /// Names the recorded table, 32 hex digits.
     pub schema_hash: String,
+    /// Id of the key that its blocks are sealed with, 16 hex digits; absent where they are not sealed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_id: Option<String>,
     /// Every block in order.
     pub blocks: Vec<BlockEntry>,
 }
@@ -210,17 +214,26 @@ pub struct RunPartition {
     pub rows: u64,
     /// XXH3-64 of that version's text in the manifest, 16 hex digits.
     pub version_xxh3: String,
+    /// Ids of the keys that its versions are sealed with, newest first, an empty one where one is not; absent where none is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub key_ids: Vec<String>,
 }
 
 impl RunPartition {
     /// Describes the newest version of a manifest.
     pub fn of(manifest: &Manifest) -> Option<Self> {
         let newest = manifest.newest()?;
+        let key_id = |version: &Version| version.key_id.clone().unwrap_or_default();
+        let mut key_ids: Vec<String> = manifest.versions.iter().map(key_id).collect();
+        if key_ids.iter().all(String::is_empty) {
+            key_ids.clear();
+        }
         Some(Self {
             table_partition: manifest.table_partition.clone(),
             generation: newest.generation,
             rows: newest.rows,
             version_xxh3: newest.xxh3_hex(),
+            key_ids,
         })
     }
 
@@ -363,6 +376,10 @@ fn open<T: Checked>(stored: &[u8], document: &str) -> Result<T, ManifestError> {
 /// Looks at the format before anything else, so that a newer document is called newer and not altered.
 fn know_format(stored: &[u8], document: &str) -> Result<(), ManifestError> {
     let altered = |reason: String| ManifestError::Altered { document: document.to_owned(), reason };
+    if stored.starts_with(&seal::MAGIC) {
+        // Whoever read it would have opened it.
+        return Err(altered("its seal does not open".to_owned()));
+    }
     let value: serde_json::Value =
         serde_json::from_slice(stored).map_err(|error| altered(error.to_string()))?;
     match value["format"].as_u64() {

@@ -14,6 +14,7 @@ pub mod failpoint;
 mod fuzzed;
 pub mod load;
 pub mod policy;
+pub mod sealed;
 pub mod transform;
 
 pub use batch::{Encoded, Entry, FilePart, RawBatch, Rejected, Unit};

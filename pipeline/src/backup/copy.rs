@@ -10,13 +10,13 @@ use crate::cpu::CpuPool;
 use bytes::Bytes;
 use futures::stream::{FuturesOrdered, StreamExt, TryStreamExt};
 use schemas::Digest;
-use schemas::block::{self, BLOCK_BYTES_AIM, Body, Header};
+use schemas::block::{BLOCK_BYTES_AIM, Body};
 use schemas::digest::DIGEST_VERSION;
 use schemas::manifest::{BlockEntry, FORMAT, Keys, Manifest, Version};
 use stages::connect::bigquery::BigQuery;
 use stages::extract::table_rows::{self, RawRows, Reading, TableRows};
 use stages::failpoint::{Point, pass};
-use stages::load::redis::duplicate::{BlockWriter, Duplicate, set_command};
+use stages::load::store::{Store, VALUES_MAX, Writer};
 use stages::transform::arrow_message;
 use stages::{Error, Kind, Result};
 use std::future::Future;
@@ -30,8 +30,6 @@ const ENCODINGS_MAX: usize = 2;
 const WRITES_MAX: usize = 3;
 /// Bytes of arrow messages that become one block, before the first one has shown how well they compress.
 const WIRE_BYTES_GUESS: u64 = (BLOCK_BYTES_AIM as u64) * 2;
-/// Bytes of arrow messages that are collected for one block at most, however well they compress.
-const WIRE_BYTES_MAX: u64 = 8 << 20;
 /// Streams of the session of a large table partition.
 pub(crate) const STREAMS: u16 = 4;
 /// Below this one stream is as fast.
@@ -42,7 +40,7 @@ pub struct TableCopy {
     /// The source.
     pub bigquery: BigQuery,
     /// The target.
-    pub duplicate: Arc<Duplicate>,
+    pub duplicate: Arc<dyn Store>,
     /// Transform threads.
     pub cpu: Arc<CpuPool>,
     /// Keys of the route.
@@ -158,6 +156,7 @@ impl TableCopy {
         blocks: &mut Blocks<'_>,
         progress: impl Fn(u64, u64),
     ) -> Result<u64> {
+        let unit = blocks.unit;
         let mut encodings: FuturesOrdered<_> = FuturesOrdered::new();
         let mut wire_bytes = 0;
         let (mut group, mut group_bytes) = (Vec::new(), 0);
@@ -175,11 +174,11 @@ impl TableCopy {
                     Waits::count(&self.waits.cpu, encodings.next()).await;
                 blocks.take(encoded).await?;
             }
-            encodings.push_back(self.encode(&session.schema, std::mem::take(&mut group)));
+            encodings.push_back(self.encode(unit, &session.schema, std::mem::take(&mut group)));
             group_bytes = 0;
         }
         if !group.is_empty() {
-            encodings.push_back(self.encode(&session.schema, group));
+            encodings.push_back(self.encode(unit, &session.schema, group));
         }
         while let Some(encoded) = Waits::count(&self.waits.cpu, encodings.next()).await {
             blocks.take(Some(encoded)).await?;
@@ -190,44 +189,36 @@ impl TableCopy {
     /// Starts to decode and encode at once, on a transform thread.
     fn encode(
         &self,
+        unit: &Unit,
         schema: &Bytes,
         group: Vec<RawRows>,
     ) -> impl Future<Output = Result<Encoded>> + use<> {
-        let schema = schema.clone();
+        let (schema, form) = (schema.clone(), self.duplicate.form().clone());
+        let labels = self.labels(unit);
         self.cpu.submit(move || {
             let wire_bytes = group.iter().map(|rows| rows.message.len() as u64).sum();
             let batches = group
                 .iter()
                 .map(|rows| arrow_message::rows(&schema, &rows.message, rows.rows))
                 .collect::<Result<Vec<_>>>()?;
-            let bodies = block::encode(&batches).map_err(|error| {
-                Error::new(Kind::Schema, "rows cannot be made into blocks")
-                    .with_source(error)
-                    .with_hint("rekindle plan")
-            })?;
+            let bodies = form.encode(&batches, &labels)?;
             Ok(Encoded { bodies, wire_bytes })
         })
     }
 
     /// Reads every new block and compares it with what was meant to be written.
     async fn read_back(&self, unit: &Unit, entries: &[BlockEntry]) -> Result<()> {
-        let keys: Vec<String> = (0..)
-            .zip(entries)
-            .map(|(ordinal, _)| self.keys.block(&unit.source.id, unit.generation, ordinal))
-            .collect();
-        let pairs: Vec<(&[String], &[BlockEntry])> = keys
-            .chunks(Duplicate::values_max())
-            .zip(entries.chunks(Duplicate::values_max()))
-            .collect();
-        for (keys, entries) in pairs {
-            let values = self.duplicate.get_some(keys).await?;
-            let expected = entries.to_vec();
+        for expected in self.expected(unit, entries).chunks(VALUES_MAX) {
+            let keys: Vec<String> = expected.iter().map(|block| block.key.clone()).collect();
+            let values = self.duplicate.get_some(&keys).await?;
+            let (form, expected) = (self.duplicate.form().clone(), expected.to_vec());
             let wrong = self.cpu.submit(move || {
                 let mut pairs = values.iter().zip(&expected);
-                Ok(pairs.position(|(value, entry)| !is_whole(value.as_deref(), entry)))
+                Ok(pairs.position(|(value, expected)| !form.is_whole(value.as_ref(), expected)))
             });
             if let Some(at) = wrong.await? {
-                let message = format!("block {} is not in redis as it was written", keys[at]);
+                let place = self.duplicate.place();
+                let message = format!("block {} is not in {place} as it was written", keys[at]);
                 return Err(Error::new(Kind::TargetChanged, message).with_hint(
                     "see that nothing else writes or evicts these keys, then run the same command again",
                 ));
@@ -256,6 +247,7 @@ impl TableCopy {
             digest: digest.hex(),
             digest_version: DIGEST_VERSION,
             schema_hash: format!("{:032x}", self.schema_hash),
+            key_id: self.key_id(),
             blocks,
         };
         let published = unit.published.as_ref();
@@ -277,7 +269,7 @@ impl TableCopy {
             retired,
             check: String::new(),
         };
-        publish(&self.duplicate, &self.keys, manifest).await
+        publish(&*self.duplicate, &self.keys, manifest).await
     }
 }
 
@@ -292,7 +284,7 @@ type Write = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
 struct Blocks<'a> {
     table: &'a TableCopy,
     unit: &'a Unit,
-    writer: BlockWriter,
+    writer: Arc<dyn Writer>,
     /// The newest body: whether it is the last one is known when another one or the end comes.
     held: Option<Body>,
     entries: Vec<BlockEntry>,
@@ -306,19 +298,21 @@ impl Blocks<'_> {
         let Encoded { bodies, wire_bytes } = encoded?;
         let stored: usize = bodies.iter().map(|body| body.bytes.len()).sum();
         if stored > 0 {
-            let wanted = wire_bytes.saturating_mul(BLOCK_BYTES_AIM as u64) / stored as u64;
-            let wanted = wanted.clamp(BLOCK_BYTES_AIM as u64 / 2, WIRE_BYTES_MAX);
+            let form = self.table.duplicate.form();
+            let aim = form.bytes_aim() as u64;
+            let wanted = wire_bytes.saturating_mul(aim) / stored as u64;
+            let wanted = wanted.clamp(aim / 2, form.wire_bytes_max());
             self.table.wire_bytes_per_block.store(wanted, Ordering::Relaxed);
         }
         for body in bodies {
             if let Some(before) = self.held.replace(body) {
-                self.send(&before, false).await?;
+                self.send(before, false).await?;
             }
         }
         Ok(())
     }
 
-    async fn send(&mut self, body: &Body, is_last: bool) -> Result<()> {
+    async fn send(&mut self, body: Body, is_last: bool) -> Result<()> {
         if self.writes.len() >= WRITES_MAX {
             let written = Waits::count(&self.table.waits.target, self.writes.next()).await;
             written.unwrap_or(Ok(()))?;
@@ -326,33 +320,14 @@ impl Blocks<'_> {
         let (table, unit) = (self.table, self.unit);
         let ordinal = u32::try_from(self.entries.len())
             .map_err(|_| Error::new(Kind::Internal, "a table partition has too many blocks"))?;
-        let header = Header {
-            codec: block::CODEC_ZSTD_ARROW,
-            is_last,
-            rows: body.rows,
-            ordinal,
-            generation: unit.generation,
-            snapshot_us: table.snapshot_us,
-            last_modified_us: unit.source.last_modified_us.min(table.snapshot_us),
-            expires_us: unit.source.expires_us,
-            table_created_ms: table.table_created_ms,
-            digest: body.digest,
-            digest_version: DIGEST_VERSION,
-            schema_hash: table.schema_hash,
-            raw_bytes: body.raw_bytes,
-            body_bytes: body.bytes.len() as u64,
-            body_xxh3: body.xxh3,
-            table: format!("{}.{}", table.dataset, table.table),
-            table_id: table.table_id.clone(),
-            table_partition: unit.source.id.clone(),
-        }
-        .to_bytes();
-        self.entries.push(BlockEntry::of(body, header.len()));
+        let header = table.header(unit, &body, ordinal, is_last);
+        self.entries.push(table.duplicate.form().entry(&body, &header));
         self.digest += body.digest;
         let key = table.keys.block(&unit.source.id, unit.generation, ordinal);
-        let payload = set_command(&key, &header, &body.bytes);
+        let framing = table.framed(&key, header, body.bytes);
+        let framed = Waits::count(&table.waits.cpu, framing).await?;
         // Polled once here, so that it is on its way before the next rows are waited for.
-        let writing = self.writer.clone().write(payload);
+        let writing = self.writer.write(&key, framed);
         let mut write: Write = Box::pin(async move {
             writing.await?;
             pass(Point::BlockWritten);
@@ -370,19 +345,11 @@ impl Blocks<'_> {
 
     async fn finish(mut self) -> Result<(Vec<BlockEntry>, Digest)> {
         if let Some(last) = self.held.take() {
-            self.send(&last, true).await?;
+            self.send(last, true).await?;
         }
         while let Some(written) = Waits::count(&self.table.waits.target, self.writes.next()).await {
             written?;
         }
         Ok((self.entries, self.digest))
     }
-}
-
-/// Whether a value read back is the block that was written.
-fn is_whole(value: Option<&[u8]>, entry: &BlockEntry) -> bool {
-    value.is_some_and(|value| {
-        value.len() as u64 == entry.bytes()
-            && block::open(value).is_ok_and(|(header, _)| entry.xxh3() == Some(header.body_xxh3))
-    })
 }

@@ -9,13 +9,13 @@ use schemas::Route;
 use schemas::drift::{Drift, OnDrift, What, compare};
 use schemas::manifest::{Keys, Manifest, TableRecord};
 use stages::extract::bigquery::resource_shape;
-use stages::load::redis::duplicate::Duplicate;
+use stages::load::store::Store;
 use stages::{Error, Kind, Result};
 use std::collections::BTreeSet;
 
 /// Returns what changed in a table since its last complete backup. A record that is missing or altered is told elsewhere.
 pub async fn since_the_last(
-    duplicate: &Duplicate,
+    duplicate: &dyn Store,
     keys: &Keys,
     route: &Route,
     standing: &Standing,
@@ -29,7 +29,7 @@ pub async fn since_the_last(
 ///
 /// Nothing else shows it: BigQuery need not tell a table partition as changed where only its table was altered.
 pub async fn outdated(
-    duplicate: &Duplicate,
+    duplicate: &dyn Store,
     keys: &Keys,
     route: &Route,
     standing: &Standing,
@@ -49,7 +49,7 @@ pub async fn outdated(
 }
 
 async fn since(
-    duplicate: &Duplicate,
+    duplicate: &dyn Store,
     keys: &Keys,
     route: &Route,
     hash: &str,

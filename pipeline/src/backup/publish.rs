@@ -5,11 +5,11 @@
 use schemas::manifest::{Keys, Manifest};
 use stages::Result;
 use stages::failpoint::{Point, pass};
-use stages::load::redis::duplicate::Duplicate;
+use stages::load::store::Store;
 
 /// Makes a manifest the published one, then removes the generations it retires.
 pub async fn publish(
-    duplicate: &Duplicate,
+    duplicate: &dyn Store,
     keys: &Keys,
     mut manifest: Manifest,
 ) -> Result<Manifest> {
@@ -31,10 +31,10 @@ pub async fn publish(
 
 /// Removes the blocks of one generation; returns how many there were.
 pub async fn remove_generation(
-    duplicate: &Duplicate,
+    duplicate: &dyn Store,
     keys: &Keys,
     table_partition: &str,
     generation: u64,
 ) -> Result<u64> {
-    duplicate.unlink_run(0, |ordinal| keys.block(table_partition, generation, ordinal)).await
+    duplicate.remove_generation(keys, table_partition, generation).await
 }

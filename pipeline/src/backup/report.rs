@@ -16,7 +16,7 @@ pub struct BackupSummary {
     /// What every run says.
     #[serde(flatten)]
     pub run: Summary,
-    /// Where the duplicate is, without credentials.
+    /// Where the copy is, without credentials.
     pub duplicate: String,
     /// Per table.
     pub tables: Vec<TableSummary>,
@@ -112,9 +112,10 @@ impl BackupSummary {
             text.push('\n');
         };
         let end = serde_json::to_value(run.status).unwrap_or_default();
-        line(format!("backup bigquery: {}", end.as_str().unwrap_or("unknown")));
+        line(format!("{}: {}", run.command, end.as_str().unwrap_or("unknown")));
         line(format!("  run         {}", run.run_id));
-        line(format!("  duplicate   {}", self.duplicate));
+        let word = if run.command == super::ARCHIVE_COMMAND { "archive" } else { "duplicate" };
+        line(format!("  {word:<11} {}", self.duplicate));
         line(format!("  data as of  {}", run.data_as_of.as_deref().unwrap_or("unknown")));
         line(format!(
             "  copied      {} rows, {} bytes read, in {:.1} s",

@@ -22,7 +22,7 @@ use stages::connect::redis::Endpoint;
 use stages::extract::redis_rows::{Held, RedisRows};
 use stages::failpoint::{Point, pass};
 use stages::load::TargetState;
-use stages::load::redis::duplicate::Duplicate;
+use stages::load::store::Store;
 use stages::{Error, Kind, Result};
 
 /// The keys of the documents of a backup route: under its prefix for blocks, beside all rows for row routes.
@@ -104,7 +104,7 @@ impl RowTable {
     /// Looks at the table and at its last record.
     pub(crate) async fn inspect(
         bigquery: &BigQuery,
-        duplicate: &Duplicate,
+        duplicate: &dyn Store,
         route: &Route,
         accept_loss: bool,
     ) -> Result<Self> {
@@ -204,7 +204,7 @@ impl RowTable {
     /// Records the table and its census: the last thing of all.
     pub(crate) async fn complete(
         &mut self,
-        duplicate: &Duplicate,
+        duplicate: &dyn Store,
         census: Census,
         (run_id, snapshot_us, now_us): (&str, i64, i64),
     ) -> Result<()> {

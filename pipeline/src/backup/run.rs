@@ -10,6 +10,7 @@ mod setup;
 use super::Options;
 use super::copy::{Copied, TableCopy, Unit};
 use super::publish::remove_generation;
+use super::reseal;
 use super::rows::{self, RowTable};
 use super::table::Table;
 use super::waits::Waits;
@@ -30,7 +31,7 @@ use schemas::{Bounds, Partition, PartitionId, Plan, Position, Route};
 use stages::connect::bigquery::BigQuery;
 use stages::extract::redis_rows::RedisRows;
 use stages::load::TargetState;
-use stages::load::redis::duplicate::Duplicate;
+use stages::load::store::Store;
 use stages::policy::Retry;
 use stages::{Error, Kind, Result};
 use std::collections::BTreeMap;
@@ -44,7 +45,7 @@ pub(super) struct Run {
     /// The last backup before this one, whatever became of it.
     previous: Option<RunRecord>,
     bigquery: BigQuery,
-    duplicate: Arc<Duplicate>,
+    duplicate: Arc<dyn Store>,
     /// Who the duplicate's server was when it was claimed.
     claimed: TargetState,
     cpu: Arc<CpuPool>,
@@ -144,7 +145,7 @@ impl Run {
             }
         };
         let at = (self.record.id.as_str(), self.snapshot_us, now_ms() * 1_000);
-        table.complete(&self.duplicate, census, at).await?;
+        table.complete(&*self.duplicate, census, at).await?;
         self.meet(options).await?;
         std::fs::remove_dir_all(&folder).map_err(|error| io_error("remove", &folder, error))
     }
@@ -158,9 +159,9 @@ impl Run {
     ) -> Result<()> {
         let started = Instant::now();
         self.counters.enter(index, Phase::Loading);
-        table.remove_retired(&self.duplicate).await?;
+        table.remove_retired(&*self.duplicate).await?;
         let copy = self.table_copy(table).await?;
-        let units = table.units()?;
+        let units = self.numbered(table).await?;
         self.add_partitions(&table.route.name, &units).await?;
         self.expect(index, &units);
         let lanes = options.lanes.min(units.len()) as u64;
@@ -201,6 +202,9 @@ impl Run {
         findings.busy.insert(table.route.name.clone(), busy);
         if failures.is_empty() {
             table.let_go(&copy).await?;
+            if options.full {
+                reseal::documents(&*self.duplicate, &table.keys, &table.standing).await?;
+            }
             self.remove_attempts(table, options).await;
             self.meet(options).await?;
             table.complete(&copy, &self.record.id, now_ms() * 1_000).await?;
@@ -221,10 +225,20 @@ impl Run {
     async fn remove_attempts(&self, table: &Table, options: &Options) {
         let of = (self.record.id.as_str(), table.route.name.as_str());
         let remove =
-            || left_behind::remove_attempts(&self.journal, &self.duplicate, of, &table.keys);
+            || left_behind::remove_attempts(&self.journal, &*self.duplicate, of, &table.keys);
         if let Err(error) = patiently(options.retry_for, &options.cancel, remove).await {
-            tracing::warn!(%error, "what attempts that failed had written stays in redis until the next backup");
+            tracing::warn!(%error, "what attempts that failed had written stays until the next backup");
         }
+    }
+
+    /// What is to be copied, each above every generation that is there already, whoever left it.
+    async fn numbered(&self, table: &Table) -> Result<Vec<Unit>> {
+        let mut units = table.units()?;
+        for unit in &mut units {
+            let there = self.duplicate.highest_generation(&table.keys, &unit.source.id).await?;
+            unit.generation = unit.generation.max(there);
+        }
+        Ok(units)
     }
 
     /// Everything that was acknowledged has to be there still: asked before and after the record that says so.
@@ -251,7 +265,7 @@ impl Run {
                 .map(|record| record.table_created_ms)
                 .or_else(|| before.map(|run| run.table_created_ms))
                 .unwrap_or_default(),
-            schema_hash: table.record(&self.duplicate).await?,
+            schema_hash: table.record(&*self.duplicate).await?,
             snapshot_us: self.snapshot_us,
             keep_versions: table.route.backup.keep_versions as usize,
             wire_bytes_per_block: TableCopy::wire_bytes_guess(),
@@ -315,7 +329,7 @@ impl Run {
             self.commits.fail(&id, begun.epoch, &error.to_string()).await.map_err(from_journal)?;
             let name = &unit.source.id;
             let removed =
-                remove_generation(&copy.duplicate, &copy.keys, name, unit.generation).await;
+                remove_generation(&*copy.duplicate, &copy.keys, name, unit.generation).await;
             if let Err(error) = removed {
                 tracing::debug!(%error, "the next start removes what this attempt left");
             }

@@ -5,7 +5,7 @@
 
 use super::decide::InDuplicate;
 use schemas::manifest::{Keys, Manifest, Run};
-use stages::load::redis::duplicate::Duplicate;
+use stages::load::store::{Store, VALUES_MAX};
 use stages::{Error, Kind, Result};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,7 +25,7 @@ pub struct Standing {
 impl Standing {
     /// Reads the documents of a table; `known` names table partitions that may be there besides those recorded.
     pub async fn read(
-        duplicate: &Duplicate,
+        duplicate: &dyn Store,
         keys: &Keys,
         known: impl IntoIterator<Item = String>,
     ) -> Result<Self> {
@@ -41,7 +41,7 @@ impl Standing {
         let recorded = standing.run.iter().flat_map(|run| &run.table_partitions);
         names.extend(recorded.map(|partition| partition.table_partition.clone()));
         let names: Vec<String> = names.into_iter().collect();
-        for slice in names.chunks(Duplicate::values_max()) {
+        for slice in names.chunks(VALUES_MAX) {
             let wanted: Vec<String> = slice.iter().map(|name| keys.manifest(name)).collect();
             let found = duplicate.get_some(&wanted).await?;
             for (name, text) in slice.iter().zip(found) {
@@ -75,7 +75,7 @@ impl Standing {
     }
 
     /// Measures every block of the newest versions; the values themselves are not read.
-    pub async fn measure(&mut self, duplicate: &Duplicate, keys: &Keys) -> Result<()> {
+    pub async fn measure(&mut self, duplicate: &dyn Store, keys: &Keys) -> Result<()> {
         for (name, manifest) in &self.manifests {
             let Some(newest) = manifest.newest() else { continue };
             let wanted: Vec<String> = (0..)

@@ -19,7 +19,7 @@ use schemas::plan::Origin;
 use schemas::{Digest, Route};
 use stages::connect::bigquery::BigQuery;
 use stages::failpoint::{Point, pass};
-use stages::load::redis::duplicate::Duplicate;
+use stages::load::store::Store;
 use stages::{Error, Kind, Result};
 use std::collections::BTreeMap;
 
@@ -29,7 +29,7 @@ pub struct Common<'a> {
     /// The source.
     pub bigquery: &'a BigQuery,
     /// The target.
-    pub duplicate: &'a Duplicate,
+    pub duplicate: &'a dyn Store,
     /// The pinned time.
     pub snapshot_us: i64,
     /// Copy everything again.
@@ -255,7 +255,7 @@ impl Table {
     }
 
     /// Removes what earlier backups published away and had no time to delete.
-    pub async fn remove_retired(&mut self, duplicate: &Duplicate) -> Result<()> {
+    pub async fn remove_retired(&mut self, duplicate: &dyn Store) -> Result<()> {
         for manifest in self.standing.manifests.values_mut() {
             if !manifest.retired.is_empty() {
                 *manifest = publish(duplicate, &self.keys, manifest.clone()).await?;
@@ -265,7 +265,7 @@ impl Table {
     }
 
     /// Writes what the source says of the table; returns the hash that names it.
-    pub async fn record(&self, duplicate: &Duplicate) -> Result<u128> {
+    pub async fn record(&self, duplicate: &dyn Store) -> Result<u128> {
         let Some(source) = &self.source else { return Ok(self.recorded_schema_hash()) };
         let (text, hash) = source.record.to_json();
         duplicate.set(&self.keys.schema(&format!("{hash:032x}")), &text).await?;
@@ -309,7 +309,7 @@ impl Table {
                 retired,
                 check: String::new(),
             };
-            let manifest = publish(&copy.duplicate, &self.keys, manifest).await?;
+            let manifest = publish(&*copy.duplicate, &self.keys, manifest).await?;
             self.standing.damage.remove(&id);
             self.standing.manifests.insert(id, manifest);
         }
@@ -329,6 +329,7 @@ impl Table {
             digest: Digest::default().hex(),
             digest_version: DIGEST_VERSION,
             schema_hash: format!("{:032x}", copy.schema_hash),
+            key_id: copy.key_id(),
             blocks: Vec::new(),
         }
     }

@@ -9,6 +9,7 @@ use super::signals::Signals;
 use super::{evidence, exit_of, leave_stopped_out, print, tell_errors, watch};
 use crate::backup::{COMMAND, Ended, Options, backup_bigquery};
 use crate::outcome::Exit;
+use crate::place::Place;
 use crate::rebuild::{self, Watcher};
 use crate::summary::RunEnd;
 use clap::{Args, Subcommand};
@@ -37,6 +38,9 @@ pub enum Source {
 /// Flags of `backup bigquery`.
 #[derive(Debug, Args)]
 pub struct BackupBigquery {
+    /// Keep the copy in the archive of [archive], as Parquet files, instead of in Redis
+    #[arg(long, value_name = "PLACE", value_parser = ["archive"], hide_possible_values = true)]
+    pub to: Option<String>,
     /// Copy every table partition again, also what seems unchanged
     #[arg(long)]
     pub full: bool,
@@ -76,6 +80,7 @@ pub(super) async fn backup(
     };
     let options = Options {
         state: shared.state.clone(),
+        to: if flags.to.is_some() { Place::Archive } else { Place::Redis },
         lanes: shared.lanes.start,
         routes: shared.routes.clone(),
         deadline: shared.deadline,

@@ -7,6 +7,7 @@ use super::on_problem::ProblemFlags;
 use super::signals::Signals;
 use super::{evidence, exit_of, leave_stopped_out, print, summary_text, tell_errors, watch};
 use crate::outcome::Exit;
+use crate::place::Place;
 use crate::rebuild::Watcher;
 use crate::restore::{Asked, COMMAND, Options, PartitionRange, restore_bigquery};
 use clap::{Args, Subcommand};
@@ -36,6 +37,9 @@ pub enum Target {
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag that is typed or not")]
 #[derive(Debug, Args)]
 pub struct RestoreBigquery {
+    /// Read the archive of [archive] instead of the duplicate in Redis
+    #[arg(long, value_name = "PLACE", value_parser = ["archive"], hide_possible_values = true, conflicts_with = "from_scan")]
+    pub from: Option<String>,
     /// Replace the rows that the table (with --partitions: these table partitions) holds
     #[arg(long, conflicts_with = "fill")]
     pub replace: bool,
@@ -82,6 +86,7 @@ fn options(shared: &Shared, flags: &RestoreBigquery, signals: &Signals) -> Optio
         verify: !flags.no_verify,
         retry_for: flags.retry_for,
         asked: Asked {
+            from: if flags.from.is_some() { Place::Archive } else { Place::Redis },
             replace: flags.replace,
             fill: flags.fill,
             partitions: flags.partitions.clone(),

@@ -24,8 +24,12 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 /// The commands that leave runs in the journal.
-const COMMANDS: [&str; 3] =
-    [crate::rebuild::COMMAND, crate::rebuild::FILES_COMMAND, crate::backup::COMMAND];
+const COMMANDS: [&str; 4] = [
+    crate::rebuild::COMMAND,
+    crate::rebuild::FILES_COMMAND,
+    crate::backup::COMMAND,
+    crate::backup::ARCHIVE_COMMAND,
+];
 
 /// How the last run stands.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -51,6 +55,9 @@ pub(crate) struct StatusReport {
     /// What could not be found out, and why.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) unknown: Vec<String>,
+    /// How old the archive of each table is; absent where the plan has none or it cannot be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) archives: Option<Vec<Age>>,
 }
 
 /// How one run stands.
@@ -136,6 +143,7 @@ impl StatusReport {
             duplicates: None,
             alloydb_backups: None,
             schedules: Vec::new(),
+            archives: None,
             unknown: Vec::new(),
         };
         let Some(journal) = Journal::open_read_only(state).await.map_err(from_journal)? else {

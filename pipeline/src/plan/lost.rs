@@ -3,6 +3,7 @@
 //! Invariant: pure. It reads the plan alone and asks no system, so it answers with everything down; a dataset that no
 //! surviving copy holds is named as such, and what the plan cannot tell is unknown, never recoverable.
 
+mod archive;
 mod text;
 
 use schemas::Plan;
@@ -192,7 +193,9 @@ fn tables(plan: &Plan, lost: Losses) -> Vec<Dataset> {
             !if route.layout == Layout::Blocks { lost.duplicate } else { lost.cache }
         };
         let standing: Vec<&&Route> = copies.iter().filter(holds).collect();
-        let surviving: Vec<String> = standing.iter().map(|route| copy_of(route)).collect();
+        let archived = archive::of(plan, &copies);
+        let mut surviving: Vec<String> = standing.iter().map(|route| copy_of(route)).collect();
+        surviving.extend(archived.as_ref().map(|archived| archived.name.clone()));
         let mut dataset = Dataset { name, fate: Fate::Intact, surviving, command: None, why: None };
         if !lost.has(system) {
             dataset.surviving.insert(0, "the table itself".to_owned());
@@ -202,6 +205,10 @@ fn tables(plan: &Plan, lost: Losses) -> Vec<Dataset> {
         } else if let Some(route) = standing.first() {
             dataset.fate = Fate::Recoverable;
             dataset.command = Some(format!("rekindle restore bigquery --route {}", route.name));
+        } else if let Some(archived) = archived {
+            dataset.fate = Fate::Recoverable;
+            dataset.command = Some(archived.command);
+            dataset.why = Some(archived.why);
         } else {
             dataset.fate = Fate::Unrecoverable;
             dataset.why = Some(match copies.first() {
@@ -345,8 +352,9 @@ fn notes(plan: &Plan, lost: Losses) -> Vec<String> {
     let from_bigquery =
         |route: &Route| route.uses.rebuild && route.origin.system() == System::BigQuery;
     if is_duplicated && plan.routes.iter().any(from_bigquery) {
-        notes.push(CYCLE.to_owned());
+        notes.push(archive::cycle(plan).unwrap_or_else(|| CYCLE.to_owned()));
     }
+    notes.extend(archive::left_out(plan));
     if is_duplicated && plan.duplicate.is_none() {
         notes.push("the duplicate shares the redis of the cache, so that both are lost together; name an instance of its own in [redis.duplicate]".to_owned());
     }

@@ -10,9 +10,10 @@ use bytes::Bytes;
 use schemas::Digest;
 use schemas::block;
 use schemas::manifest::{BlockEntry, Version};
-use stages::Result;
 use stages::load::bigquery::REQUEST_BYTES_MAX;
 use stages::transform::arrow_rows::{self, Message};
+use stages::transform::form::{Expected, Form};
+use stages::{Kind, Result};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
@@ -63,13 +64,13 @@ impl Reader {
             for (place, entry) in taken.version.blocks.iter().enumerate().skip(first) {
                 let ordinal = u32::try_from(place).unwrap_or(u32::MAX);
                 let block = Block::new(&lane, &taken, ordinal, entry);
-                let read = match lane.values.get(&block.key).await {
+                let read = match lane.values.get(&block.expected.key).await {
                     Ok(Some(value)) => {
                         let schema = Arc::clone(&lane.schema);
                         let work = lane.shared.cpu.submit(move || decode(&block, &value, &schema));
                         Ok(Box::pin(work) as Decoding)
                     }
-                    Ok(None) => Err(damaged(format!("block {} is missing", block.key))),
+                    Ok(None) => Err(damaged(format!("block {} is missing", block.expected.key))),
                     Err(error) => Err(error),
                 };
                 let is_last = read.is_err();
@@ -100,39 +101,35 @@ impl Drop for Reader {
 
 /// What a block must be.
 struct Block {
-    key: String,
-    table_partition: String,
-    generation: u64,
-    ordinal: u32,
-    entry: BlockEntry,
+    form: Form,
+    expected: Expected,
 }
 
 impl Block {
     fn new(lane: &Lane, taken: &Taken, ordinal: u32, entry: &BlockEntry) -> Self {
         let (table_partition, generation) =
             (taken.table_partition.clone(), taken.version.generation);
-        let key = lane.keys.block(&table_partition, generation, ordinal);
-        Self { key, table_partition, generation, ordinal, entry: entry.clone() }
+        let expected = Expected {
+            key: lane.keys.block(&table_partition, generation, ordinal),
+            table_partition,
+            generation,
+            ordinal,
+            key_id: taken.version.key_id.clone(),
+            entry: entry.clone(),
+        };
+        Self { form: lane.values.form().clone(), expected }
     }
 }
 
 /// Checks a block against manifest and header, decodes it, and encodes it for the stream. Runs on rayon.
 fn decode(block: &Block, value: &Bytes, schema: &SchemaRef) -> Result<Decoded> {
-    let altered = |reason: String| damaged(format!("block {} is altered: {reason}", block.key));
-    let (header, body) = block::open(value).map_err(|error| altered(error.to_string()))?;
-    let is_expected = header.table_partition == block.table_partition
-        && header.generation == block.generation
-        && header.ordinal == block.ordinal
-        && header.rows == block.entry.rows()
-        && block.entry.xxh3().is_none_or(|xxh3| xxh3 == header.body_xxh3);
-    if !is_expected {
-        return Err(altered("it is another block than its manifest says".to_owned()));
-    }
-    let rows = block::decode(&header, body).map_err(|error| altered(error.to_string()))?;
-    let digest = block::digest(&rows).map_err(|error| altered(error.to_string()))?;
-    if header.is_digest_comparable() && header.digest != digest {
-        return Err(altered("its rows have another digest than its header says".to_owned()));
-    }
+    let key = &block.expected.key;
+    let altered = |reason: String| damaged(format!("block {key} is altered: {reason}"));
+    let decoded = block.form.decode(value, &block.expected);
+    let (rows, digest) = decoded.map_err(|error| match error.kind() {
+        Kind::Difference => altered(error.to_string()),
+        _ => error,
+    })?;
     let same_fields = rows.schema_ref().fields() == schema.fields();
     let table_rows = arrow_rows::fit(&rows, schema)?;
     let fitted = if same_fields {
@@ -151,6 +148,9 @@ mod tests {
     use arrow::record_batch::RecordBatch;
     use schemas::block::{Body, CODEC_ZSTD_ARROW, Header};
     use schemas::digest::DIGEST_VERSION;
+    use schemas::{EncryptKey, Seals};
+
+    const KEY: &str = "log:b:20261102:3:1";
 
     fn body(last: i64) -> (RecordBatch, Body) {
         let ids: ArrayRef = Arc::new(Int64Array::from(vec![1, 2, last]));
@@ -177,6 +177,7 @@ mod tests {
             raw_bytes: body.raw_bytes,
             body_bytes: body.bytes.len() as u64,
             body_xxh3: body.xxh3,
+            key_id: None,
             table: "d.t".to_owned(),
             table_id: "p:d.t".to_owned(),
             table_partition: "20261102".to_owned(),
@@ -184,8 +185,14 @@ mod tests {
     }
 
     fn asked(entry: BlockEntry) -> Block {
-        let (key, table_partition) = ("log:b:20261102:3:1".to_owned(), "20261102".to_owned());
-        Block { key, table_partition, generation: 3, ordinal: 1, entry }
+        asked_of(&Arc::default(), None, entry)
+    }
+
+    /// The same of a version that is sealed with a key, read with those of a plan.
+    fn asked_of(seals: &Arc<Seals>, key_id: Option<String>, entry: BlockEntry) -> Block {
+        let (key, table_partition) = (KEY.to_owned(), "20261102".to_owned());
+        let expected = Expected { key, table_partition, generation: 3, ordinal: 1, key_id, entry };
+        Block { form: Form::Block(Arc::clone(seals)), expected }
     }
 
     fn read(block: &Block, header: &Header, body: &Body) -> std::result::Result<u64, String> {
@@ -217,5 +224,35 @@ mod tests {
         let fewer = asked(BlockEntry(entry.0, 2, entry.2));
         let refused = read(&fewer, &right, &body).unwrap_err();
         assert!(refused.contains("another block"), "{refused}");
+    }
+
+    #[test]
+    fn a_sealed_block_is_taken_for_a_sealed_version_only() {
+        let key = EncryptKey::parse(&"1".repeat(64)).unwrap();
+        let seals = Arc::new(Seals::new(Some(&key), &[]));
+        let (rows, body) = body(3);
+        let right = Header { key_id: seals.key_id(), ..header(&body) };
+        let entry = BlockEntry::of(&body, 0);
+        let sealed = block::stored(&seals, KEY, &right, &body.bytes).unwrap();
+        let sealed = Bytes::from(sealed);
+        let asked = |seals: &Arc<Seals>, is_sealed: bool| {
+            asked_of(seals, is_sealed.then(|| key.id_text()), entry.clone())
+        };
+        let decoded = decode(&asked(&seals, true), &sealed, &rows.schema()).unwrap();
+        assert_eq!(decoded.digest.count, 3);
+        // Its version says otherwise; it is not sealed where it should be; its key is not there.
+        let kind = |block: &Block, value: &Bytes| {
+            decode(block, value, &rows.schema()).map(drop).unwrap_err().kind()
+        };
+        assert_eq!(kind(&asked(&seals, false), &sealed), Kind::Difference);
+        let plain = Bytes::from([header(&body).to_bytes(), body.bytes.clone()].concat());
+        assert_eq!(kind(&asked(&seals, true), &plain), Kind::Difference);
+        assert_eq!(kind(&asked(&Arc::default(), true), &sealed), Kind::Config);
+        // Another place in redis than its own is an alteration, and the place is named.
+        let mut elsewhere = asked(&seals, true);
+        elsewhere.expected.key = "log:b:20261102:3:2".to_owned();
+        let told = decode(&elsewhere, &sealed, &rows.schema()).map(drop).unwrap_err();
+        assert_eq!(told.kind(), Kind::Difference);
+        assert!(told.to_string().contains("log:b:20261102:3:2 is altered"), "{told}");
     }
 }

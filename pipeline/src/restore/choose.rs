@@ -203,6 +203,7 @@ mod tests {
             digest: "0".repeat(32),
             digest_version: 1,
             schema_hash: String::new(),
+            key_id: None,
             blocks: Vec::new(),
         }
     }
@@ -225,6 +226,7 @@ mod tests {
             generation: 3,
             rows: 0,
             version_xxh3: String::new(),
+            key_ids: Vec::new(),
         };
         Run {
             format: FORMAT,

@@ -1,14 +1,22 @@
-//! The duplicate in Redis, read only: the record of the last backup, manifests, recorded tables, blocks.
+//! A copy of a table in Redis or in the archive, read only: the record of the last backup, manifests, recorded tables,
+//! blocks.
 //!
 //! Invariant: nothing is found by SCAN here, and nothing is believed that does not match its check; what is missing
 //! or altered is named.
 
+use super::Options;
+use crate::place::Place;
+use crate::wiring;
 use futures::stream::{self, StreamExt};
-use schemas::Plan;
 use schemas::manifest::{Keys, Manifest, ManifestError, Run, RunPartition, TableRecord, Version};
-use stages::connect::redis::Endpoint;
+use schemas::{Plan, Route};
 use stages::extract::redis_values::RedisValues;
+use stages::load::store::Values;
+use stages::transform::form::Form;
+use stages::transform::parquet_file::{key_id, wrong_key};
 use stages::{Error, Kind, Result};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Manifests read at once.
 const MANIFESTS_AT_ONCE: usize = 16;
@@ -21,8 +29,12 @@ const HINT: &str = "restore an earlier version with --as-of TIME, or what the bl
 /// The duplicate of one route.
 #[derive(Clone)]
 pub(super) struct Duplicate {
-    /// The server it is in.
-    pub(super) values: RedisValues,
+    /// Where it is.
+    pub(super) values: Arc<dyn Values>,
+    /// The server it is in, to look through; an archive is never looked through.
+    redis: Option<RedisValues>,
+    /// Whether a file was seen that the key of the plan opens.
+    is_key_known: Arc<AtomicBool>,
     /// Its keys.
     pub(super) keys: Keys,
 }
@@ -51,18 +63,51 @@ pub(super) fn named(what: &[String]) -> String {
 }
 
 impl Duplicate {
-    /// Names the duplicate of a route; nothing is connected yet.
-    pub(super) fn new(plan: &Plan, prefix: &str, connections: usize) -> Result<Self> {
-        let own = plan.duplicate.as_ref().map(|section| &section.url);
-        let Some(url) = own.or(plan.redis.as_ref()) else {
-            return Err(Error::new(
-                Kind::Config,
-                "the plan has neither [redis.duplicate] nor [redis]",
-            )
-            .with_hint("say where the duplicate is: [redis.duplicate] url = \"…\""));
+    /// Names the copy of a route that was asked for; nothing is connected yet.
+    pub(super) fn asked(plan: &Plan, options: &Options, route: &Route) -> Result<Self> {
+        Self::new(plan, options.asked.from, route.key.text(), options.lanes * 2 + 2)
+    }
+
+    /// Names the copy of a route; nothing is connected yet.
+    pub(super) fn new(plan: &Plan, from: Place, prefix: &str, connections: usize) -> Result<Self> {
+        let keys = Keys::new(prefix);
+        if from == Place::Archive {
+            let values = Arc::new(wiring::open_archive(plan)?);
+            return Ok(Self { values, redis: None, is_key_known: Arc::default(), keys });
+        }
+        let values = wiring::make_values(plan, connections)?;
+        let redis = Some(values.clone());
+        Ok(Self { values: Arc::new(values), redis, is_key_known: Arc::default(), keys })
+    }
+
+    /// The server that can be looked through.
+    pub(super) fn redis(&self) -> Result<&RedisValues> {
+        self.redis.as_ref().ok_or_else(|| {
+            let message = "files of an archive are found by its manifests only";
+            Error::new(Kind::Config, message).with_hint("leave --from-scan away")
+        })
+    }
+
+    /// Refuses files of another key than the plan has, before anything is written anywhere. One file tells for all:
+    /// files of two keys are an exception, which shows where they are read.
+    async fn check_key(&self, first: Option<&String>) -> Result<()> {
+        let (Form::Parquet(key), Some(first)) = (self.values.form(), first) else { return Ok(()) };
+        if self.is_key_known.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let Some(file) = self.values.get(first).await? else { return Ok(()) };
+        // One that does not tell is altered, which is told by name where it is read.
+        let Ok(Some(asked)) = key_id(file) else {
+            self.is_key_known.store(true, Ordering::Relaxed);
+            return Ok(());
         };
-        let endpoint = Endpoint::parse(&url.0, crate::wiring::CONNECT_TIMEOUT)?;
-        Ok(Self { values: RedisValues::new(&endpoint, connections)?, keys: Keys::new(prefix) })
+        match key {
+            Some(key) if key.id_text() == asked => {
+                self.is_key_known.store(true, Ordering::Relaxed);
+                Ok(())
+            }
+            other => Err(wrong_key(&asked, other.as_deref())),
+        }
     }
 
     /// Returns the record of the last complete backup.
@@ -70,8 +115,8 @@ impl Duplicate {
         let key = self.keys.run();
         let Some(text) = self.values.get(&key).await? else {
             return Err(damaged(format!(
-                "key {key} is missing in redis at {}: there is no record of a complete backup",
-                self.values.address()
+                "key {key} is missing in {}: there is no record of a complete backup",
+                self.values.place()
             )));
         };
         Run::parse(&text).map_err(|error| altered(&key, &error))
@@ -138,6 +183,9 @@ impl Duplicate {
                 })
                 .collect();
             let lengths = self.values.lengths(&keys).await?;
+            if first == 0 {
+                self.check_key(keys.first()).await?;
+            }
             for ((key, entry), length) in keys.iter().zip(entries).zip(lengths) {
                 if length == 0 {
                     found.push(format!("block {key} is missing"));

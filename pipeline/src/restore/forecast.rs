@@ -10,6 +10,7 @@ use super::table::Way;
 use super::time_travel::LostTable;
 use super::{lacks, target};
 use crate::lane::now_ms;
+use crate::place::Place;
 use crate::plan::{LANE_BASE_BYTES, RUN_BASE_BYTES, mib};
 use crate::summarize::{rfc3339, rss_bytes};
 use crate::wiring;
@@ -172,7 +173,7 @@ impl Look<'_> {
 
     /// Looks at the duplicate: the record of the last backup, manifests, recorded table, blocks.
     async fn duplicate(&self, found: &mut Found) -> Result<()> {
-        let duplicate = Duplicate::new(self.plan, self.route.key.text(), self.lanes)?;
+        let duplicate = Duplicate::new(self.plan, Place::Redis, self.route.key.text(), self.lanes)?;
         let key = duplicate.keys.run();
         if duplicate.values.get(&key).await?.is_none() {
             found.forecast.state = "absent";
@@ -238,7 +239,7 @@ impl Look<'_> {
         for (taken, ordinal, entry) in largest.into_iter().chain(longest) {
             let generation = taken.version.generation;
             let key = duplicate.keys.block(&taken.table_partition, generation, ordinal);
-            let head = duplicate.values.head(&key, HEAD_BYTES).await?;
+            let head = duplicate.redis()?.head(&key, HEAD_BYTES).await?;
             // A block that is missing or altered is named elsewhere.
             let told = Header::parse(&head).map_or(0, |(header, _)| header.raw_bytes);
             raw = raw.max(told).max(entry.bytes());

@@ -20,8 +20,8 @@ use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 use schemas::Digest;
 use schemas::manifest::Keys;
-use stages::extract::redis_values::RedisValues;
 use stages::load::bigquery::{AppendFailure, Appender, Piece, WriteTable};
+use stages::load::store::Values;
 use stages::policy::Retry;
 use stages::{Error, Kind, Result};
 use std::sync::Arc;
@@ -41,7 +41,7 @@ const ROW_BYTES_GUESS: u64 = 500;
 pub(super) struct Lane {
     pub(super) shared: Arc<Shared>,
     pub(super) index: usize,
-    pub(super) values: RedisValues,
+    pub(super) values: Arc<dyn Values>,
     pub(super) keys: Keys,
     pub(super) write: WriteTable,
     /// Whether each table partition has a staging table of its own.

@@ -34,6 +34,7 @@ pub(crate) use rows::held_in;
 
 use crate::cpu::CpuPool;
 use crate::journal::Journal;
+use crate::place::Place;
 use crate::progress::Counters;
 use crate::rebuild::{Ended, Watcher};
 use crate::stop::StopSwitch;
@@ -57,6 +58,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// What was asked of a restore. A resumed run must be asked the same.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Asked {
+    /// The copy that is read.
+    #[serde(default)]
+    pub from: Place,
     /// Replace what the table holds.
     pub replace: bool,
     /// Add what the table lacks.

@@ -116,7 +116,7 @@ pub(super) async fn open_table(
     let Some((dataset, table)) = &options.place_of(route) else {
         return Err(Error::new(Kind::Config, format!("route {} names no table", route.name)));
     };
-    let duplicate = Duplicate::new(plan, route.key.text(), options.lanes * 2 + 2)?;
+    let duplicate = Duplicate::asked(plan, options, route)?;
     let restores = shared.journal.restores(&shared.run_id).await.map_err(from_journal)?;
     let known = restores.into_iter().find(|restore| restore.route == route.name);
     let recorded = own_name(route);

@@ -10,11 +10,13 @@ use super::stage::TableStage;
 use super::staging::{drop_staging, stage};
 use super::table::{Finished, Table};
 use super::{Asked, Options, Shared, lacks, open, publish, told};
+use crate::backup::archived::{is_kept, left_out, refuse_rows};
 use crate::cpu::CpuPool;
 use crate::evidence::Recording;
 use crate::journal::{Journal, RunStatus};
 use crate::lane::now_ms;
 use crate::outcome::{Exit, from_journal};
+use crate::place::Place;
 use crate::progress::{Counters, Phase};
 use crate::rebuild::{Ended, Watcher, patiently};
 use crate::stop::StopSwitch;
@@ -47,7 +49,7 @@ pub(super) async fn restore(plan: &Plan, options: &Options, watcher: &dyn Watche
         Ok(ready) => ready,
         Err(errors) => {
             let exits = errors.iter().map(|error| Exit::of_kind(error.kind())).collect();
-            return Ended { summary: None, exits, errors };
+            return Ended { summary: None, exits, errors: options.asked.from.hinted(errors) };
         }
     };
     watcher.begin(Arc::clone(&shared.counters), None);
@@ -96,7 +98,7 @@ pub(super) async fn restore(plan: &Plan, options: &Options, watcher: &dyn Watche
         exits.push(Exit::of_kind(error.kind()));
         errors.push(error);
     }
-    Ended { summary: Some(summary), exits, errors }
+    Ended { summary: Some(summary), exits, errors: options.asked.from.hinted(errors) }
 }
 
 type Ready = (Arc<Shared>, crate::journal::RunRecord, Vec<Table>);
@@ -143,6 +145,9 @@ async fn set_up(plan: &Plan, options: &Options) -> std::result::Result<Ready, Ve
         }
     }
     if errors.is_empty() {
+        if let Some(table) = tables.first_mut() {
+            table.findings.warnings.extend(left_out(plan, options.asked.from, &options.routes));
+        }
         // Whatever progress is shown: what cannot be put back is named before anything is published.
         for line in tables.iter().flat_map(|table| &table.findings.warnings) {
             tracing::warn!("{line}");
@@ -163,12 +168,15 @@ async fn set_up(plan: &Plan, options: &Options) -> std::result::Result<Ready, Ve
 fn routes(plan: &Plan, options: &Options) -> std::result::Result<Vec<Route>, Vec<Error>> {
     // A route that is named is refused by name below, where it cannot be restored.
     let is_asked = |route: &&Route| match options.routes.as_slice() {
-        [] => route.uses.backup,
+        [] => is_kept(route, options.asked.from),
         names => names.contains(&route.name),
     };
     let mut routes: Vec<Route> = plan.routes.iter().filter(is_asked).cloned().collect();
     if routes.is_empty() {
         return Err(vec![lacks("backup route")]);
+    }
+    for route in &routes {
+        refuse_rows(plan, options.asked.from, &route.name).map_err(|error| vec![error])?;
     }
     let refuse = |route: &Route, why: &str| {
         Error::new(Kind::Config, format!("route {} cannot be restored: {why}", route.name))
@@ -271,13 +279,14 @@ pub(super) fn definition(route: &Route, asked: &Asked) -> String {
         range.map_or("all".to_owned(), |PartitionRange { from, to }| format!("{from}..{to}"));
     let as_of = asked.as_of_us.map_or("the last complete backup".to_owned(), |us| us.to_string());
     // Runs of earlier versions know no such line.
+    let from = if asked.from == Place::Redis { "" } else { "from = archive\n" };
     let policies = match asked.accept_no_row_policies.join(", ") {
         named if named.is_empty() => named,
         named => format!("accept no row policies = {named}\n"),
     };
     let into = asked.into.as_ref().map(|into| format!("into = {into}\n")).unwrap_or_default();
     format!(
-        "{}replace = {}\nfill = {}\npartitions = {range}\nas of = {as_of}\nfrom scan = {}\naccept recreated = {}\n{policies}{into}",
+        "{}replace = {}\nfill = {}\npartitions = {range}\nas of = {as_of}\nfrom scan = {}\naccept recreated = {}\n{policies}{from}{into}",
         route.definition(),
         asked.replace,
         asked.fill,

@@ -7,6 +7,7 @@ use super::duplicate::{Duplicate, damaged};
 use schemas::Digest;
 use schemas::block::{BlockError, Header};
 use schemas::manifest::{BlockEntry, BlockKey, FORMAT, Manifest, Run, RunPartition, Version};
+use schemas::seal::id_text;
 use stages::{Error, Kind, Result};
 use std::collections::BTreeMap;
 
@@ -22,11 +23,11 @@ pub(super) async fn rebuild(duplicate: &Duplicate, table: &str) -> Result<(Run, 
     let mut found: BTreeMap<BlockKey, (Header, u64)> = BTreeMap::new();
     let mut cursor = 0;
     loop {
-        let (next, keys) = duplicate.values.scan(cursor, &prefix).await?;
-        let lengths = duplicate.values.lengths(&keys).await?;
+        let (next, keys) = duplicate.redis()?.scan(cursor, &prefix).await?;
+        let lengths = duplicate.redis()?.lengths(&keys).await?;
         for (key, length) in keys.iter().zip(lengths) {
             let Some(place) = duplicate.keys.parse_block(key) else { continue };
-            let head = duplicate.values.head(key, HEAD_BYTES).await?;
+            let head = duplicate.redis()?.head(key, HEAD_BYTES).await?;
             match Header::parse(&head) {
                 Ok((header, _)) => drop(found.insert(place, (header, length))),
                 Err(
@@ -59,6 +60,7 @@ pub(super) async fn rebuild(duplicate: &Duplicate, table: &str) -> Result<(Run, 
         generation: manifest.newest().map_or(0, |version| version.generation),
         rows: manifest.newest().map_or(0, |version| version.rows),
         version_xxh3: String::new(),
+        key_ids: Vec::new(),
     };
     let run = Run {
         format: FORMAT,
@@ -150,6 +152,7 @@ fn version(first: &Header, blocks: &[(&Header, u64)]) -> Version {
         digest: digest.hex(),
         digest_version: first.digest_version,
         schema_hash: format!("{:032x}", first.schema_hash),
+        key_id: first.key_id.map(id_text),
         blocks: blocks.iter().map(entry).collect(),
     }
 }
@@ -181,6 +184,7 @@ mod tests {
             raw_bytes: 900,
             body_bytes: 90,
             body_xxh3: 1,
+            key_id: None,
             table: "d.t".into(),
             table_id: "p:d.t".into(),
             table_partition: partition.into(),

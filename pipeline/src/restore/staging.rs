@@ -118,7 +118,7 @@ async fn lane(shared: &Arc<Shared>, table: &Table) -> Result<Option<Lane>> {
     Ok(Some(Lane {
         shared: Arc::clone(shared),
         index: table.index,
-        values: table.duplicate.values.clone(),
+        values: Arc::clone(&table.duplicate.values),
         keys: table.duplicate.keys.clone(),
         write: WriteTable::new(&shared.bigquery, dataset, &table.record.staging),
         by_arrival: table.choice.by_arrival,

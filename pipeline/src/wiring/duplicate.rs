@@ -1,12 +1,17 @@
-//! The two ends of the duplicate: BigQuery, and the Redis that holds it.
+//! The two ends of a copy: BigQuery, and the Redis or the archive that holds it.
 //!
 //! Invariant: nothing of a rebuild is shared with it, neither a pinned time nor a mark on the target.
 
 use super::CONNECT_TIMEOUT;
+use crate::place::Place;
 use schemas::Plan;
 use stages::connect::{bigquery, redis};
+use stages::extract::redis_values::RedisValues;
+use stages::load::archive::Archive;
 use stages::load::redis::duplicate::Duplicate;
+use stages::load::store::Store;
 use stages::{Error, Kind, Result};
+use std::sync::Arc;
 
 /// Connects to the BigQuery of the plan.
 pub async fn connect_backup_source(plan: &Plan) -> Result<bigquery::BigQuery> {
@@ -36,5 +41,38 @@ pub fn make_duplicate(plan: &Plan) -> Result<(Duplicate, Vec<String>)> {
         }
     };
     let endpoint = redis::Endpoint::parse(&url.0, CONNECT_TIMEOUT)?;
-    Ok((Duplicate::new(endpoint, DUPLICATE_CONNECTIONS)?, warnings))
+    let duplicate = Duplicate::new(endpoint, DUPLICATE_CONNECTIONS)?;
+    Ok((duplicate.sealed_with(Arc::new(plan.seals())), warnings))
+}
+
+/// Makes what reads the duplicate, of so many connections; nothing is connected yet.
+pub fn make_values(plan: &Plan, connections: usize) -> Result<RedisValues> {
+    let own = plan.duplicate.as_ref().map(|section| &section.url);
+    let Some(url) = own.or(plan.redis.as_ref()) else {
+        return Err(Error::new(Kind::Config, "the plan has neither [redis.duplicate] nor [redis]")
+            .with_hint("say where the duplicate is: [redis.duplicate] url = \"…\""));
+    };
+    let endpoint = redis::Endpoint::parse(&url.0, CONNECT_TIMEOUT)?;
+    Ok(RedisValues::new(&endpoint, connections)?.sealed_with(Arc::new(plan.seals())))
+}
+
+/// Opens the archive of the plan.
+pub fn open_archive(plan: &Plan) -> Result<Archive> {
+    let Some(section) = &plan.archive else {
+        return Err(Error::new(Kind::Config, "the plan has no [archive] section").with_hint(
+            "say where the archive is: [archive] url = \"gs://BUCKET/PREFIX\" or \"file:///FOLDER\"",
+        ));
+    };
+    Archive::open(section)
+}
+
+/// Makes the client of the place that a copy is kept in. Also returns what a person should know.
+pub fn make_store(plan: &Plan, place: Place) -> Result<(Arc<dyn Store>, Vec<String>)> {
+    match place {
+        Place::Redis => {
+            let (duplicate, warnings) = make_duplicate(plan)?;
+            Ok((Arc::new(duplicate), warnings))
+        }
+        Place::Archive => Ok((Arc::new(open_archive(plan)?), Vec::new())),
+    }
 }

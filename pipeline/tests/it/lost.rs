@@ -1,7 +1,6 @@
 //! A lost BigQuery table: the stand-in, a Redis with its duplicate, a plan, and what the table was.
 //!
-//! Invariant: the duplicate is written here block by block, not by the product's backup, and tables are compared by
-//! what the stand-in's REST shows of them.
+//! Invariant: the duplicate is not written by the product's backup; tables are compared by what the stand-in shows.
 
 use crate::lost_rows::rows_of;
 use crate::world::Ran;
@@ -190,6 +189,7 @@ impl Lost {
                 digest: block::digest(&day.rows).unwrap().hex(),
                 digest_version: DIGEST_VERSION,
                 schema_hash: schema_hash.clone(),
+                key_id: None,
                 blocks: Vec::new(),
             };
             Self::write_blocks(&mut redis, &record, &day.name, &bodies, &mut version);
@@ -240,6 +240,7 @@ impl Lost {
                 raw_bytes: body.raw_bytes,
                 body_bytes: body.bytes.len() as u64,
                 body_xxh3: body.xxh3,
+                key_id: None,
                 table: "logs.builds".into(),
                 table_id: record.table_id.clone(),
                 table_partition: table_partition.to_owned(),

@@ -6,6 +6,9 @@
 mod app_faults;
 mod app_logs;
 mod app_rows;
+mod archive;
+mod archive_bucket;
+mod archive_keys;
 mod backup;
 mod backup_age;
 mod backup_bytes;
@@ -74,6 +77,7 @@ mod room;
 mod rpo;
 mod schedule;
 mod scripted;
+mod sealed;
 mod state;
 mod streams;
 mod streams_faults;

@@ -9,13 +9,16 @@ use xxhash_rust::xxh3::xxh3_64;
 
 /// First bytes of every block.
 pub const MAGIC: [u8; 8] = *b"RKBLOCK\0";
-/// Version of the header and the body together.
+/// Version of the header and the body together, of a block that is not sealed.
 pub const VERSION: u16 = 1;
+/// The same of a sealed block: its header names the key, its body is sealed.
+pub const VERSION_SEALED: u16 = 2;
 /// An arrow IPC stream in one zstd frame; any arrow library reads what `zstd -d` makes of the body.
 pub const CODEC_ZSTD_ARROW: u8 = 1;
 
 const FIXED_BYTES: usize = 136;
 const CHECK_BYTES: usize = 8;
+const KEY_ID_BYTES: usize = 8;
 /// Magic, version, codec, flags and the length of the header: as much as tells how much more to read.
 const PREFIX_BYTES: usize = 16;
 const FLAG_LAST: u8 = 1;
@@ -56,6 +59,8 @@ pub struct Header {
     pub body_bytes: u64,
     /// XXH3-64 of the body.
     pub body_xxh3: u64,
+    /// Id of the key that the body is sealed with; lengths and hashes here are those of the body before that.
+    pub key_id: Option<[u8; KEY_ID_BYTES]>,
     /// `dataset.table`.
     pub table: String,
     /// `id` of the table resource.
@@ -68,11 +73,13 @@ impl Header {
     /// Returns the bytes of the header; the body follows them in the same value.
     pub fn to_bytes(&self) -> Vec<u8> {
         let names = [&self.table, &self.table_id, &self.table_partition];
-        let total =
-            FIXED_BYTES + names.iter().map(|name| 4 + name.len()).sum::<usize>() + CHECK_BYTES;
+        let key_id = self.key_id.as_ref().map_or(&[][..], |id| &id[..]);
+        let names_bytes = names.iter().map(|name| 4 + name.len()).sum::<usize>();
+        let total = FIXED_BYTES + key_id.len() + names_bytes + CHECK_BYTES;
+        let version = if self.key_id.is_some() { VERSION_SEALED } else { VERSION };
         let mut out = Vec::with_capacity(total);
         out.extend_from_slice(&MAGIC);
-        out.extend_from_slice(&VERSION.to_le_bytes());
+        out.extend_from_slice(&version.to_le_bytes());
         out.push(self.codec);
         out.push(u8::from(self.is_last) * FLAG_LAST);
         out.extend_from_slice(&length(total));
@@ -90,6 +97,7 @@ impl Header {
         out.extend_from_slice(&self.raw_bytes.to_le_bytes());
         out.extend_from_slice(&self.body_bytes.to_le_bytes());
         out.extend_from_slice(&self.body_xxh3.to_le_bytes());
+        out.extend_from_slice(key_id);
         for name in names {
             out.extend_from_slice(&length(name.len()));
             out.extend_from_slice(name.as_bytes());
@@ -106,7 +114,7 @@ impl Header {
         }
         let mut reader = Reader { bytes: value, at: 8 };
         let version = u16::from_le_bytes(reader.take()?);
-        if version != VERSION {
+        if version != VERSION && version != VERSION_SEALED {
             return Err(BlockError::UnknownVersion { version });
         }
         let [codec, flags] = reader.take()?;
@@ -119,7 +127,8 @@ impl Header {
             return Err(BlockError::HeaderAltered);
         }
         let mut reader = Reader { bytes: &header[..checked], at: PREFIX_BYTES };
-        let parsed = Self::fields(&mut reader, codec, flags & FLAG_LAST != 0)?;
+        let is_sealed = version == VERSION_SEALED;
+        let parsed = Self::fields(&mut reader, codec, flags & FLAG_LAST != 0, is_sealed)?;
         if reader.at != checked || flags > FLAG_LAST {
             return Err(BlockError::HeaderAltered);
         }
@@ -130,7 +139,12 @@ impl Header {
     }
 
     /// Struct fields are evaluated in the order they are written here, which is that of the bytes.
-    fn fields(reader: &mut Reader<'_>, codec: u8, is_last: bool) -> Result<Self, BlockError> {
+    fn fields(
+        reader: &mut Reader<'_>,
+        codec: u8,
+        is_last: bool,
+        is_sealed: bool,
+    ) -> Result<Self, BlockError> {
         Ok(Self {
             codec,
             is_last,
@@ -151,6 +165,7 @@ impl Header {
             raw_bytes: u64::from_le_bytes(reader.take()?),
             body_bytes: u64::from_le_bytes(reader.take()?),
             body_xxh3: u64::from_le_bytes(reader.take()?),
+            key_id: if is_sealed { Some(reader.take()?) } else { None },
             table: reader.name()?,
             table_id: reader.name()?,
             table_partition: reader.name()?,

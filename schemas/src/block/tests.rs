@@ -1,5 +1,7 @@
 //! Blocks of arbitrary types and rows: bit-exact there and back, and altered ones named.
 
+mod sealed;
+
 use super::*;
 use arrow::array::{
     ArrayRef, ArrowPrimitiveType, BinaryArray, BooleanArray, Date32Array, ListArray,
@@ -186,6 +188,7 @@ fn header(body: &Body) -> Header {
         raw_bytes: body.raw_bytes,
         body_bytes: body.bytes.len() as u64,
         body_xxh3: body.xxh3,
+        key_id: None,
         table: "logs.build_logs".into(),
         table_id: "p:logs.build_logs".into(),
         table_partition: "20261101".into(),
@@ -305,8 +308,8 @@ fn rows_beyond_the_largest_block_are_cut_and_stay_in_order() {
 fn a_newer_version_or_codec_is_called_that() {
     let body = encode(&[Random(3).batch(5)]).unwrap().remove(0);
     let mut newer = value(&body);
-    newer[8] = 2;
-    assert_eq!(open(&newer), Err(BlockError::UnknownVersion { version: 2 }));
+    newer[8] = 3;
+    assert_eq!(open(&newer), Err(BlockError::UnknownVersion { version: 3 }));
     let other = Header { codec: 9, ..header(&body) }.to_bytes();
     assert_eq!(open(&other), Err(BlockError::UnknownCodec { codec: 9 }));
 }

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
-fn rows(count: i64) -> RecordBatch {
+pub(super) fn rows(count: i64) -> RecordBatch {
     let numbers = || (0..count).map(|n| (n % 3 > 0).then_some(n));
     let text = |n: i64| format!("line {n} of a log");
     let member = Arc::new(Field::new("n", DataType::Int64, true));
@@ -57,7 +57,7 @@ fn rows(count: i64) -> RecordBatch {
         .unwrap()
 }
 
-fn header(body: &block::Body) -> Header {
+pub(super) fn header(body: &block::Body) -> Header {
     Header {
         codec: block::CODEC_ZSTD_ARROW,
         is_last: true,
@@ -74,6 +74,7 @@ fn header(body: &block::Body) -> Header {
         raw_bytes: body.raw_bytes,
         body_bytes: body.bytes.len() as u64,
         body_xxh3: body.xxh3,
+        key_id: None,
         table: "logs.build_logs".into(),
         table_id: "p:logs.build_logs".into(),
         table_partition: "20261101".into(),

@@ -4,6 +4,7 @@
 //! (row counts, etags, times of modification) is not in it.
 
 use super::{FORMAT, ManifestError, know_format, text};
+use crate::seal;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use xxhash_rust::xxh3::xxh3_128;
@@ -83,6 +84,10 @@ impl TableRecord {
     /// Reads what is stored under a hash of 32 hex digits.
     pub fn parse(stored: &[u8], schema_hash: &str) -> Result<Self, ManifestError> {
         let document = format!("the recorded table {schema_hash}");
+        if stored.starts_with(&seal::MAGIC) {
+            let reason = "its seal does not open".to_owned();
+            return Err(ManifestError::Altered { document, reason });
+        }
         if format!("{:032x}", xxh3_128(stored)) != schema_hash {
             return Err(ManifestError::Altered {
                 document,

@@ -16,6 +16,7 @@ fn manifest() -> Manifest {
         digest: "000000000000000000000000000000ff".into(),
         digest_version: DIGEST_VERSION,
         schema_hash: "0123456789abcdef0123456789abcdef".into(),
+        key_id: None,
         blocks: vec![BlockEntry(200, 20, "00".into()), BlockEntry(100, 10, "ff".into())],
     };
     Manifest {

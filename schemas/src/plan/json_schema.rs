@@ -9,7 +9,9 @@ use super::route::{
     DRIFTS, KEEP_VERSIONS_MAX, LAYOUTS, NAME_LENGTH_MAX, NULLS, PRIORITY_MAX, ROW_FIELDS,
 };
 use super::stream::REBUILT_FIELDS;
-use super::{cluster, columns, drill, origin, route, unrouted, validate};
+use super::{
+    archive, cluster, columns, drill, duplicate, origin, route, unrouted, validate,
+};
 use serde_json::{Map, Value, json};
 
 /// Returns the schema.
@@ -78,6 +80,11 @@ fn duration(description: &str) -> Value {
     formed(description, "^[0-9]+[smhd]$")
 }
 
+/// A key, 64 hexadecimal digits, as a file that is read for it may end with a line.
+fn encrypt_key(description: &str) -> Value {
+    formed(description, r"^\s*[0-9A-Fa-f]{64}\s*$")
+}
+
 fn words(description: &str, words: &[&str]) -> Value {
     json!({"description": description, "anyOf": [{"enum": words}, substituted()]})
 }
@@ -118,14 +125,28 @@ fn section(name: &str) -> Value {
         ),
         "redis" => table(&validate::REDIS, &["url"], |name| match name {
             "url" => redis_url(),
-            "duplicate" => table(&validate::DUPLICATE_SECTION, &["url"], |name| match name {
-                "url" => redis_url(),
-                "allow_eviction" => json!({
-                    "description": "Takes a server that may evict the duplicate; false by default.",
-                    "type": "boolean",
+            "duplicate" => with(
+                table(&duplicate::FIELDS, &["url"], |name| match name {
+                    "url" => redis_url(),
+                    "allow_eviction" => json!({
+                        "description": "Takes a server that may evict the duplicate; false by default.",
+                        "type": "boolean",
+                    }),
+                    "encrypt_key" => encrypt_key("The key that the duplicate is sealed with."),
+                    "old_keys" => list(
+                        "Keys that open what was sealed before a rotation.",
+                        &encrypt_key("A former encrypt_key."),
+                    ),
+                    _ => formless(),
                 }),
-                _ => formless(),
-            }),
+                json!({"dependentRequired": {"old_keys": ["encrypt_key"]}}),
+            ),
+            _ => formless(),
+        }),
+        "archive" => table(&archive::FIELDS, &["url"], |name| match name {
+            "url" => formed("file:///FOLDER or gs://BUCKET/PREFIX", archive::URL_PATTERN),
+            "endpoint" => formed("A stand-in for Cloud Storage, gs:// only.", "^https?://"),
+            "encrypt_key" => encrypt_key("The key that files of rows are encrypted with."),
             _ => formless(),
         }),
         "route" => {

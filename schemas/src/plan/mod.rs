@@ -4,10 +4,12 @@
 //! field whose feature is not built is refused by name, never ignored.
 
 mod address;
+mod archive;
 mod cluster;
 mod columns;
 mod definition;
 mod drill;
+mod duplicate;
 mod json_schema;
 mod many;
 mod mistake;
@@ -24,8 +26,10 @@ mod unrouted;
 mod validate;
 
 pub use address::redact_url;
+pub use archive::{Archive, ArchivePlace};
 pub use cluster::Cluster;
 pub use drill::Drill;
+pub use duplicate::Duplicate;
 pub use json_schema::json_schema;
 pub use many::{Many, Order, Score, ScoreUnit};
 pub use mistake::{PlanError, PlanErrors};
@@ -71,6 +75,8 @@ pub struct Plan {
     pub redis: Option<Secret>,
     /// The `[redis.duplicate]` section; without it the duplicate of BigQuery lives in the Redis target.
     pub duplicate: Option<Duplicate>,
+    /// The `[archive]` section: a third copy of BigQuery, in files.
+    pub archive: Option<Archive>,
     /// Routes in file order; names are distinct.
     pub routes: Vec<Route>,
     /// What lives in the Redis target and no route writes; prefixes are distinct.
@@ -182,15 +188,6 @@ pub struct BigQuery {
     pub endpoint: Option<String>,
     /// gRPC endpoint, of the same kind.
     pub grpc_endpoint: Option<String>,
-}
-
-/// The `[redis.duplicate]` section: where the duplicate of BigQuery lives.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Duplicate {
-    /// `redis://` or `rediss://` URL.
-    pub url: Secret,
-    /// Whether a server that may evict the duplicate is taken all the same.
-    pub allow_eviction: bool,
 }
 
 /// A system that rows come from.

@@ -1,6 +1,8 @@
 //! The plan file from the outside: what parses, what is shown of it, and that nothing secret is.
 
+mod archive;
 mod drill;
+mod duplicate;
 mod json_schema;
 mod many;
 mod mistakes;

@@ -3,15 +3,17 @@
 //! Invariant: `Ok` means that no mistake was noted, `Err` that at least one was.
 
 use super::address::{alloydb_problem, redis_problem};
+use super::archive::archive;
 use super::cluster::cluster;
 use super::drill::drill;
+use super::duplicate::duplicate;
 use super::mistake::PlanErrors;
 use super::raw::{Fields, Reader, Section};
 use super::route::route;
 use super::stream;
 use super::substitute::{Lookup, ReadFile};
 use super::unrouted::unrouted;
-use super::{AlloyDb, BigQuery, Duplicate, Objective, Plan, Route, Secret, System};
+use super::{AlloyDb, BigQuery, Objective, Plan, Route, Secret, System};
 use std::collections::HashSet;
 use std::time::Duration;
 use toml::de::DeTable;
@@ -23,8 +25,17 @@ const DUPLICATE: &str = "duplicate key";
 
 pub(super) const SECTIONS: Fields = Fields {
     noun: "section",
-    built: &["objectives", "alloydb", "bigquery", "redis", "route", "unrouted", "drill"],
-    refused: &["archive"],
+    built: &[
+        "objectives",
+        "alloydb",
+        "bigquery",
+        "redis",
+        "archive",
+        "drill",
+        "route",
+        "unrouted",
+    ],
+    refused: &[],
 };
 pub(super) const OBJECTIVES: Fields =
     Fields { noun: "field", built: &["redis", "bigquery", "alloydb"], refused: &[] };
@@ -48,11 +59,6 @@ pub(super) const BIGQUERY: Fields = Fields {
     ],
     refused: &[],
 };
-/// Fields of the sections that are refused, so that a misspelt one is found all the same.
-const REFUSED_SECTIONS: [(&str, Fields); 1] =
-    [("archive", Fields { noun: "field", built: &["url", "encrypt_key"], refused: &[] })];
-pub(super) const DUPLICATE_SECTION: Fields =
-    Fields { noun: "field", built: &["url", "allow_eviction"], refused: &[] };
 
 /// Parses and checks a plan file.
 pub(super) fn plan(
@@ -81,7 +87,6 @@ pub(super) fn plan(
 
 fn sections(reader: &Reader<'_>, root: &Section<'_>) -> Option<Plan> {
     root.know(&SECTIONS);
-    check_refused(root);
     let (redis_objective, bigquery_objective, alloydb_objective) = objectives(root);
     let alloydb = root.entry("alloydb").and_then(|e| e.section()).and_then(|s| alloydb(&s));
     let bigquery = root.entry("bigquery").and_then(|e| e.section()).and_then(|s| bigquery(&s));
@@ -91,6 +96,7 @@ fn sections(reader: &Reader<'_>, root: &Section<'_>) -> Option<Plan> {
     if !root.has("redis") {
         reader.missing("redis", "section is missing");
     }
+    let archive = archive(root);
     let routes = routes(reader, root);
     let unrouted = unrouted(root, routes.as_deref().unwrap_or_default());
     let drill = drill(root);
@@ -102,19 +108,11 @@ fn sections(reader: &Reader<'_>, root: &Section<'_>) -> Option<Plan> {
         bigquery,
         redis: Some(redis?),
         duplicate,
+        archive,
         routes: routes?,
         unrouted,
         drill,
     })
-}
-
-fn check_refused(root: &Section<'_>) {
-    for (name, fields) in &REFUSED_SECTIONS {
-        let section = root.entry(name).filter(super::raw::Entry::is_table);
-        if let Some(section) = section.and_then(|entry| entry.section()) {
-            section.know(fields);
-        }
-    }
 }
 
 fn objectives(root: &Section<'_>) -> (Objective, Objective, Objective) {
@@ -177,15 +175,11 @@ fn redis(section: &Section<'_>) -> Option<Secret> {
     url(section, redis_problem)
 }
 
-fn duplicate(redis: &Section<'_>) -> Option<Duplicate> {
-    let section = redis.entry("duplicate")?.section()?;
-    section.know(&DUPLICATE_SECTION);
-    let allow_eviction = section.entry("allow_eviction").map_or(Some(false), |e| e.flag());
-    Some(Duplicate { url: url(&section, redis_problem)?, allow_eviction: allow_eviction? })
-}
-
 /// Reads `url`. What is wrong with one is said without any part of it.
-fn url(section: &Section<'_>, problem: fn(&str) -> Option<&'static str>) -> Option<Secret> {
+pub(super) fn url(
+    section: &Section<'_>,
+    problem: fn(&str) -> Option<&'static str>,
+) -> Option<Secret> {
     let text = section.required("url")?;
     if let Some(problem) = problem(&text.value) {
         text.mistake(problem);

@@ -3,6 +3,7 @@
 //! Invariant: no password or row value ever enters an error message; endpoints are named as host:port.
 
 pub mod alloydb_admin;
+pub mod archive;
 pub mod bigquery;
 pub mod postgres;
 pub mod redis;

@@ -4,9 +4,15 @@
 
 use crate::connect::redis::{Endpoint, from_pool, from_redis};
 use crate::error::{Error, Result};
+use crate::load::store::Values;
+use crate::sealed;
+use crate::transform::form::Form;
+use async_trait::async_trait;
 use bytes::Bytes;
 use deadpool_redis::{Connection, Pool};
 use redis::{Pipeline, RedisError};
+use schemas::Seals;
+use std::sync::Arc;
 
 /// Keys a server looks at per call of SCAN.
 const SCAN_COUNT: usize = 1000;
@@ -16,12 +22,22 @@ const SCAN_COUNT: usize = 1000;
 pub struct RedisValues {
     pool: Pool,
     address: String,
+    seals: Arc<Seals>,
+    form: Form,
 }
 
 impl RedisValues {
     /// Makes a pool of so many connections; nothing is connected yet.
     pub fn new(endpoint: &Endpoint, connections: usize) -> Result<Self> {
-        Ok(Self { pool: endpoint.pool(connections)?, address: endpoint.address.clone() })
+        let (pool, seals) = (endpoint.pool(connections)?, Arc::<Seals>::default());
+        let form = Form::Block(Arc::clone(&seals));
+        Ok(Self { pool, address: endpoint.address.clone(), seals, form })
+    }
+
+    /// Has blocks and documents opened with these keys; without them nothing that is sealed can be read.
+    #[must_use]
+    pub fn sealed_with(self, seals: Arc<Seals>) -> Self {
+        Self { form: Form::Block(Arc::clone(&seals)), seals, ..self }
     }
 
     /// `host:port/db`, for messages.
@@ -29,7 +45,7 @@ impl RedisValues {
         &self.address
     }
 
-    /// Returns the value of a key.
+    /// Returns the value of a key; a sealed document is opened, a block stays as it is.
     pub async fn get(&self, key: &str) -> Result<Option<Bytes>> {
         let mut connection = self.connection().await?;
         let found: Option<Vec<u8>> = redis::cmd("GET")
@@ -37,7 +53,7 @@ impl RedisValues {
             .query_async(&mut connection)
             .await
             .map_err(|error| self.failed(error))?;
-        Ok(found.map(Bytes::from))
+        found.map(|found| sealed::open(&self.seals, key, Bytes::from(found))).transpose()
     }
 
     /// Returns the first bytes of the value of a key; none where there is no such key.
@@ -89,6 +105,33 @@ impl RedisValues {
 
     fn failed(&self, error: RedisError) -> Error {
         from_redis(error, &format!("cannot read from redis at {}", self.address))
+    }
+}
+
+#[async_trait]
+impl Values for RedisValues {
+    fn place(&self) -> String {
+        format!("redis at {}", self.address)
+    }
+
+    fn form(&self) -> &Form {
+        &self.form
+    }
+
+    async fn get(&self, key: &str) -> Result<Option<Bytes>> {
+        Self::get(self, key).await
+    }
+
+    async fn get_some(&self, keys: &[String]) -> Result<Vec<Option<Bytes>>> {
+        let mut values = Vec::with_capacity(keys.len());
+        for key in keys {
+            values.push(Self::get(self, key).await?);
+        }
+        Ok(values)
+    }
+
+    async fn lengths(&self, keys: &[String]) -> Result<Vec<u64>> {
+        Self::lengths(self, keys).await
     }
 }
 

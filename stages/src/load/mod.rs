@@ -1,9 +1,11 @@
 //! Load: systems that entries are written to.
 
+pub mod archive;
 pub mod bigquery;
 mod pressure;
 pub mod rdb;
 pub mod redis;
+pub mod store;
 
 use crate::batch::Encoded;
 use crate::error::Result;

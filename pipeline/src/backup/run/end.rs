@@ -5,12 +5,13 @@
 use super::super::report::{BackupSummary, TableSummary};
 use super::super::rows::RowTable;
 use super::super::table::Table;
-use super::super::{COMMAND, Ended, Options};
+use super::super::{Ended, Options};
 use super::{Findings, Run};
 use crate::checkpoint::Counts;
 use crate::journal::RunStatus;
 use crate::lane::now_ms;
 use crate::outcome::{Exit, from_journal};
+use crate::place::Place;
 use crate::summarize::{peak_rss_bytes, rfc3339};
 use crate::summary::{DriftSummary, RouteSummary, RunEnd, Summary, Verified};
 use crate::tuning::Limit;
@@ -69,6 +70,15 @@ impl Run {
         Ended { summary: Some(summary), exits, errors: findings.errors }
     }
 
+    /// Where the copy is; of a Redis only the address, which summaries have always had.
+    fn told_place(&self, options: &Options) -> String {
+        let place = self.duplicate.place();
+        match options.to {
+            Place::Redis => place.trim_start_matches("redis at ").to_owned(),
+            Place::Archive => place.trim_start_matches("the archive ").to_owned(),
+        }
+    }
+
     /// How the tables that were copied or counted differ from what the duplicate recorded.
     fn drifts(&self) -> Vec<&Drift> {
         let copied = self.tables.iter().filter(|table| table.is_open);
@@ -97,7 +107,7 @@ impl Run {
         let age = as_of_us.map(|us| (ended_ms as f64 - us as f64 / 1000.0).max(0.0) / 1000.0);
         let drifts = self.drifts();
         let run = Summary {
-            command: COMMAND.to_owned(),
+            command: options.to.backup_command().to_owned(),
             run_id: self.record.id.clone(),
             status,
             lost_at: rfc3339(self.record.started_ms),
@@ -149,11 +159,7 @@ impl Run {
         let counted =
             self.row_tables.iter().map(|table| TableSummary::of_rows(table, is_counted(table)));
         let tables = tables.chain(counted);
-        BackupSummary {
-            run,
-            duplicate: self.duplicate.address().to_owned(),
-            tables: tables.collect(),
-        }
+        BackupSummary { run, duplicate: self.told_place(options), tables: tables.collect() }
     }
 }
 

@@ -3,7 +3,7 @@
 //! Invariant: whoever holds the state folder knows that no other process works on a run of its journal, so what such a run
 //! began and did not publish belongs to nobody. Only generations that no manifest lists are removed.
 
-use super::super::COMMAND;
+use super::super::Options;
 use super::super::publish::remove_generation;
 use crate::checkpoint::Status;
 use crate::journal::{
@@ -15,17 +15,18 @@ use schemas::manifest::{Keys, Manifest};
 use schemas::{Bounds, Plan, Route};
 use stages::Result;
 use stages::failpoint::{Point, pass};
-use stages::load::redis::duplicate::Duplicate;
+use stages::load::store::Store;
 
 /// Takes up the unfinished backup of the same routes, or gives it up and begins a new one.
 pub(super) async fn open_run(
     journal: &Journal,
     plan: &Plan,
     routes: &[Route],
-    duplicate: &Duplicate,
-    fresh: bool,
+    duplicate: &dyn Store,
+    options: &Options,
 ) -> Result<RunRecord> {
-    if let Some(mut run) = journal.unfinished_run(COMMAND).await.map_err(from_journal)? {
+    let (command, fresh) = (options.to.backup_command(), options.fresh);
+    if let Some(mut run) = journal.unfinished_run(command).await.map_err(from_journal)? {
         let records = journal.routes(&run.id).await.map_err(from_journal)?;
         let is_same = |route: &Route| {
             let recorded = records.iter().find(|record| record.name == route.name);
@@ -44,7 +45,7 @@ pub(super) async fn open_run(
     }
     let started_ms = now_ms();
     let run = NewRun {
-        command: COMMAND.to_owned(),
+        command: command.to_owned(),
         plan_fingerprint: plan.fingerprint(),
         binary_version: env!("CARGO_PKG_VERSION").to_owned(),
         lost_at_ms: started_ms,
@@ -72,11 +73,12 @@ pub(super) async fn open_run(
 pub(super) async fn clean(
     journal: &Journal,
     plan: &Plan,
-    duplicate: &Duplicate,
-    fresh: bool,
+    duplicate: &dyn Store,
+    options: &Options,
 ) -> Result<Vec<String>> {
+    let (command, fresh) = (options.to.backup_command(), options.fresh);
     let mut warnings = Vec::new();
-    for run in journal.runs_with_unfinished(COMMAND).await.map_err(from_journal)? {
+    for run in journal.runs_with_unfinished(command).await.map_err(from_journal)? {
         let partitions = journal.partitions(&run.id).await.map_err(from_journal)?;
         for route in journal.routes(&run.id).await.map_err(from_journal)? {
             let left = partitions.iter().filter(|record| {
@@ -113,7 +115,7 @@ pub(super) async fn clean(
 /// own blocks when it fails; but that may fail as well, and what was on its way to the server may come after it.
 pub(super) async fn remove_attempts(
     journal: &Journal,
-    duplicate: &Duplicate,
+    duplicate: &dyn Store,
     (run_id, route): (&str, &str),
     keys: &Keys,
 ) -> Result<()> {
@@ -131,7 +133,7 @@ pub(super) async fn remove_attempts(
 pub(super) async fn clean_completed(
     journal: &Journal,
     plan: &Plan,
-    duplicate: &Duplicate,
+    duplicate: &dyn Store,
     before: Option<&RunRecord>,
 ) -> Result<()> {
     let Some(run_id) = before.map(|run| run.id.as_str()) else { return Ok(()) };
@@ -154,7 +156,7 @@ fn prefix_of(route: &RouteRecord) -> Option<String> {
 
 /// Returns the generations of a table partition that were begun and that no manifest lists.
 async fn unpublished(
-    duplicate: &Duplicate,
+    duplicate: &dyn Store,
     keys: &Keys,
     record: &PartitionRecord,
 ) -> Result<Option<(String, Vec<u64>)>> {
@@ -173,7 +175,7 @@ async fn unpublished(
     Ok(Some((table_partition.clone(), unpublished)))
 }
 
-async fn remove(duplicate: &Duplicate, keys: &Keys, record: &PartitionRecord) -> Result<()> {
+async fn remove(duplicate: &dyn Store, keys: &Keys, record: &PartitionRecord) -> Result<()> {
     let Some((table_partition, generations)) = unpublished(duplicate, keys, record).await? else {
         return Ok(());
     };
@@ -187,7 +189,7 @@ async fn remove(duplicate: &Duplicate, keys: &Keys, record: &PartitionRecord) ->
 }
 
 /// Counts the generations that have a first block.
-async fn count(duplicate: &Duplicate, keys: &Keys, left: &[&PartitionRecord]) -> Result<usize> {
+async fn count(duplicate: &dyn Store, keys: &Keys, left: &[&PartitionRecord]) -> Result<usize> {
     let mut firsts = Vec::new();
     for record in left {
         if let Some((name, generations)) = unpublished(duplicate, keys, record).await? {

@@ -2,9 +2,10 @@
 //!
 //! Invariant: the first block is written only after every control here was passed.
 
+use super::super::archived;
 use super::super::rows::{self, RowTable};
 use super::super::table::{Common, Table};
-use super::super::{COMMAND, Options, source};
+use super::super::{Options, source};
 use super::{Run, left_behind, table_of};
 use crate::checkpoint::commit_interval;
 use crate::cpu::CpuPool;
@@ -16,7 +17,7 @@ use crate::wiring;
 use schemas::{Bounds, Plan, Route};
 use stages::failpoint::{Point, pass};
 use stages::load::Sentinel;
-use stages::load::redis::duplicate::Duplicate;
+use stages::load::store::Store;
 use stages::{Error, Kind, Result};
 use std::sync::Arc;
 
@@ -36,10 +37,10 @@ impl Run {
         let (retry_for, cancel) = (options.retry_for, &options.cancel);
         let bigquery = patiently(retry_for, cancel, || wiring::connect_backup_source(plan));
         let bigquery = bigquery.await.map_err(one)?;
-        let (duplicate, mut warnings) = wiring::make_duplicate(plan).map_err(one)?;
-        let duplicate = Arc::new(duplicate);
+        let (duplicate, mut warnings) = wiring::make_store(plan, options.to).map_err(one)?;
+        warnings.extend(archived::left_out(plan, options.to, &options.routes));
         let state = patiently(retry_for, cancel, || duplicate.state()).await.map_err(one)?;
-        warnings.extend(fit(plan, &duplicate, &state).map_err(one)?);
+        warnings.extend(fit(plan, &*duplicate, &state).map_err(one)?);
         let of_rows = routes.iter().any(rows::is_row_route);
         let of_rows = of_rows.then(|| rows::row_server(plan)).transpose().map_err(one)?;
         if let Some(server) = &of_rows {
@@ -49,20 +50,20 @@ impl Run {
         if let Some(run_id) = &options.take_over {
             duplicate.release(run_id).await.map_err(one)?;
         }
-        let previous =
-            journal.latest_run(COMMAND).await.map_err(|error| one(from_journal(error)))?;
-        let opening = left_behind::open_run(&journal, plan, &routes, &duplicate, options.fresh);
+        let previous = journal.latest_run(options.to.backup_command()).await;
+        let previous = previous.map_err(|error| one(from_journal(error)))?;
+        let opening = left_behind::open_run(&journal, plan, &routes, &*duplicate, options);
         let record = opening.await.map_err(one)?;
         let note = format!("pid={}", std::process::id());
         if let Sentinel::Foreign(note) = duplicate.claim(&record.id, &note).await.map_err(one)? {
-            return Err(one(foreign(duplicate.address(), &note)));
+            return Err(one(foreign(&duplicate.place(), &note)));
         }
         pass(Point::TargetClaimed);
         let claimed = duplicate.state().await.map_err(one)?;
-        let cleaning = left_behind::clean(&journal, plan, &duplicate, options.fresh);
+        let cleaning = left_behind::clean(&journal, plan, &*duplicate, options);
         warnings.extend(cleaning.await.map_err(one)?);
         let before = previous.as_ref().filter(|before| before.id != record.id);
-        let cleaning = left_behind::clean_completed(&journal, plan, &duplicate, before);
+        let cleaning = left_behind::clean_completed(&journal, plan, &*duplicate, before);
         cleaning.await.map_err(one)?;
         for route in &routes {
             let voided = journal.void_partitions(&record.id, &route.name).await;
@@ -107,7 +108,7 @@ impl Run {
             tracing::warn!(%error, "the journal could not be told");
         }
         if let Err(error) = self.duplicate.release(&self.record.id).await {
-            tracing::warn!(%error, "the mark of this backup stays in redis");
+            tracing::warn!(%error, "the mark of this backup stays");
         }
     }
 
@@ -120,7 +121,7 @@ impl Run {
         for route in routes {
             let common = Common {
                 bigquery: &self.bigquery,
-                duplicate: &self.duplicate,
+                duplicate: &*self.duplicate,
                 snapshot_us: self.snapshot_us,
                 full: options.full,
                 share: options.share,
@@ -137,6 +138,11 @@ impl Run {
             let damaged = options.damaged.get(&route.name).cloned().unwrap_or_default();
             match Table::inspect(&common, route, accept, known, &damaged).await {
                 Ok(mut table) => {
+                    let told = archived::check_key(&*self.duplicate, &table, options).await;
+                    match told {
+                        Ok(told) => self.warnings.extend(told),
+                        Err(error) => errors.push(error),
+                    }
                     let is_recorded = table.standing.run.is_some() || !table.findings.is_empty();
                     if !is_recorded && self.was_complete(&route.name).await.map_err(|e| vec![e])? {
                         table.findings.push(record_is_missing(&table.full_name()));
@@ -151,7 +157,7 @@ impl Run {
 
     async fn inspect_rows(&self, route: &Route, accept_loss: bool) -> Result<RowTable> {
         let mut table =
-            RowTable::inspect(&self.bigquery, &self.duplicate, route, accept_loss).await?;
+            RowTable::inspect(&self.bigquery, &*self.duplicate, route, accept_loss).await?;
         let is_recorded = table.run.is_some() || !table.findings.is_empty();
         if !is_recorded && self.was_complete(&route.name).await? {
             table.findings.push(record_is_missing(&table.full_name()));
@@ -202,8 +208,8 @@ impl Run {
             return Ok(());
         }
         let message = format!(
-            "redis at {} has {used_bytes} of {limit} bytes in use; the new copies beside the old ones need about {needed} more",
-            self.duplicate.address()
+            "{} has {used_bytes} of {limit} bytes in use; the new copies beside the old ones need about {needed} more",
+            self.duplicate.place()
         );
         Err(Error::new(Kind::Capacity, message).with_hint(
             "give the instance more memory (maxmemory) or lower keep_versions, then: rekindle backup bigquery",
@@ -228,6 +234,7 @@ fn chosen(plan: &Plan, options: &Options) -> std::result::Result<Vec<Route>, Vec
     let usage =
         |message: String, hint: &str| vec![Error::new(Kind::Config, message).with_hint(hint)];
     for name in &options.routes {
+        archived::refuse_rows(plan, options.to, name).map_err(|error| vec![error])?;
         let is_backup = |route: &Route| route.name == *name && route.uses.backup;
         if !plan.routes.iter().any(is_backup) {
             let message = format!("--route {name}: the plan has no backup route of this name");
@@ -235,7 +242,8 @@ fn chosen(plan: &Plan, options: &Options) -> std::result::Result<Vec<Route>, Vec
         }
     }
     let is_chosen = |route: &&Route| {
-        route.uses.backup && (options.routes.is_empty() || options.routes.contains(&route.name))
+        archived::is_kept(route, options.to)
+            && (options.routes.is_empty() || options.routes.contains(&route.name))
     };
     let mut routes: Vec<Route> = plan.routes.iter().filter(is_chosen).cloned().collect();
     // Counters are kept in this order, tables of blocks first.
@@ -256,20 +264,19 @@ fn chosen(plan: &Plan, options: &Options) -> std::result::Result<Vec<Route>, Vec
 /// Refuses a server that could drop the duplicate; returns what a person should know of one that is taken all the same.
 fn fit(
     plan: &Plan,
-    duplicate: &Duplicate,
+    duplicate: &dyn Store,
     state: &stages::load::TargetState,
 ) -> Result<Option<String>> {
-    let address = duplicate.address();
+    let place = duplicate.place();
     if let Some(refusal) = &state.refusal {
-        let message = format!("redis at {address} cannot be used: {refusal}");
+        let message = format!("{place} cannot be used: {refusal}");
         return Err(Error::new(Kind::Config, message).with_hint("rekindle check"));
     }
     // The policies for volatile keys never touch a duplicate: its keys do not expire.
     if !state.eviction.starts_with("allkeys") {
         return Ok(None);
     }
-    let problem =
-        format!("redis at {address} may evict the duplicate (maxmemory-policy {})", state.eviction);
+    let problem = format!("{place} may evict the duplicate (maxmemory-policy {})", state.eviction);
     if plan.duplicate.as_ref().is_some_and(|section| section.allow_eviction) {
         return Ok(Some(problem));
     }
@@ -278,9 +285,9 @@ fn fit(
     ))
 }
 
-fn foreign(address: &str, note: &str) -> Error {
+fn foreign(place: &str, note: &str) -> Error {
     let run = note.split_whitespace().next().unwrap_or("unknown");
-    let message = format!("redis at {address} is being written by another backup: {note}");
+    let message = format!("{place} is being written by another backup: {note}");
     Error::new(Kind::Fenced, message).with_hint(format!(
         "wait for it, resume it from its own --state, or if it is dead: rekindle backup bigquery --take-over {run}"
     ))

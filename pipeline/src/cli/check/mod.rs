@@ -108,12 +108,21 @@ async fn controls(shared: &Shared) -> Vec<Control> {
     let mut controls = vec![plan_control(shared, &plan)];
     let (of_state, unfinished) = state::controls(&shared.state).await;
     // Systems that do not answer cost the time of one.
-    let (of_alloydb, of_backups, of_bigquery, of_redis, of_duplicate, of_verify) = tokio::join!(
+    let (
+        of_alloydb,
+        of_backups,
+        of_bigquery,
+        of_redis,
+        of_duplicate,
+        of_archive,
+        of_verify,
+    ) = tokio::join!(
         alloydb::controls(&plan, &shared.routes),
         alloydb_backups::controls(&plan),
         bigquery::controls(&plan, &shared.routes),
         redis::controls(&plan, unfinished.as_deref()),
         duplicate::controls(&plan),
+        duplicate::archive_controls(&plan),
         verify::bigquery(&plan, &shared.routes)
     );
     controls.extend(of_state);
@@ -123,6 +132,7 @@ async fn controls(shared: &Shared) -> Vec<Control> {
     controls.extend(of_bigquery);
     controls.extend(of_redis);
     controls.extend(of_duplicate);
+    controls.extend(of_archive);
     controls.extend(of_verify);
     controls
 }

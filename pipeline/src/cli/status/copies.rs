@@ -5,33 +5,54 @@
 use super::StatusReport;
 use crate::alloydb_backups::backup_age;
 use crate::backup::age::{Age, ages};
+use crate::backup::archived::archive_ages;
 use crate::evidence::Verdict;
 use crate::log_review;
 use crate::outcome::Exit;
 use schemas::Plan;
+use stages::Result;
 use std::fmt::Write as _;
 use std::time::Duration;
+use tokio::time::error::Elapsed;
 
-/// How long the Redis of the duplicates may take to answer.
+/// How long what holds the duplicates, and the archive, may take to answer.
 const AGES_TIMEOUT: Duration = Duration::from_secs(3);
 
 impl StatusReport {
     /// Adds how old the copies of the plan are; a system that does not answer soon leaves that unknown.
     pub(crate) async fn add_copies(&mut self, plan: &Plan) {
-        let duplicates = tokio::time::timeout(AGES_TIMEOUT, ages(plan));
-        let (duplicates, alloydb) = tokio::join!(duplicates, backup_age(plan));
+        let within = AGES_TIMEOUT;
+        let (duplicates, archives, alloydb) = tokio::join!(
+            tokio::time::timeout(within, ages(plan)),
+            tokio::time::timeout(within, archive_ages(plan)),
+            backup_age(plan)
+        );
         self.alloydb_backups = alloydb;
-        match duplicates {
-            Ok(Ok(ages)) => self.duplicates = Some(ages),
+        self.duplicates = self.known(duplicates, "duplicates of bigquery", "redis");
+        if plan.archive.is_some() {
+            self.archives = self.known(archives, "archive of bigquery", "the archive");
+        }
+    }
+
+    /// What was found out of the age of copies; what was not is noted as unknown.
+    fn known(
+        &mut self,
+        asked: std::result::Result<Result<Vec<Age>>, Elapsed>,
+        copies: &str,
+        place: &str,
+    ) -> Option<Vec<Age>> {
+        match asked {
+            Ok(Ok(ages)) => return Some(ages),
             Ok(Err(error)) => {
-                tracing::warn!(%error, "the age of the duplicates is unknown");
-                self.unknown.push(format!("duplicates of bigquery: {error}"));
+                tracing::warn!(%error, "the age of the {copies} is unknown");
+                self.unknown.push(format!("{copies}: {error}"));
             }
             Err(_) => self.unknown.push(format!(
-                "duplicates of bigquery: redis did not answer in {} s",
+                "{copies}: {place} did not answer in {} s",
                 AGES_TIMEOUT.as_secs()
             )),
         }
+        None
     }
 
     /// Adds the schedules of the state folder.
@@ -47,6 +68,9 @@ impl StatusReport {
         let mut problems = Vec::new();
         for age in self.duplicates.iter().flatten().filter(|age| is_too_old(age)) {
             problems.push(format!("duplicate of {}: {}", age.table, age.line()));
+        }
+        for age in self.archives.iter().flatten().filter(|age| is_too_old(age)) {
+            problems.push(format!("archive of {}: {}", age.table, age.line()));
         }
         if let Some(age) =
             self.alloydb_backups.as_ref().filter(|age| age.verdict == Verdict::Missed)
@@ -71,6 +95,9 @@ impl StatusReport {
         for age in self.duplicates.iter().flatten() {
             line(format!("duplicate of {}: {}", age.table, age.line()));
         }
+        for age in self.archives.iter().flatten() {
+            line(format!("archive of {}: {}", age.table, age.line()));
+        }
         if let Some(age) = &self.alloydb_backups {
             let word = match age.verdict {
                 Verdict::Unknown => "UNKNOWN, ",
@@ -87,7 +114,7 @@ impl StatusReport {
     }
 }
 
-/// Whether a duplicate is known to be older than its objective, or never was complete. A record that cannot be read says
+/// Whether a copy is known to be older than its objective, or never was complete. A record that cannot be read says
 /// nothing of its age.
 fn is_too_old(age: &Age) -> bool {
     age.problem.is_none() && !age.within_rpo

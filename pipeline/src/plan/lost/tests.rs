@@ -135,3 +135,27 @@ fn a_system_that_is_none_is_refused_by_name() {
     let told = Losses::parse("redis,spanner").unwrap_err();
     assert!(told.contains("\"spanner\"") && told.contains("redis.duplicate"), "{told}");
 }
+
+#[test]
+fn an_archive_brings_back_what_redis_and_bigquery_lost_together() {
+    let archive = format!("{OWN}[archive]\nurl = \"gs://town-copies/bq\"\n");
+    let report = report(&archive, "redis,bigquery");
+    assert_eq!(
+        report.unrecoverable,
+        ["bigquery:logs.steps", "keys of route steps (step:{id})"],
+        "{:?}",
+        report.datasets
+    );
+    let lines = report.datasets.iter().find(|dataset| dataset.name == "bigquery:logs.lines");
+    let lines = lines.unwrap();
+    assert_eq!(lines.surviving, ["its archive in gs://town-copies/bq (route logs)"]);
+    assert_eq!(lines.fate, Fate::Recoverable);
+    assert_eq!(report.order[0], "rekindle restore bigquery --from archive --route logs");
+    assert!(report.order.contains(&"rekindle backup bigquery --route logs".to_owned()));
+    assert!(report.notes.iter().any(|note| note.contains("breaks that cycle")));
+    // Where the duplicate survives it is named first, and is what is restored from.
+    let report = self::report(&archive, "bigquery");
+    let lines = report.datasets.iter().find(|dataset| dataset.name == "bigquery:logs.lines");
+    assert_eq!(lines.unwrap().surviving.len(), 2);
+    assert_eq!(report.order[0], "rekindle restore bigquery --route logs");
+}

@@ -13,6 +13,7 @@ use super::{RowSource, Spool, held_in, partition_name};
 use crate::backup::rows::{keys_of, row_server};
 use crate::journal::RestoreRecord;
 use crate::outcome::from_journal;
+use crate::place::Place;
 use crate::rejects::RejectWriter;
 use crate::spool::{self, Search};
 use schemas::manifest::{Census, TableRecord};
@@ -56,7 +57,7 @@ pub(in super::super) async fn open_rows(
     let Origin::Table { schema: dataset, table, .. } = &route.origin else {
         return Err(Error::new(Kind::Config, format!("route {} names no table", route.name)));
     };
-    let duplicate = Duplicate::new(plan, keys_of(route).prefix(), 2)?;
+    let duplicate = Duplicate::new(plan, Place::Redis, keys_of(route).prefix(), 2)?;
     let recorded = format!("{dataset}.{table}");
     let dataset = options.asked.destination(dataset);
     let duplicate = &duplicate;

@@ -10,10 +10,11 @@ use bytes::Bytes;
 use futures::stream::{self, FuturesUnordered, StreamExt, TryStreamExt};
 use schemas::block::{self, BlockError, Header};
 use schemas::manifest::{BlockEntry, Keys, Version};
-use schemas::{Digest, digest::BatchHasher};
+use schemas::seal::{SealError, id_text};
+use schemas::{Digest, Seals, digest::BatchHasher};
 use stages::extract::table_rows::{self, Reading};
 use stages::transform::arrow_message;
-use stages::{Error, Kind, Result};
+use stages::{Error, Kind, Result, sealed};
 use std::sync::Arc;
 
 /// Messages of a read, and blocks of a table partition, that are decoded or waiting at once.
@@ -143,8 +144,9 @@ impl Blocks {
             return Ok(Err(Bad { key, what: "is missing".to_owned() }));
         };
         let (blocks, look) = (self.clone(), Arc::clone(look));
+        let seals = Arc::clone(shared.duplicate.seals());
         let work = shared.cpu.submit(move || {
-            match blocks.check(ordinal, &value) {
+            match blocks.check(&seals, ordinal, &value) {
                 Ok(rows) => look(&rows).map(Ok),
                 // Whoever wrote it knows more than this program, which must not call it damage.
                 Err(Failure::Newer(error)) => Err(Error::new(
@@ -152,6 +154,10 @@ impl Blocks {
                     format!("block {}: {error}", blocks.key(ordinal)),
                 )
                 .with_hint("use the newer rekindle that wrote this duplicate")),
+                // A key that the plan lacks is no damage either.
+                Err(Failure::Sealed(error)) => {
+                    Err(sealed::refused(&format!("block {}", blocks.key(ordinal)), &error))
+                }
                 Err(Failure::Altered(what)) => {
                     Ok(Err(Bad { key: blocks.key(ordinal), what: format!("is altered: {what}") }))
                 }
@@ -161,21 +167,27 @@ impl Blocks {
     }
 
     /// Checks header, hash, place and digest of a block, and returns its rows. Runs on a transform thread.
-    fn check(&self, ordinal: u32, value: &Bytes) -> std::result::Result<RecordBatch, Failure> {
+    fn check(
+        &self,
+        seals: &Seals,
+        ordinal: u32,
+        value: &Bytes,
+    ) -> std::result::Result<RecordBatch, Failure> {
         let altered = |error: BlockError| match error {
             BlockError::UnknownVersion { .. } | BlockError::UnknownCodec { .. } => {
                 Failure::Newer(error)
             }
+            BlockError::Seal(error) => Failure::Sealed(error),
             other => Failure::Altered(other.to_string()),
         };
         let entry = self.version.blocks.get(ordinal as usize);
         let entry =
             entry.ok_or_else(|| Failure::Altered("its manifest has no such block".into()))?;
-        let (header, body) = block::open(value).map_err(altered)?;
+        let (header, body) = block::open_with(seals, &self.key(ordinal), value).map_err(altered)?;
         if let Some(what) = self.misplaced(&header, ordinal, entry) {
             return Err(Failure::Altered(format!("{what} is not what its manifest says")));
         }
-        let rows = block::decode(&header, body).map_err(altered)?;
+        let rows = block::decode(&header, &body).map_err(altered)?;
         let digest = block::digest(&rows).map_err(altered)?;
         if header.is_digest_comparable() && header.digest != digest {
             return Err(Failure::Altered(
@@ -190,6 +202,7 @@ impl Blocks {
         let version = &self.version;
         let is_last = ordinal as usize + 1 == version.blocks.len();
         let schema_hash = format!("{:032x}", header.schema_hash);
+        let key_id = header.key_id.map(id_text);
         [
             (header.table == self.table, "its table"),
             (header.table_partition == self.table_partition, "its table partition"),
@@ -203,6 +216,7 @@ impl Blocks {
             (header.expires_us == version.expires_us, "its expiry"),
             (header.table_created_ms == version.table_created_ms, "the creation of its table"),
             (schema_hash == version.schema_hash, "its recorded table"),
+            (key_id == version.key_id, "the key of its seal"),
         ]
         .into_iter()
         .find(|(is_same, _)| !is_same)
@@ -213,6 +227,7 @@ impl Blocks {
 enum Failure {
     Altered(String),
     Newer(BlockError),
+    Sealed(SealError),
 }
 
 /// Makes the digest of a batch.

@@ -7,6 +7,7 @@ use super::report::{RepairReport, State, TableReport};
 use super::{BigQueryOptions, findings};
 use crate::backup::{self, Damaged, backup_bigquery};
 use crate::ledger::io_error;
+use crate::place::Place;
 use crate::rebuild::Watcher;
 use schemas::Plan;
 use serde::{Deserialize, Serialize};
@@ -134,6 +135,7 @@ pub(super) async fn run(
 ) -> Vec<Error> {
     let verify = &options.verify;
     let asked = backup::Options {
+        to: Place::Redis,
         state: verify.state.clone(),
         lanes: verify.lanes,
         routes: wanted.0.keys().cloned().collect(),

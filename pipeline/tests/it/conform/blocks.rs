@@ -10,9 +10,11 @@ use crate::systems::is_soak;
 use bytes::Bytes;
 use fixtures::servers::{Direction, Proxy, Redis, RedisOptions, Toxic};
 use futures::future::join_all;
+use schemas::{EncryptKey, Seals};
 use stages::Kind;
 use stages::load::Sentinel;
 use stages::load::redis::duplicate::{BlockWriter, Duplicate, set_command};
+use std::sync::Arc;
 use tokio::runtime::Runtime;
 
 /// Bytes of a block.
@@ -52,6 +54,7 @@ fn a_writer_of_blocks_keeps_the_promises_of_a_sink() {
     bench.what_arrived_before_a_cut_is_a_prefix();
     tokio.block_on(bench.keys_are_measured_and_removed());
     tokio.block_on(bench.marks_belong_to_their_run());
+    tokio.block_on(bench.documents_are_sealed_where_there_is_a_key());
     let Bench { duplicate, .. } = bench;
     let mut redis = redis;
     tokio.block_on(async {
@@ -223,5 +226,30 @@ impl Bench<'_> {
         duplicate.meet("run-1", &now).await.unwrap();
         duplicate.release("run-1").await.unwrap();
         assert_eq!(kind(duplicate.meet("run-1", &now).await), Kind::TargetChanged);
+    }
+
+    async fn documents_are_sealed_where_there_is_a_key(&self) {
+        let seals = |digit: &str| {
+            let key = EncryptKey::parse(&digit.repeat(64)).unwrap();
+            Arc::new(Seals::new(Some(&key), &[]))
+        };
+        let with = |digit: &str| {
+            let duplicate = Duplicate::new(endpoint(self.redis.port()), 1).unwrap();
+            duplicate.sealed_with(seals(digit))
+        };
+        let (duplicate, other) = (with("1"), with("2"));
+        self.duplicate.set("log:m:1", b"a manifest").await.unwrap();
+        duplicate.set("log:m:2", b"another").await.unwrap();
+        assert_eq!(self.ask(&["getrange", "log:m:2", "0", "7"]), "RKSEALED");
+        let keys = ["log:m:1", "log:m:2", "log:m:3"].map(str::to_owned);
+        let found = duplicate.get_some(&keys).await.unwrap();
+        let found: Vec<Option<&[u8]>> = found.iter().map(Option::as_deref).collect();
+        assert_eq!(found, [Some(&b"a manifest"[..]), Some(&b"another"[..]), None]);
+        assert_eq!(duplicate.get("log:m:2").await.unwrap().unwrap(), "another");
+        for without in [&self.duplicate, &other] {
+            assert_eq!(kind(without.get("log:m:2").await), Kind::Config);
+            assert_eq!(kind(without.get_some(&keys).await), Kind::Config);
+            assert_eq!(without.get("log:m:1").await.unwrap().unwrap(), "a manifest");
+        }
     }
 }

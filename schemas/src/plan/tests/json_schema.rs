@@ -44,6 +44,10 @@ grpc_endpoint = "${env:GRPC}"
 [redis]
 url = "rediss://h"
 duplicate = { url = "redis://d", allow_eviction = true }
+[archive]
+url = "gs://town-copies/bq"
+endpoint = "http://h"
+encrypt_key = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
 [[route]]
 name = "logs"
 table = "bigquery:logs.build_logs"
@@ -105,7 +109,7 @@ fn plans_with_mistakes_are_invalid_and_refused_by_the_parser_too() {
         ("key = \"build:{id}\"\n", ""),
         ("alloydb:builds", "bigquery:logs.builds"),
         ("[redis]", "[rout]\n[redis]"),
-        ("[redis]", "[archive]\nurl = \"file:///x\"\n[redis]"),
+        ("[redis]", "[archive]\nurl = \"s3://x\"\n[redis]"),
     ];
     let lines = [
         "prioritty = 1",

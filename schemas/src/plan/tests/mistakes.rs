@@ -111,8 +111,6 @@ fn syntax_errors_and_wrong_types_name_the_line_and_what_was_expected() {
 
 #[test]
 fn what_is_not_built_is_refused_by_name() {
-    let archive = mistakes(&format!("{MINIMAL}[archive]\n"));
-    assert_eq!(archive, "line 11: section \"archive\" is not built yet");
     let duplicate = mistakes(&format!("{MINIMAL}[redis.duplicate]\nallow_evict = true\n"));
     assert!(duplicate.contains("did you mean \"allow_eviction\"?"), "{duplicate}");
     assert_eq!(

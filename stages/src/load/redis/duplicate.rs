@@ -7,16 +7,23 @@ use super::control;
 use super::pipe::Pipe;
 use crate::connect::redis::{Endpoint, from_pool, from_redis};
 use crate::error::{Error, Kind, Result};
+use crate::load::store::{Store, VALUES_MAX, Values, Writer};
 use crate::load::{Sentinel, TargetState};
+use crate::sealed;
+use crate::transform::form::{Form, Framed};
+use async_trait::async_trait;
 use bytes::{BufMut, Bytes, BytesMut};
 use deadpool_redis::{Connection, Pool};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use schemas::Seals;
+use schemas::manifest::Keys;
+use std::sync::Arc;
 
 /// Name of the key that marks an instance as being written by a backup.
 pub const BACKUP_SENTINEL_KEY: &str = "rekindle:backup";
 /// Keys per command that removes or measures; bounds its time on the server.
 const KEYS_MAX: usize = 64;
-/// Values per read; with blocks of up to 2 MiB that is 16 MiB on its way.
-const VALUES_MAX: usize = 8;
 /// Room for the framing of a SET beside key and value.
 const FRAMING: usize = 64;
 
@@ -24,6 +31,8 @@ const FRAMING: usize = 64;
 pub struct Duplicate {
     endpoint: Endpoint,
     control: Pool,
+    seals: Arc<Seals>,
+    form: Form,
 }
 
 /// A connection of its own for one table partition on its way; clones share it.
@@ -36,7 +45,20 @@ impl Duplicate {
     /// Makes the client; nothing is connected yet. `readers` bounds the connections for everything but blocks.
     pub fn new(endpoint: Endpoint, readers: usize) -> Result<Self> {
         let control = endpoint.pool(readers)?;
-        Ok(Self { endpoint, control })
+        let seals = Arc::<Seals>::default();
+        let form = Form::Block(Arc::clone(&seals));
+        Ok(Self { endpoint, control, seals, form })
+    }
+
+    /// Has blocks and documents sealed and opened with these keys; without them none is sealed.
+    #[must_use]
+    pub fn sealed_with(self, seals: Arc<Seals>) -> Self {
+        Self { form: Form::Block(Arc::clone(&seals)), seals, ..self }
+    }
+
+    /// The keys of its blocks and documents.
+    pub fn seals(&self) -> &Arc<Seals> {
+        &self.seals
     }
 
     /// Where it is, without credentials.
@@ -96,18 +118,19 @@ impl Duplicate {
         Ok(BlockWriter { pipe: Pipe::open(&self.endpoint, &[]).await? })
     }
 
-    /// Stores one small value.
+    /// Stores one document, sealed where there is a key to seal with.
     pub async fn set(&self, key: &str, value: &[u8]) -> Result<()> {
+        let value = sealed::seal(&self.seals, key, value)?;
         let mut connection = self.connection().await?;
         redis::cmd("SET")
             .arg(key)
-            .arg(value)
+            .arg(&value[..])
             .query_async::<()>(&mut connection)
             .await
             .map_err(|error| self.failed(error, &format!("cannot write {key} to")))
     }
 
-    /// Reads one value.
+    /// Reads one value; a sealed document is opened, a block stays as it is.
     pub async fn get(&self, key: &str) -> Result<Option<Bytes>> {
         let mut connection = self.connection().await?;
         let value: Option<Vec<u8>> = redis::cmd("GET")
@@ -115,10 +138,10 @@ impl Duplicate {
             .query_async(&mut connection)
             .await
             .map_err(|error| self.failed(error, &format!("cannot read {key} of")))?;
-        Ok(value.map(Bytes::from))
+        value.map(|value| sealed::open(&self.seals, key, Bytes::from(value))).transpose()
     }
 
-    /// Reads up to [`Self::values_max`] values in one round trip, in the order of their keys.
+    /// Reads up to [`Self::values_max`] values in one round trip, in the order of their keys; documents are opened.
     pub async fn get_some(&self, keys: &[String]) -> Result<Vec<Option<Bytes>>> {
         // The client refuses to send nothing.
         if keys.is_empty() {
@@ -132,7 +155,10 @@ impl Duplicate {
             .query_async(&mut self.connection().await?)
             .await
             .map_err(|error| self.failed(error, "cannot read blocks of"))?;
-        Ok(values.into_iter().map(|value| value.map(Bytes::from)).collect())
+        let open = |(key, value): (&String, Option<Vec<u8>>)| {
+            value.map(|value| sealed::open(&self.seals, key, Bytes::from(value))).transpose()
+        };
+        keys.iter().zip(values).map(open).collect()
     }
 
     /// How many values one [`Self::get_some`] may ask for, so that what is on its way stays bounded.
@@ -220,6 +246,71 @@ impl BlockWriter {
             return Ok(());
         }
         Err(Error::new(Kind::Internal, "redis did not acknowledge a block"))
+    }
+}
+
+#[async_trait]
+impl Values for Duplicate {
+    fn place(&self) -> String {
+        format!("redis at {}", self.endpoint.address)
+    }
+
+    fn form(&self) -> &Form {
+        &self.form
+    }
+
+    async fn get(&self, key: &str) -> Result<Option<Bytes>> {
+        Self::get(self, key).await
+    }
+
+    async fn get_some(&self, keys: &[String]) -> Result<Vec<Option<Bytes>>> {
+        Self::get_some(self, keys).await
+    }
+
+    async fn lengths(&self, keys: &[String]) -> Result<Vec<u64>> {
+        Self::lengths(self, keys).await
+    }
+}
+
+#[async_trait]
+impl Store for Duplicate {
+    async fn state(&self) -> Result<TargetState> {
+        Self::state(self).await
+    }
+
+    async fn claim(&self, run_id: &str, note: &str) -> Result<Sentinel> {
+        Self::claim(self, run_id, note).await
+    }
+
+    async fn meet(&self, run_id: &str, before: &TargetState) -> Result<()> {
+        Self::meet(self, run_id, before).await
+    }
+
+    async fn release(&self, run_id: &str) -> Result<()> {
+        Self::release(self, run_id).await
+    }
+
+    async fn writer(&self) -> Result<Arc<dyn Writer>> {
+        Ok(Arc::new(Self::writer(self).await?))
+    }
+
+    async fn set(&self, key: &str, value: &[u8]) -> Result<()> {
+        Self::set(self, key, value).await
+    }
+
+    async fn remove_generation(
+        &self,
+        keys: &Keys,
+        table_partition: &str,
+        generation: u64,
+    ) -> Result<u64> {
+        self.unlink_run(0, |ordinal| keys.block(table_partition, generation, ordinal)).await
+    }
+}
+
+impl Writer for BlockWriter {
+    fn write(&self, key: &str, block: Framed) -> BoxFuture<'static, Result<()>> {
+        Self::write(self.clone(), set_command(key, &block.head, &block.body)).boxed()
     }
 }
 
