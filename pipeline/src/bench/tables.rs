@@ -13,6 +13,7 @@ use crate::backup::source::{self, SourceTable};
 use crate::backup::{self, backup_bigquery};
 use crate::lane::now_ms;
 use crate::outcome::Exit;
+use crate::place::Place;
 use crate::rebuild::{Ended, patiently};
 use crate::restore::{self, Scratch, restore_bigquery};
 use crate::summary::RunEnd;
@@ -316,6 +317,7 @@ async fn both(
         fresh: false,
         take_over: None,
         damaged: BTreeMap::new(),
+        to: Place::Redis,
         share: part.size.share,
         cancel: options.cancel.clone(),
     };

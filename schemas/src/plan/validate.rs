@@ -25,16 +25,7 @@ const DUPLICATE: &str = "duplicate key";
 
 pub(super) const SECTIONS: Fields = Fields {
     noun: "section",
-    built: &[
-        "objectives",
-        "alloydb",
-        "bigquery",
-        "redis",
-        "archive",
-        "drill",
-        "route",
-        "unrouted",
-    ],
+    built: &["objectives", "alloydb", "bigquery", "redis", "archive", "drill", "route", "unrouted"],
     refused: &[],
 };
 pub(super) const OBJECTIVES: Fields =

@@ -108,15 +108,7 @@ async fn controls(shared: &Shared) -> Vec<Control> {
     let mut controls = vec![plan_control(shared, &plan)];
     let (of_state, unfinished) = state::controls(&shared.state).await;
     // Systems that do not answer cost the time of one.
-    let (
-        of_alloydb,
-        of_backups,
-        of_bigquery,
-        of_redis,
-        of_duplicate,
-        of_archive,
-        of_verify,
-    ) = tokio::join!(
+    let (of_alloydb, of_backups, of_bigquery, of_redis, of_duplicate, of_archive, of_verify) = tokio::join!(
         alloydb::controls(&plan, &shared.routes),
         alloydb_backups::controls(&plan),
         bigquery::controls(&plan, &shared.routes),

@@ -47,10 +47,9 @@ impl StatusReport {
                 tracing::warn!(%error, "the age of the {copies} is unknown");
                 self.unknown.push(format!("{copies}: {error}"));
             }
-            Err(_) => self.unknown.push(format!(
-                "{copies}: {place} did not answer in {} s",
-                AGES_TIMEOUT.as_secs()
-            )),
+            Err(_) => self
+                .unknown
+                .push(format!("{copies}: {place} did not answer in {} s", AGES_TIMEOUT.as_secs())),
         }
         None
     }
