@@ -240,8 +240,7 @@ fn rebuild(
 
 /// The plan with another Redis; the duplicate stays where it is.
 fn with_redis(plan: &Plan, url: Secret) -> Plan {
-    let own = |url: &Secret| Duplicate { url: url.clone(), allow_eviction: false };
-    let duplicate = plan.duplicate.clone().or_else(|| plan.redis.as_ref().map(own));
+    let duplicate = plan.duplicate.clone().or(plan.redis.as_ref().map(Duplicate::in_target));
     Plan { redis: Some(url), duplicate, ..plan.clone() }
 }
 

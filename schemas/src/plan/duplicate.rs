@@ -28,6 +28,13 @@ pub struct Duplicate {
     pub old_keys: Vec<EncryptKey>,
 }
 
+impl Duplicate {
+    /// A duplicate that lives where the plan has no section for it: in the target, and not sealed.
+    pub fn in_target(url: &Secret) -> Self {
+        Self { url: url.clone(), allow_eviction: false, encrypt_key: None, old_keys: Vec::new() }
+    }
+}
+
 impl Plan {
     /// Returns the keys of the duplicate, made ready to seal and to open.
     pub fn seals(&self) -> Seals {
