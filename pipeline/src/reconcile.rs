@@ -2,11 +2,12 @@
 //!
 //! Invariant: only keys from this run's own ledger are ever removed, and only when the source, read whole in
 //! one snapshot, no longer renders them. Keys the application wrote are never touched; where versions are compared, not
-//! even under a key of this run.
+//! even under a key of this run. A key that only a doubted part of the ledger names may be left of a row that has become a
+//! reject; it stays where it is, and the read-back does not ask for it.
 
 use crate::keys::{Buckets, read_keys};
 use crate::lane::Shared;
-use crate::ledger::{Frame, FrameReader, io_error};
+use crate::ledger::{Doubt, Frame, FrameReader, io_error};
 use crate::route::RouteRun;
 use bytes::Bytes;
 use schemas::Partition;
@@ -76,6 +77,9 @@ pub async fn reconcile(
         let mut gone = Vec::new();
         for (payload, is_present) in entries.into_values() {
             let entry = unpack(&payload)?;
+            if is_present && origin(&payload).is_doubted {
+                continue;
+            }
             if is_present {
                 output.keep(&entry)?;
             } else {
@@ -104,41 +108,74 @@ pub async fn reconcile(
 
 fn spread_ledger(shared: &Shared, route: &str, buckets: &mut Buckets) -> Result<()> {
     let mut payload = Vec::new();
-    for path in shared.ledger.raw_files(route)? {
+    for (file, path) in (0..).zip(shared.ledger.raw_files(route)?) {
         let mut reader = FrameReader::open(&path)?;
+        let doubt = Doubt::of(&path)?;
+        let mut start = reader.bytes_read();
         while let Some(frame) = reader.next_frame()? {
+            let origin = Origin { file, is_doubted: doubt.covers(start) };
             for (index, (key, hash, expires_ms)) in frame.iter().enumerate() {
                 let version = frame.version(index).unwrap_or(OLDEST);
-                pack(key, (hash, expires_ms, version), &mut payload);
+                pack(key, (hash, expires_ms, version), origin, &mut payload);
                 buckets.push(key_hash(key), &payload)?;
             }
+            start = reader.bytes_read();
         }
     }
     Ok(())
 }
 
+/// Where in the ledger an entry stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Origin {
+    /// The number of the file, in the order of the cut.
+    file: u64,
+    /// Whether the write that it describes may not have arrived.
+    is_doubted: bool,
+}
+
 /// Whether the entry that comes later is what the target holds.
 ///
 /// A later frame of a partition describes a later write, but partitions come in the order of their cut: where versions are
-/// compared, one that was read again earlier in that order may have written what is newer.
+/// compared, one that was read again earlier in that order may have written what is newer, and what is doubted says nothing
+/// against a write of another partition that arrived.
 fn outdates(later: &[u8], held: &[u8]) -> bool {
-    let version = |payload: &[u8]| {
-        payload.get(16..24).and_then(|bytes| bytes.try_into().ok()).map(i64::from_le_bytes)
-    };
-    version(later) >= version(held)
+    let (from, before) = (origin(later), origin(held));
+    let is_hearsay = from.is_doubted && !before.is_doubted && from.file != before.file;
+    number(later, 16) >= number(held, 16) && !is_hearsay
 }
 
-fn pack(key: &[u8], (hash, expires_ms, version): (u64, i64, i64), payload: &mut Vec<u8>) {
+/// The 8 bytes at a place.
+fn eight(payload: &[u8], at: usize) -> Option<[u8; 8]> {
+    payload.get(at..at + 8).and_then(|bytes| bytes.try_into().ok())
+}
+
+fn number(payload: &[u8], at: usize) -> Option<i64> {
+    eight(payload, at).map(i64::from_le_bytes)
+}
+
+fn origin(payload: &[u8]) -> Origin {
+    let packed = eight(payload, 24).map_or(0, u64::from_le_bytes);
+    Origin { file: packed >> 1, is_doubted: packed & 1 == 1 }
+}
+
+fn pack(
+    key: &[u8],
+    (hash, expires_ms, version): (u64, i64, i64),
+    origin: Origin,
+    payload: &mut Vec<u8>,
+) {
     payload.clear();
     payload.extend_from_slice(&hash.to_le_bytes());
     payload.extend_from_slice(&expires_ms.to_le_bytes());
     payload.extend_from_slice(&version.to_le_bytes());
+    payload.extend_from_slice(&(origin.file << 1 | u64::from(origin.is_doubted)).to_le_bytes());
     payload.extend_from_slice(key);
 }
 
 fn unpack(payload: &[u8]) -> Result<Versioned> {
-    let eight = |at: usize| payload.get(at..at + 8).and_then(|bytes| bytes.try_into().ok());
-    match (eight(0), eight(8), eight(16), payload.get(24..)) {
+    let eight = |at: usize| eight(payload, at);
+    match (eight(0), eight(8), eight(16), payload.get(32..)) {
         (Some(hash), Some(expiry), Some(version), Some(key)) => Ok(Versioned {
             key: Bytes::copy_from_slice(key),
             value_hash: u64::from_le_bytes(hash),
@@ -247,15 +284,22 @@ mod tests {
 
     #[test]
     fn the_newest_version_stands_and_of_equal_ones_the_later_write() {
-        let packed = |hash: u64, version: i64| {
+        let of = |origin: Origin, hash: u64, version: i64| {
             let mut payload = Vec::new();
-            pack(b"item:1", (hash, 0, version), &mut payload);
+            pack(b"item:1", (hash, 0, version), origin, &mut payload);
             payload
         };
+        let sure = Origin { file: 3, is_doubted: false };
+        let packed = |hash: u64, version: i64| of(sure, hash, version);
         assert!(outdates(&packed(1, 5), &packed(2, 5)));
         assert!(outdates(&packed(1, 6), &packed(2, 5)));
         assert!(!outdates(&packed(1, 5), &packed(2, 6)));
         assert!(!outdates(&packed(1, OLDEST), &packed(2, -5)));
+        // What an attempt listed and may not have sent is no reason to doubt what another partition has written.
+        let doubted = |file: u64| of(Origin { file, is_doubted: true }, 9, 5);
+        assert!(outdates(&doubted(3), &packed(1, 5)) && outdates(&packed(1, 5), &doubted(3)));
+        assert!(!outdates(&doubted(4), &packed(1, 5)) && outdates(&doubted(4), &doubted(3)));
+        assert_eq!(origin(&doubted(4)), Origin { file: 4, is_doubted: true });
         let entry = unpack(&packed(7, -5)).unwrap();
         assert_eq!((&entry.key[..], entry.value_hash, entry.version), (&b"item:1"[..], 7, -5));
     }

@@ -7,11 +7,13 @@
 //! Invariant: a key is in the ledger before it can be in the target. A torn last frame was never sent and is
 //! cut off; any other damage is an error.
 
+mod doubt;
 mod frame;
 #[cfg(test)]
 mod fuzzed;
 mod refused;
 
+pub use doubt::Doubt;
 pub use frame::{Frame, FrameReader, encode_frame};
 
 use bytes::Bytes;
@@ -48,8 +50,15 @@ impl Ledger {
 
     /// Opens a partition's file for appending, cuts off a torn last frame, and returns its length.
     ///
-    /// `committed` is what the journal knows; a shorter file has lost what was promised to be durable.
+    /// `committed` is what the journal knows; a shorter file has lost what was promised to be durable. What stands behind it
+    /// was listed by an attempt that may not have come to send it.
     pub fn begin(&self, partition: &PartitionId, committed: u64) -> Result<u64> {
+        let whole = self.open_whole(partition, committed)?;
+        doubt::note(&self.path(partition), &(committed..whole))?;
+        Ok(whole)
+    }
+
+    fn open_whole(&self, partition: &PartitionId, committed: u64) -> Result<u64> {
         let path = self.path(partition);
         let file = OpenOptions::new()
             .create(true)
@@ -73,7 +82,7 @@ impl Ledger {
     /// Opens a partition's file for appending behind what is committed, and returns how many entries that has: for a target
     /// that takes back what is not.
     pub fn begin_at(&self, partition: &PartitionId, committed: u64) -> Result<u64> {
-        self.begin(partition, committed)?;
+        self.open_whole(partition, committed)?;
         let path = self.path(partition);
         let file = self.lock().get(partition).map(Arc::clone);
         let truncated = file.map_or(Ok(()), |file| file.set_len(committed));
@@ -99,7 +108,17 @@ impl Ledger {
 
     /// Forgets what a partition may have written.
     pub fn forget(&self, partition: &PartitionId) -> Result<()> {
-        remove_if_there(&self.path(partition))
+        let path = self.path(partition);
+        remove_if_there(&path)?;
+        doubt::forget(&path)
+    }
+
+    /// Notes that nothing which a route has written so far need be in the target: it is written again.
+    pub fn doubt_route(&self, route: &str) -> Result<()> {
+        for path in self.raw_files(route)? {
+            doubt::note(&path, &(0..frame::whole_length(&path)?))?;
+        }
+        Ok(())
     }
 
     /// Forgets what all partitions of a route may have written.
@@ -107,6 +126,7 @@ impl Ledger {
         self.forget_compacted(route)?;
         for path in self.raw_files(route)? {
             fs::remove_file(&path).map_err(|error| io_error("remove", &path, error))?;
+            doubt::forget(&path)?;
         }
         Ok(())
     }

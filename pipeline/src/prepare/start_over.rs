@@ -55,7 +55,11 @@ async fn note_written(engine: &Engine, record: &mut RouteRecord) -> Result<()> {
     look_for_removed(engine, record)?;
     record.caught_up = None;
     record.completed_ms = None;
-    engine.shared.journal.update_route(record).await.map_err(from_journal)
+    engine.shared.journal.update_route(record).await.map_err(from_journal)?;
+    if is_taken_back(engine, &record.name) {
+        return Ok(());
+    }
+    engine.shared.ledger.doubt_route(&record.name)
 }
 
 /// Forgets what the ledger has of a route that starts over: all of it, or what was compacted.

@@ -2,11 +2,14 @@
 //!
 //! Invariant: the resumed run leaves the source as it is now: nothing stale, nothing missing, nothing left over.
 
+use crate::carried::route;
 use crate::items::{HASH, ROWS, assert_complete, existing, filled, held, killed, resumed, signal};
 use crate::world::{Ran, World};
 use nix::sys::signal::Signal;
+use stages::failpoint::{Point, VARIABLE};
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::process::ExitStatusExt;
 
 /// Changes a tenth of the rows, adds some and deletes some; the ids that are deleted all hold `id % 50 = 1`.
 const CHANGES: &str = "update items set a = 'changed ' || id, b = null, c = null where id % 10 = 3;
@@ -114,4 +117,25 @@ fn rows_deleted_after_a_read_back_found_a_difference_leave_no_key_behind() {
     world.sql("delete from items where id % 50 = 1");
     // THEN the resumed run writes what was missing and removes what has no row any more.
     resumed_without(&world, &gone);
+}
+
+#[test]
+fn a_key_that_was_listed_and_never_sent_is_not_missed_when_its_row_becomes_a_reject() {
+    let world = World::new();
+    world.sql(
+        "create table notes (id bigint primary key, body text); \
+         insert into notes select i, 'note' from generate_series(1, 100) i",
+    );
+    world.plan(&route("notes", "hash", "null = \"error\"\nrejects_max = \"100%\""));
+    // GIVEN a run that died when its keys were in the ledger, and none of them in Redis
+    let words = ["rebuild", "redis", "--progress", "none"];
+    let died = world.command(&words).env(VARIABLE, Point::KeysListed.name()).output().unwrap();
+    assert_eq!(died.status.signal(), Some(9), "{died:?}");
+    assert!(existing(&world, &["notes-hash:7".to_owned()]).is_empty());
+    // WHEN one of the rows becomes a reject, and another one is deleted
+    world.sql("update notes set body = null where id = 7; delete from notes where id = 8");
+    // THEN nothing is missing
+    let summary = world.rebuild(&[]).expect(0).summary();
+    assert_eq!((&summary["status"], &summary["rejects"]), (&"done".into(), &1.into()), "{summary}");
+    assert_eq!(world.redis(&["DBSIZE"]), "98");
 }

@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use serde_json::Value as Json;
 use std::collections::BTreeMap;
+use std::fs;
 
 fn cases() -> u32 {
     if std::env::var("REKINDLE_SOAK").is_ok_and(|value| value == "1") { 300 } else { 8 }
@@ -77,6 +78,10 @@ fn told(summary: &Json) -> Vec<Json> {
 
 fn rebuild_twice(world: &World, case: &Case) -> Result<(), TestCaseError> {
     let mut wire = Wire::open(world);
+    // A run compares its tables with those of the last one of the same routes, and each case has tables of its own.
+    if world.state().exists() {
+        fs::remove_dir_all(world.state()).unwrap();
+    }
     world.sql(&case.sql());
     world.plan(&case.plan());
     plant(&mut wire, &case.planted());
