@@ -60,7 +60,7 @@ fn a_run_pauses_while_redis_answers_slowly() {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             // Not for ever, where the test fails.
-            let mut naps = (0..300).take_while(|_| is_slow.load(Ordering::Relaxed));
+            let mut naps = (0..1_500).take_while(|_| is_slow.load(Ordering::Relaxed));
             while naps.next().is_some() {
                 world.redis(&["DEBUG", "SLEEP", "0.1"]);
             }
