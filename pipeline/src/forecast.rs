@@ -77,7 +77,8 @@ impl Pace {
     /// Forecasts how long so many rows take.
     ///
     /// The speed of the rest is the mean of the groups so far, give or take what a mean of as many groups as the rest has
-    /// differs from another one: `t * s * sqrt(1/n + 1/m)`, the interval of Student for a mean yet to be seen.
+    /// differs from another one: `t * s * sqrt(1/n + 1/m)`, the interval of Student for a mean yet to be seen. Less than a
+    /// group counts as one: how much the speed of an instant varies says little of how long the last rows take.
     pub fn rest(&self, rows_left: u64) -> Option<Rest> {
         let windows = self.counting()?;
         let speed = self.speed()?;
@@ -86,7 +87,7 @@ impl Pace {
         let squares = groups.iter().map(|group| (group.rows / group.seconds - speed).powi(2));
         let deviation = (squares.sum::<f64>() / (n - 1.0)).sqrt();
         let seconds = rows_left as f64 / speed;
-        let groups_left = seconds / (total(&groups).seconds / n);
+        let groups_left = (seconds / (total(&groups).seconds / n)).max(1.0);
         let spread =
             student_95(groups.len() - 1) * deviation * (1.0 / n + 1.0 / groups_left).sqrt();
         let most = (speed > spread).then(|| rows_left as f64 / (speed - spread));
@@ -209,6 +210,13 @@ mod tests {
             held += u32::from(rest.least <= truth && rest.most.is_none_or(|most| truth <= most));
         }
         assert!((360..=396).contains(&held), "{held} of 400");
+    }
+
+    #[test]
+    fn the_last_rows_have_a_band_with_an_end() {
+        let pace = run(41, |look| if look % 3 == 0 { 45_000 } else { 55_000 });
+        let rest = pace.rest(100).unwrap();
+        assert!(rest.most.is_some_and(|most| most < 2.0 * rest.seconds), "{rest:?}");
     }
 
     #[test]

@@ -7,6 +7,10 @@ use crate::tuning::Limit;
 use std::fmt;
 use std::time::Duration;
 
+/// Where nothing limits how long the rest may take, it counts as so many times what is expected: a run near its end, or one
+/// that has an hour left of a day, is not at risk because little is known of it.
+const UNLIMITED_TIMES: u32 = 10;
+
 /// How a run stands against its RTO.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Risk {
@@ -48,17 +52,28 @@ impl Late {
             Risk::Has
         } else if self.end > self.rto {
             Risk::Will
-        } else if self.band.is_some_and(|(_, most)| most > self.rto) {
+        } else if self.slowest() > self.rto {
             Risk::May
         } else {
             Risk::None
         }
     }
 
+    /// The end at the slower end of the band.
+    fn slowest(&self) -> Duration {
+        match self.band {
+            None => self.end,
+            Some((_, Duration::MAX)) => {
+                let rest = self.end.saturating_sub(self.since_loss);
+                self.since_loss.saturating_add(rest.saturating_mul(UNLIMITED_TIMES))
+            }
+            Some((_, most)) => most,
+        }
+    }
+
     /// How many times as fast the rest has to be.
     fn factor(&self) -> f64 {
-        let slowest = self.band.map_or(self.end, |(_, most)| most);
-        let wanted = if self.risk() == Risk::May { slowest } else { self.end };
+        let wanted = if self.risk() == Risk::May { self.slowest() } else { self.end };
         let left = self.rto.saturating_sub(self.since_loss).as_secs_f64();
         wanted.saturating_sub(self.since_loss).as_secs_f64() / left.max(1.0)
     }
@@ -186,5 +201,22 @@ mod tests {
         let may = late(23, Some((20, 34)), Limit::Source).to_string();
         assert!(may.contains("the run may end 23:00:00 (20:00:00 to 34:00:00)"), "{may}");
         assert!(may.ends_with("--lanes 6"), "{may}");
+    }
+
+    #[test]
+    fn a_band_without_a_limit_is_a_risk_only_where_ten_times_the_rest_would_be_late() {
+        let unlimited = |since: Duration, end: Duration| Late {
+            since_loss: since,
+            end,
+            band: Some((end, Duration::MAX)),
+            ..late(5, None, Limit::Target)
+        };
+        let second = Duration::from_secs(1);
+        assert_eq!(unlimited(second * 31, second * 32).risk(), Risk::None);
+        assert_eq!(unlimited(HOUR * 4, HOUR * 5).risk(), Risk::None);
+        let late = unlimited(HOUR * 4, HOUR * 7);
+        assert_eq!(late.risk(), Risk::May);
+        let text = late.to_string();
+        assert!(text.contains("or more)") && text.contains("a target 1.5 times as fast"), "{text}");
     }
 }
