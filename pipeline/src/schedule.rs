@@ -130,22 +130,7 @@ pub fn record(
 
 /// Reads every record, oldest first; refuses what was altered.
 pub fn records(state: &Path) -> Result<Vec<Record>> {
-    let chain = Chain::of_records(state, FOLDER);
-    chain.unaltered()?;
-    let mut records = Vec::new();
-    for entry in chain.list()? {
-        let record: Record = Chain::record(&entry)?;
-        if record.format > FORMAT {
-            let message = format!(
-                "{} is of a newer rekindle (format {})",
-                entry.path.display(),
-                record.format
-            );
-            return Err(Error::new(Kind::Internal, message).with_hint("use the newer rekindle"));
-        }
-        records.push(record);
-    }
-    Ok(records)
+    Chain::of_records(state, FOLDER).records(FORMAT.into())
 }
 
 /// When runs of a command were at work: those that left evidence, and the last one of the journal.
@@ -306,8 +291,14 @@ fn id_of(at_ms: i64) -> String {
 }
 
 fn zone_of(record: &Record) -> TimeZone {
-    let named = record.time_zone.as_deref().map(TimeZone::get);
-    named.and_then(std::result::Result::ok).unwrap_or_else(|| zone_here().0)
+    match record.time_zone.as_deref().map(TimeZone::get) {
+        Some(Ok(zone)) => zone,
+        Some(Err(error)) => {
+            tracing::warn!(%error, "the time zone of a schedule is unknown here; it is taken in the local one");
+            zone_here().0
+        }
+        None => zone_here().0,
+    }
 }
 
 fn instant(ms: i64) -> Timestamp {

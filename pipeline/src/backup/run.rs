@@ -25,7 +25,7 @@ use crate::progress::{Counters, Phase};
 use crate::rebuild::{Watcher, patiently};
 use crate::spool;
 use crate::tuning::Limit;
-use futures::stream::{self, StreamExt};
+use futures::stream::{self, StreamExt, TryStreamExt};
 use schemas::plan::Origin;
 use schemas::{Bounds, Partition, PartitionId, Plan, Position, Route};
 use stages::connect::bigquery::BigQuery;
@@ -37,6 +37,9 @@ use stages::{Error, Kind, Result};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
+
+/// Table partitions whose generations are asked for at once.
+const GENERATIONS_AT_ONCE: usize = 8;
 
 /// A backup that is set up: connected, journaled, decided, claimed.
 pub(super) struct Run {
@@ -234,8 +237,14 @@ impl Run {
     /// What is to be copied, each above every generation that is there already, whoever left it.
     async fn numbered(&self, table: &Table) -> Result<Vec<Unit>> {
         let mut units = table.units()?;
-        for unit in &mut units {
-            let there = self.duplicate.highest_generation(&table.keys, &unit.source.id).await?;
+        // An archive is asked for each, and a bucket takes its time for an answer.
+        let ids: Vec<String> = units.iter().map(|unit| unit.source.id.clone()).collect();
+        let there: Vec<u64> = stream::iter(ids)
+            .map(|id| async move { self.duplicate.highest_generation(&table.keys, &id).await })
+            .buffered(GENERATIONS_AT_ONCE)
+            .try_collect()
+            .await?;
+        for (unit, there) in units.iter_mut().zip(there) {
             unit.generation = unit.generation.max(there);
         }
         Ok(units)

@@ -132,8 +132,24 @@ impl Chain {
         Ok(evidence)
     }
 
-    /// Reads a record of another kind.
-    pub fn record<T: DeserializeOwned>(entry: &Entry) -> Result<T> {
+    /// Reads every record of another kind, oldest first, where none of the folder was altered and none is of a newer format.
+    pub fn records<T: DeserializeOwned>(&self, format: u64) -> Result<Vec<T>> {
+        self.unaltered()?;
+        let mut records = Vec::new();
+        for entry in self.list()? {
+            let value: Value = Self::record(&entry)?;
+            if let Some(found) = value["format"].as_u64().filter(|found| *found > format) {
+                let message =
+                    format!("{} is of a newer rekindle (format {found})", entry.path.display());
+                return Err(Error::new(Kind::Internal, message).with_hint("use the newer rekindle"));
+            }
+            let record = serde_json::from_value(value);
+            records.push(record.map_err(|error| unreadable(&entry, &error))?);
+        }
+        Ok(records)
+    }
+
+    fn record<T: DeserializeOwned>(entry: &Entry) -> Result<T> {
         let bytes = fs::read(&entry.path).map_err(|error| unreadable(entry, &error))?;
         serde_json::from_slice(&bytes).map_err(|error| unreadable(entry, &error))
     }
@@ -260,7 +276,7 @@ fn stage(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 fn unreadable(entry: &Entry, error: &dyn std::fmt::Display) -> Error {
-    let message = format!("cannot read the evidence {}: {error}", entry.path.display());
+    let message = format!("cannot read the record {}: {error}", entry.path.display());
     Error::new(Kind::Internal, message).with_hint("rekindle report --list")
 }
 

@@ -98,22 +98,7 @@ pub(super) struct Records(Vec<Record>);
 impl Records {
     /// Reads them; refuses what was altered.
     pub(super) fn read(state: &Path) -> Result<Self> {
-        let chain = Chain::of_records(state, FOLDER);
-        chain.unaltered()?;
-        let mut records = Vec::new();
-        for entry in chain.list()? {
-            let record: Record = Chain::record(&entry)?;
-            if record.format > FORMAT {
-                let message = format!(
-                    "{} is of a newer rekindle (format {})",
-                    entry.path.display(),
-                    record.format
-                );
-                return Err(Error::new(Kind::Internal, message).with_hint("use the newer rekindle"));
-            }
-            records.push(record);
-        }
-        Ok(Self(records))
+        Chain::of_records(state, FOLDER).records(FORMAT.into()).map(Self)
     }
 
     /// Adds one and returns its file.

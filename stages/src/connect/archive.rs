@@ -94,7 +94,9 @@ impl Files {
             max_retries: TRIES_MAX,
             retry_timeout: TRIES_FOR,
         };
-        let client = ClientOptions::new().with_timeout(REQUEST_MAX).with_allow_http(true);
+        // Rows go to Google by TLS alone; a stand-in names its own scheme.
+        let is_stand_in = section.endpoint.is_some();
+        let client = ClientOptions::new().with_timeout(REQUEST_MAX).with_allow_http(is_stand_in);
         let builder = match &section.endpoint {
             // Only a stand-in is named: it is shown no credentials, and none are looked for.
             Some(endpoint) => GoogleCloudStorageBuilder::new()
