@@ -171,6 +171,7 @@ fn options(state: &Path) -> Options {
         take_over: None,
         way: WayChoice::Restore,
         cut_over: None,
+        from_archive: false,
         to_rdb: None,
         share: None,
         limits: Limits::default(),

@@ -6,7 +6,7 @@
 use crate::journal::{Journal, RouteRecord, RunRecord};
 use crate::outcome::from_journal;
 use crate::rebuild::COMMAND;
-use crate::route::RouteRun;
+use crate::route::{RouteRun, of_plan};
 use crate::wiring::{Sources, connect_sources, table_shape};
 use schemas::drift::{Drift, OnDrift, compare};
 use schemas::{Plan, Route};
@@ -67,7 +67,7 @@ pub async fn check_new(journal: &Journal, routes: &[RouteRun]) -> Outcome<Vec<Dr
     for route in routes {
         let last = journal.last_done_route(COMMAND, route.name()).await;
         let Some(record) = last.map_err(|error| vec![from_journal(error)])? else { continue };
-        if record.definition != route.bound.route.definition() {
+        if of_plan(&record.definition).0 != route.bound.route.definition() {
             continue;
         }
         let found = drift_of(route, &record);
@@ -135,7 +135,7 @@ pub async fn since_the_last(state: &Path, routes: &[Arc<RouteRun>]) -> Vec<Drift
         let Ok(Some(record)) = journal.last_done_route(COMMAND, route.name()).await else {
             continue;
         };
-        if record.definition == route.bound.route.definition() {
+        if of_plan(&record.definition).0 == route.bound.route.definition() {
             drifts.extend(drift_of(route, &record));
         }
     }
@@ -154,7 +154,8 @@ pub async fn check_beside(
     let mut lines = Vec::new();
     for route in routes {
         let record = recorded.iter().find(|record| record.name == route.name());
-        let is_same = |record: &&RouteRecord| record.definition == route.bound.route.definition();
+        let defined = route.bound.route.definition();
+        let is_same = |record: &&RouteRecord| of_plan(&record.definition).0 == defined;
         let Some(record) = record.filter(is_same) else { continue };
         let found = drift_of(route, record);
         let is_refused =
@@ -190,7 +191,8 @@ async fn what_changed(
             Some(record) => Some(record),
             None => journal.last_done_route(COMMAND, &route.name).await.map_err(from_journal)?,
         };
-        let Some(record) = record.filter(|record| record.definition == route.definition()) else {
+        let is_same = |record: &RouteRecord| of_plan(&record.definition).0 == route.definition();
+        let Some(record) = record.filter(is_same) else {
             continue;
         };
         let Some(before) = &record.shape else { continue };

@@ -3,6 +3,7 @@
 //! Invariant: only `wiring` names the systems together; everything else knows traits.
 
 pub mod alloydb_backups;
+pub mod archived;
 pub mod backup;
 pub mod bench;
 pub mod catch_up;

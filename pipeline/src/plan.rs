@@ -163,7 +163,11 @@ pub async fn plan_rebuild(plan: &Plan, options: &Options) -> Result<PlanReport, 
     let one = |error: Error| vec![error];
     let chosen = selected_routes(plan, &options.routes)?;
     let (retry_for, cancel) = (options.retry_for, &options.cancel);
-    let connect = || wiring::connect_sources(plan, &chosen, options.lanes.most);
+    if options.from_archive {
+        wiring::refuse_unarchived(plan, &chosen)?;
+    }
+    let (lanes, from_archive) = (options.lanes.most, options.from_archive);
+    let connect = || wiring::connect_with(plan, &chosen, lanes, from_archive);
     let sources = patiently(retry_for, cancel, connect).await.map_err(one)?;
     let mut notes = Vec::new();
     if let Some(build) = options.cut_over {
@@ -276,10 +280,11 @@ async fn route_reports(
                 "route {name}: one partition, so one lane and no checkpoint inside it"
             ));
         }
-        if run.source.held_bytes() > 0 {
+        if run.bound.is_many() && run.source.held_bytes() > 0 {
             notes.push(format!("route {name}: its rows come in no order and are sorted in files under --state, which take about what they take in BigQuery"));
         }
-        if estimate.is_some() && wiring::needs_collision_check(&run.bound) {
+        let is_billed = estimate.is_some() && !run.is_archived;
+        if is_billed && wiring::needs_collision_check(&run.bound) {
             notes.push(format!("route {name}: its key columns are read, and billed, once more to check that keys are unique"));
         }
         let mut report = report(run, facts, partitions.len(), estimate);
@@ -353,6 +358,9 @@ fn report(
             .as_ref()
             .map_or("never".into(), |e| format!("by column {}", e.column())),
         resume: match run.source.no_catch_up() {
+            None if run.is_archived => {
+                "continues, unless another backup was completed: then it starts over".to_owned()
+            }
             None if estimate.is_some() => "continues at the same snapshot".to_owned(),
             None => "continues; rows changed since are read again".to_owned(),
             Some(_) if run.source.tells_unchanged() => {

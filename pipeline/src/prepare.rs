@@ -5,9 +5,11 @@
 
 mod failed_over;
 mod files;
+mod other_source;
 mod start_over;
 mod unchanged;
 
+pub use other_source::refuse_other_source;
 pub use start_over::{restart_route, void_route};
 
 use crate::catch_up::{next_ordinal, partitions_of};
@@ -92,7 +94,7 @@ pub async fn open_run(
 fn new_route(route: &RouteRun) -> NewRoute {
     NewRoute {
         name: route.name().to_owned(),
-        definition: route.bound.route.definition(),
+        definition: route.journaled(),
         schema_lines: route.bound.schema.identity_lines(),
         shape: route.shape.clone(),
         relations: route.source.relations(),
@@ -115,7 +117,7 @@ async fn refuse_changes(
             Some(route) => changes.extend(changed_lines(
                 &record.name,
                 &lines(&record.definition),
-                &lines(&route.bound.route.definition()),
+                &lines(&route.journaled()),
             )),
         }
     }

@@ -18,6 +18,7 @@ use crate::readback::ReadBack;
 use crate::share::Share;
 use crate::summary::{CutOverSummary, DriftSummary, FileSummary, Summary};
 use crate::tuning::Lanes;
+use crate::wiring::ArchiveRead;
 pub use assemble::engine as assemble;
 use run::Run;
 use schemas::{Plan, Route};
@@ -66,6 +67,8 @@ pub struct Options {
     pub way: WayChoice,
     /// Build in this database of the same server, and swap it with the one of the plan when it is proven.
     pub cut_over: Option<u32>,
+    /// Read tables of BigQuery from the archive of the plan.
+    pub from_archive: bool,
     /// Write files instead of a server.
     pub to_rdb: Option<ToRdb>,
     /// Read this part of every table only: for a run that measures. `None` reads everything.
@@ -138,6 +141,8 @@ pub struct Findings {
     pub cut_over: Option<CutOverSummary>,
     /// The files that were written.
     pub files: Vec<FileSummary>,
+    /// What was read from the archive.
+    pub archive: Vec<ArchiveRead>,
 }
 
 /// Rebuilds Redis. Never panics on bad input; every failure is in `Ended`.

@@ -34,6 +34,8 @@ pub struct RouteRun {
     pub key_decoder: Decoder,
     /// Its whole table, where it was described.
     pub shape: Option<TableShape>,
+    /// Whether an archive is read in place of its table.
+    pub is_archived: bool,
     /// The pass over its table that it shares with other routes, if any.
     pub membership: Option<Membership>,
     /// Whether no other route of the plan can render the same key.
@@ -68,6 +70,7 @@ impl RouteRun {
             key_only,
             key_decoder,
             shape: None,
+            is_archived: false,
             membership: None,
             has_own_keys: true,
             has_row_estimate: false,
@@ -80,6 +83,12 @@ impl RouteRun {
     /// The route's name.
     pub fn name(&self) -> &str {
         &self.bound.route.name
+    }
+
+    /// What the journal calls its definition: that of the plan, and whether an archive is read in place of the table.
+    pub fn journaled(&self) -> String {
+        let from = if self.is_archived { FROM_ARCHIVE } else { "" };
+        self.bound.route.definition() + from
     }
 
     /// Takes the partitions of its present cut.
@@ -137,6 +146,18 @@ impl RouteRun {
         self.only_snapshot.store(0, Ordering::Relaxed);
         // What was written before is there now.
         self.target_was_empty.store(false, Ordering::Relaxed);
+    }
+}
+
+/// The line of a journaled definition that says that an archive was read in place of the table. No line of a plan
+/// begins like it.
+const FROM_ARCHIVE: &str = "read from = archive\n";
+
+/// Returns the definition of the plan that a journaled one has, and whether an archive was read.
+pub fn of_plan(journaled: &str) -> (&str, bool) {
+    match journaled.strip_suffix(FROM_ARCHIVE) {
+        Some(definition) => (definition, true),
+        None => (journaled, false),
     }
 }
 

@@ -53,11 +53,15 @@ impl Snapshots {
         self.known.lock().await.iter().map(|(_, snapshot)| snapshot.clone()).collect()
     }
 
-    /// Returns the last snapshot journaled of the kind of `other`: one run may read two systems.
+    /// Returns the last snapshot journaled of the kind of `other`: one run may read two systems, and several tables of an
+    /// archive, each as of its own time.
     pub async fn last_like(&self, other: &Snapshot) -> Option<Snapshot> {
         let known = self.known.lock().await;
-        let mut last = known.iter().rev().map(|(_, snapshot)| snapshot);
-        last.find(|snapshot| snapshot.is_pinned() == other.is_pinned()).cloned()
+        let is_like = |snapshot: &&Snapshot| match other.is_pinned() {
+            true => snapshot.identity == other.identity,
+            false => !snapshot.is_pinned(),
+        };
+        known.iter().rev().map(|(_, snapshot)| snapshot).find(is_like).cloned()
     }
 }
 

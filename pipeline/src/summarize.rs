@@ -95,6 +95,7 @@ pub async fn summarize(
         },
         cut_over: findings.cut_over.clone(),
         files: findings.files.clone(),
+        archive: findings.archive.clone(),
         not_brought_back: Some(not_brought_back(plan, &options.routes, &options.state)),
         drift: findings.drift.clone(),
         warnings: findings.warnings.clone(),

@@ -5,6 +5,7 @@
 use crate::coverage::left_out::NotBroughtBack;
 use crate::guard::GuardSummary;
 use crate::tuning::Tuned;
+use crate::wiring::ArchiveRead;
 use schemas::drift::Drift;
 use serde::{Deserialize, Serialize};
 
@@ -96,6 +97,9 @@ pub struct Summary {
     /// The RDB files that were written, where no server was.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<FileSummary>,
+    /// What was read from the archive in place of BigQuery, by route.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub archive: Vec<ArchiveRead>,
     /// What a rebuild leaves out and what is known of it; absent where nothing is rebuilt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_brought_back: Option<NotBroughtBack>,

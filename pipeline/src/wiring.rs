@@ -2,6 +2,7 @@
 //!
 //! Invariant: a new system is one more arm here; nothing else in this crate knows PostgreSQL, BigQuery or Redis.
 
+mod archived;
 mod described;
 mod duplicate;
 mod listing;
@@ -9,6 +10,8 @@ mod passes;
 mod sample;
 mod sources;
 
+pub(crate) use archived::is_archived;
+pub use archived::{ArchiveRead, ArchivedShape, connect_with, refuse_unarchived};
 pub use described::{Described, Facts, On, describe_postgres, describe_routes, table_shape};
 pub use duplicate::{connect_backup_source, make_duplicate, make_store, make_values, open_archive};
 pub use listing::{ARRIVAL_TIME, ListedBigQuery, ListedColumn, PostgresListing, list_bigquery};
@@ -141,7 +144,7 @@ pub fn run_routes_as(
     for (index, described) in described.into_iter().enumerate() {
         let bound = Arc::clone(described.bound());
         let facts = described.facts();
-        let shape = described.table_shape();
+        let (shape, is_archived) = (described.table_shape(), described.is_archived());
         let (source, decoder_of, key_decoder) = source_of(sources, described)?;
         if let (Some(_), Some(reason)) = (bound.route.catch_up, source.no_catch_up()) {
             let name = &bound.route.name;
@@ -170,6 +173,7 @@ pub fn run_routes_as(
         });
         let mut route = RouteRun::new(index, bound, source, transform, decoder_of, key_decoder);
         route.shape = Some(shape);
+        route.is_archived = is_archived;
         route.membership = memberships.iter().find(|(of, _)| *of == index).map(|(_, m)| m.clone());
         route.has_row_estimate = facts.rows.is_some() || facts.is_counted_by_cut;
         routes.push(route);
@@ -188,6 +192,9 @@ fn source_of(sources: &Sources, described: Described) -> Result<Wired> {
         }
         Described::BigQuery(On { bound, shape }) => {
             (sources.bigquery_source(bound, shape)?, |_| Decoder::ArrowIpc, Decoder::ArrowIpc)
+        }
+        Described::Archived(On { bound, shape }) => {
+            (sources.archived_source(bound, shape)?, |_| Decoder::ArrowIpc, Decoder::ArrowIpc)
         }
     })
 }
@@ -209,8 +216,10 @@ fn tuples(bounds: &Bounds) -> Decoder {
     Decoder::CopyBinary(match bounds {
         Bounds::Ctid { .. } | Bounds::ChangedSince { .. } => Lead::Ctid,
         Bounds::Key { .. } => Lead::Key,
-        Bounds::KeyNull | Bounds::Whole | Bounds::Filter { .. } | Bounds::TablePartition { .. } => {
-            Lead::None
-        }
+        Bounds::KeyNull
+        | Bounds::Whole
+        | Bounds::Filter { .. }
+        | Bounds::TablePartition { .. }
+        | Bounds::Files { .. } => Lead::None,
     })
 }

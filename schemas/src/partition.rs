@@ -70,6 +70,17 @@ pub enum Bounds {
         /// The highest generation that was there when it was cut; attempts write higher ones.
         generation_base: u64,
     },
+    /// Consecutive files of one table partition in an archive, which are read in place of the table.
+    Files {
+        /// Its name in the archive.
+        table_partition: String,
+        /// Which rewriting of it.
+        generation: u64,
+        /// First file.
+        from: u32,
+        /// First file behind the last one.
+        to: u32,
+    },
     /// Rows that a condition in the source's own SQL selects.
     Filter {
         /// The condition.

@@ -121,6 +121,7 @@ pub(super) async fn bench(shared: &Shared, flags: &Bench, signals: &Signals) -> 
         take_over: None,
         way: flags.way.choice(),
         cut_over: None,
+        from_archive: false,
         to_rdb: None,
         share: None,
         limits: flags.limits.limits(),

@@ -102,6 +102,7 @@ impl Drill {
             take_over: None,
             way: WayChoice::Auto,
             cut_over: None,
+            from_archive: false,
             to_rdb: None,
             share: None,
             limits: Limits::default(),

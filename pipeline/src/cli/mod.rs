@@ -184,6 +184,7 @@ fn options(shared: &Shared, flags: &RunFlags, signals: &Signals) -> Options {
         take_over: None,
         way: flags.way.choice(),
         cut_over: flags.cut_over,
+        from_archive: flags.from.is_some(),
         to_rdb: None,
         share: None,
         limits: flags.limits.limits(),

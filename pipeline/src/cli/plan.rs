@@ -32,20 +32,9 @@ pub(super) async fn plan(shared: &Shared, flags: &PlanFlags, signals: &Signals) 
         }
         return show_loss(shared, &plan, lost);
     }
-    let lost_at_ms = shared.lost_at.map(jiff::Timestamp::as_millisecond);
-    let lanes = shared.lanes.start;
-    let restores = restore_forecast(&plan, &shared.routes, lanes, lost_at_ms).await;
-    let backups = match forecast(&plan, &shared.routes).await {
-        Ok(backups) => backups,
-        Err(error) => {
-            // What is known of a restore is wanted most when a system is away.
-            if !restores.is_empty() {
-                let whole =
-                    WholePlan { rebuild: None, backups: Vec::new(), restores, samples: Vec::new() };
-                print(shared.json, &whole, || whole.render());
-            }
-            return tell_errors(&[error], None, shared.json);
-        }
+    let (backups, restores) = match forecasts(shared, flags, &plan).await {
+        Ok(forecasts) => forecasts,
+        Err(exit) => return exit,
     };
     let mut options = options(shared, &flags.run, signals);
     let is_rebuilt = |name: &String| {
@@ -77,6 +66,33 @@ pub(super) async fn plan(shared: &Shared, flags: &PlanFlags, signals: &Signals) 
     }
     let whole = WholePlan { rebuild, backups, restores, samples };
     print(shared.json, &whole, || whole.render())
+}
+
+/// What backups and restores would do. A rebuild that reads the archive is asked for where BigQuery may be gone, and
+/// nothing else is looked at then.
+async fn forecasts(
+    shared: &Shared,
+    flags: &PlanFlags,
+    plan: &Plan,
+) -> Result<(Vec<Forecast>, Vec<RestoreForecast>), Exit> {
+    if flags.run.from.is_some() {
+        return Ok((Vec::new(), Vec::new()));
+    }
+    let lost_at_ms = shared.lost_at.map(jiff::Timestamp::as_millisecond);
+    let lanes = shared.lanes.start;
+    let restores = restore_forecast(plan, &shared.routes, lanes, lost_at_ms).await;
+    match forecast(plan, &shared.routes).await {
+        Ok(backups) => Ok((backups, restores)),
+        Err(error) => {
+            // What is known of a restore is wanted most when a system is away.
+            if !restores.is_empty() {
+                let whole =
+                    WholePlan { rebuild: None, backups: Vec::new(), restores, samples: Vec::new() };
+                print(shared.json, &whole, || whole.render());
+            }
+            Err(tell_errors(&[error], None, shared.json))
+        }
+    }
 }
 
 /// Tells what a loss means; what nothing brings back misses every objective.

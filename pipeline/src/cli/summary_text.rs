@@ -36,6 +36,9 @@ pub(crate) fn render(summary: &Summary, rejects: &Path) -> String {
     if let Some(way) = &summary.way {
         line("hashes", format!("by {way}"));
     }
+    for read in &summary.archive {
+        line("archive", read.told());
+    }
     for file in &summary.files {
         line("file", told_file(file));
     }
@@ -329,6 +332,7 @@ mod tests {
             guard: crate::guard::GuardSummary::default(),
             cut_over: None,
             files: Vec::new(),
+            archive: Vec::new(),
             not_brought_back: None,
             tuned: None,
             way: Some("RESTORE: in a trial 1.70 times as fast as HSET".into()),

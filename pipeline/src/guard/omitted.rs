@@ -86,6 +86,13 @@ fn range(bounds: &Bounds, position: &Position, column: &str) -> (Option<String>,
         Bounds::TablePartition { table_partition, .. } => {
             (None, format!("table partition {table_partition}"))
         }
+        Bounds::Files { table_partition, generation, from, to } => (
+            None,
+            format!(
+                "files {from} to {} of generation {generation} of table partition {table_partition}",
+                to.saturating_sub(1)
+            ),
+        ),
         Bounds::ChangedSince { relation, since_xid } => {
             (Some(relation.clone()), format!("changed since transaction {since_xid}"))
         }

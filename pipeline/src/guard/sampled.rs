@@ -41,7 +41,7 @@ pub(super) async fn sample(
     route: &RouteRun,
     partitions: &[(Partition, Position)],
 ) -> Result<RouteSample> {
-    if route.source.held_bytes() > 0 {
+    if route.bound.is_many() && route.source.held_bytes() > 0 {
         // Its rows are sorted before the first one is there; reading all of them twice, and being billed, is no sample.
         return Ok(RouteSample { keys_per_row: 1.0, ..RouteSample::default() });
     }

@@ -139,7 +139,8 @@ pub fn plan_loss(plan: &Plan, lost: Losses) -> LossReport {
     let mut datasets = tables.clone();
     for route in &plan.routes {
         if route.uses.rebuild {
-            datasets.push(keys(route, lost, &fate_of));
+            let keys = keys(route, lost, &fate_of);
+            datasets.push(archive::keys_from(plan, route, lost).unwrap_or(keys));
         } else if route.layout != Layout::Blocks {
             datasets.push(rows_of_applications(route, lost));
         }
@@ -331,8 +332,14 @@ fn order(datasets: &[Dataset], lost: Losses) -> Vec<String> {
                 .to_owned(),
         );
     }
+    // Keys that the archive gives wait for no table.
+    let rebuilds = |is_archived: bool| {
+        let is_asked = move |command: &String| command.contains(archive::FROM) == is_archived;
+        begins("rekindle rebuild redis").filter(is_asked)
+    };
+    steps.extend(rebuilds(true));
     steps.extend(begins("rekindle restore bigquery"));
-    steps.extend(begins("rekindle rebuild redis"));
+    steps.extend(rebuilds(false));
     steps.extend(begins("rekindle backup bigquery"));
     // Whatever was brought back is compared at the end.
     for (done, verify) in [

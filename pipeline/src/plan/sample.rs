@@ -61,7 +61,8 @@ pub async fn sample(
     let one = |error: Error| vec![error];
     let chosen = selected_routes(plan, &options.routes)?;
     let (retry_for, cancel) = (options.retry_for, &options.cancel);
-    let connect = || wiring::connect_sources(plan, &chosen, 1);
+    let from_archive = options.from_archive;
+    let connect = || wiring::connect_with(plan, &chosen, 1, from_archive);
     let sources = patiently(retry_for, cancel, connect).await.map_err(one)?;
     let sink = wiring::make_sink(plan, options.way).map_err(one)?;
     let state = patiently(retry_for, cancel, || sink.state()).await.map_err(one)?;

@@ -19,6 +19,7 @@ use crate::prepare::{self, Opened, Target};
 use crate::progress::Phase;
 use crate::readback::{ReadBack, Tier, is_count_proven, read_back};
 use crate::summary::DriftSummary;
+use crate::wiring::ArchiveRead;
 use crate::{drift, rdb, streams, wiring};
 use schemas::Plan;
 use schemas::drift::Drift;
@@ -42,8 +43,26 @@ pub(super) struct Run {
     pub(super) files: Option<Arc<RdbSink>>,
     /// How tables differ from what they were when this run, or the one before it, read them.
     pub(super) drift: Vec<Drift>,
+    /// What is read from the archive in place of BigQuery, and what a person should know of it.
+    archived: (Vec<ArchiveRead>, Vec<String>),
     /// Whether routes were written again because the target had lost what it had acknowledged.
     pub(super) has_rewritten: bool,
+}
+
+/// What routes read from the archive, and what a person should know of it.
+fn archived(
+    sources: &wiring::Sources,
+    described: &[wiring::Described],
+) -> (Vec<ArchiveRead>, Vec<String>) {
+    let reads = described.iter().filter_map(|described| described.archive_read(sources));
+    let mut notes: Vec<String> = Vec::new();
+    for note in described.iter().flat_map(wiring::Described::notes) {
+        // Routes over one table say the same of it.
+        if !notes.contains(note) {
+            notes.push(note.clone());
+        }
+    }
+    (reads.collect(), notes)
 }
 
 impl Run {
@@ -53,16 +72,21 @@ impl Run {
         if options.to_rdb.is_some() {
             rdb::refuse(&chosen)?;
         }
+        if options.from_archive {
+            wiring::refuse_unarchived(plan, &chosen)?;
+        }
         let wiring::Written { sink, encoding, files } =
             wiring::written(plan, options).map_err(one)?;
         let journal =
             Journal::open(&options.state).await.map_err(|error| one(from_journal(error)))?;
+        prepare::refuse_other_source(&journal, options).await.map_err(one)?;
         let cut_over = match &files {
             Some(_) => None,
             None => CutOverRun::prepare(plan, options, &journal).await.map_err(one)?,
         };
         let (retry_for, cancel) = (options.retry_for, &options.cancel);
-        let connect = || wiring::connect_sources(plan, &chosen, options.lanes.most);
+        let (lanes, from_archive) = (options.lanes.most, options.from_archive);
+        let connect = || wiring::connect_with(plan, &chosen, lanes, from_archive);
         let mut sources = patiently(retry_for, cancel, connect).await.map_err(one)?;
         sources.sort_in(emptied(options.state.join("sorted")).map_err(one)?);
         if let Some(files) = &files {
@@ -76,6 +100,7 @@ impl Run {
                 return Err(drift::explained(&journal, &sources, &chosen, errors).await);
             }
         };
+        let archived = archived(&sources, &described);
         let routes = wiring::run_routes_as(&sources, &encoding, described).map_err(one)?;
         let gauge = sources.gauge().filter(|_| options.limits.watches_source());
         if let Some(gauge) = &gauge {
@@ -102,12 +127,28 @@ impl Run {
         };
         let (record, plan) = (run, plan.clone());
         let has_rewritten = false;
-        Ok(Self { engine, plan, record, target, sources, cut_over, files, drift, has_rewritten })
+        Ok(Self {
+            engine,
+            plan,
+            record,
+            target,
+            sources,
+            cut_over,
+            files,
+            drift,
+            archived,
+            has_rewritten,
+        })
     }
 
     /// Loads, catches up and reads back; everything found is in the findings.
     pub(super) async fn work(&mut self, options: &Options, watcher: &dyn Watcher) -> Findings {
-        let mut findings = Findings::default();
+        let (archive, notes) = self.archived.clone();
+        let mut findings = Findings { archive, ..Findings::default() };
+        for note in notes {
+            watcher.say(&note);
+            findings.warnings.push(note);
+        }
         for drift in &self.drift {
             tracing::warn!("{drift}");
             findings.warnings.push(drift.to_string());

@@ -183,7 +183,12 @@ fn carried(summary: &Value) -> Part {
         summary[name].as_f64().map_or_else(|| "unknown".to_owned(), write)
     };
     let size = |name: &str| summary[name].as_u64().map_or_else(|| "unknown".to_owned(), bytes);
-    pairs(vec![
+    // What is no such list was not read from an archive.
+    let reads: Vec<ArchiveRead> =
+        serde_json::from_value(summary["archive"].clone()).unwrap_or_default();
+    let mut carried: Vec<(&'static str, String)> =
+        reads.iter().map(|read| ("read in place of bigquery", read.told())).collect();
+    carried.extend([
         ("rows read", number(summary, "rows")),
         ("written", number(summary, "written")),
         ("kept", number(summary, "kept")),
@@ -197,7 +202,8 @@ fn carried(summary: &Value) -> Part {
         ),
         ("peak memory", size("peak_rss_bytes")),
         ("processes before the last one", number(summary, "resumed")),
-    ])
+    ]);
+    pairs(carried)
 }
 
 fn routes(summary: &Value) -> Option<Part> {

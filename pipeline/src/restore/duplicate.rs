@@ -70,14 +70,18 @@ impl Duplicate {
 
     /// Names the copy of a route; nothing is connected yet.
     pub(super) fn new(plan: &Plan, from: Place, prefix: &str, connections: usize) -> Result<Self> {
-        let keys = Keys::new(prefix);
         if from == Place::Archive {
-            let values = Arc::new(wiring::open_archive(plan)?);
-            return Ok(Self { values, redis: None, is_key_known: Arc::default(), keys });
+            return Ok(Self::of_values(Arc::new(wiring::open_archive(plan)?), prefix));
         }
+        let keys = Keys::new(prefix);
         let values = wiring::make_values(plan, connections)?;
         let redis = Some(values.clone());
         Ok(Self { values: Arc::new(values), redis, is_key_known: Arc::default(), keys })
+    }
+
+    /// Names a copy that is in an archive.
+    pub(super) fn of_values(values: Arc<dyn Values>, prefix: &str) -> Self {
+        Self { values, redis: None, is_key_known: Arc::default(), keys: Keys::new(prefix) }
     }
 
     /// The server that can be looked through.

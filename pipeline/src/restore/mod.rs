@@ -6,6 +6,7 @@
 //! Invariant: the destination changes by jobs whose ids are in the journal, and by nothing else; so a run that is
 //! killed or loses an answer anywhere ends with every row once.
 
+pub(crate) mod archived;
 mod blocks;
 mod choose;
 mod commit;

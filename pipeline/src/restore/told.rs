@@ -79,6 +79,7 @@ pub(super) fn summary(
         guard: crate::guard::GuardSummary::default(),
         cut_over: None,
         files: Vec::new(),
+        archive: Vec::new(),
         not_brought_back: None,
         drift: Vec::new(),
         warnings: tables

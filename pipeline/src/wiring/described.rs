@@ -3,6 +3,7 @@
 //! Invariant: every mistake of every route is reported at once; a route that is described can be run.
 
 use super::Sources;
+use super::archived::{self, ArchiveRead, ArchivedShape};
 use schemas::drift::TableShape;
 use schemas::plan::System;
 use schemas::{BoundRoute, Route, TableSchema};
@@ -29,6 +30,8 @@ pub enum Described {
     Postgres(On<postgres::Shape>),
     /// Read from BigQuery.
     BigQuery(On<bigquery::Shape>),
+    /// A table of BigQuery, read from the archive.
+    Archived(On<ArchivedShape>),
 }
 
 /// What `plan` shows of a table.
@@ -51,6 +54,26 @@ impl Described {
         match self {
             Self::Postgres(on) => &on.bound,
             Self::BigQuery(on) => &on.bound,
+            Self::Archived(on) => &on.bound,
+        }
+    }
+
+    /// Whether an archive is read in place of the table.
+    pub fn is_archived(&self) -> bool {
+        matches!(self, Self::Archived(_))
+    }
+
+    /// What a summary says of a route that reads an archive; `None` for others.
+    pub fn archive_read(&self, sources: &Sources) -> Option<ArchiveRead> {
+        let Self::Archived(On { bound, shape }) = self else { return None };
+        Some(shape.told(&bound.route.name, &sources.archive()?.values.place()))
+    }
+
+    /// What a person should know of it.
+    pub fn notes(&self) -> &[String] {
+        match self {
+            Self::Archived(on) => &on.shape.notes,
+            Self::Postgres(_) | Self::BigQuery(_) => &[],
         }
     }
 
@@ -59,6 +82,7 @@ impl Described {
         match self {
             Self::Postgres(on) => on.shape.table_shape(),
             Self::BigQuery(on) => on.shape.table_shape(),
+            Self::Archived(on) => on.shape.table.table_shape(),
         }
     }
 
@@ -91,6 +115,13 @@ impl Described {
                 rows: shape.rows_estimate.filter(|_| bound.route.filter.is_none()),
                 // What a query reads is not what is carried.
                 bytes: if shape.rows_estimate.is_some() { shape.bytes } else { 0 },
+            },
+            Self::Archived(On { bound, shape }) => Facts {
+                table: shape.table.name.clone(),
+                cut: if bound.is_many() { "whole, sorted here" } else { "files of the archive" },
+                is_counted_by_cut: false,
+                rows: Some(shape.copy.rows()),
+                bytes: shape.copy.bytes(),
             },
         }
     }
@@ -126,6 +157,15 @@ async fn describe(sources: &Sources, route: &Route) -> std::result::Result<Descr
             describe_postgres(server, route).await.map(Described::Postgres)
         }
         System::BigQuery => {
+            if let Some(tables) = sources.archive() {
+                let described = async {
+                    bigquery::refuse_fields(route)?;
+                    archived::describe(tables, route).await
+                };
+                let shape = in_route(route, described.await)?;
+                let bound = bind_bigquery(&shape.table, route)?;
+                return Ok(Described::Archived(On { bound, shape }));
+            }
             let server = sources.bigquery().map_err(one)?;
             describe_bigquery(server, route).await.map(Described::BigQuery)
         }
@@ -151,7 +191,10 @@ pub async fn describe_postgres(
 pub async fn table_shape(sources: &Sources, route: &Route) -> Result<TableShape> {
     Ok(match route.origin.system() {
         System::AlloyDb => postgres::describe(sources.postgres()?, route).await?.table_shape(),
-        System::BigQuery => bigquery::describe(sources.bigquery()?, route).await?.table_shape(),
+        System::BigQuery => match sources.archive() {
+            Some(tables) => archived::describe(tables, route).await?.table.table_shape(),
+            None => bigquery::describe(sources.bigquery()?, route).await?.table_shape(),
+        },
     })
 }
 
@@ -160,13 +203,20 @@ async fn describe_bigquery(
     route: &Route,
 ) -> std::result::Result<On<bigquery::Shape>, Vec<Error>> {
     let shape = in_route(route, bigquery::describe(server, route).await)?;
+    let bound = bind_bigquery(&shape, route)?;
+    Ok(On { bound, shape })
+}
+
+fn bind_bigquery(
+    shape: &bigquery::Shape,
+    route: &Route,
+) -> std::result::Result<Arc<BoundRoute>, Vec<Error>> {
     let newest = column_type(route, |name| {
         let type_name = shape.type_of(name)?;
         let is_ordered = NEWEST_TYPES_BIGQUERY.contains(&type_name.as_str());
         Some((type_name, is_ordered))
     });
-    let bound = Arc::new(bind(route, shape.schema(route), newest)?);
-    Ok(On { bound, shape })
+    Ok(Arc::new(bind(route, shape.schema(route), newest)?))
 }
 
 /// The column of `newest_by` with its type and whether that has an order in time.

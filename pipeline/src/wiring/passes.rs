@@ -19,7 +19,7 @@ fn ranges_of(described: &Described) -> Option<String> {
         {
             Some(shape.identity())
         }
-        Described::Postgres(_) | Described::BigQuery(_) => None,
+        Described::Postgres(_) | Described::BigQuery(_) | Described::Archived(_) => None,
     }
 }
 

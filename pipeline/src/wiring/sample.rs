@@ -50,6 +50,10 @@ pub async fn sampler(
                 is_query_of_bigquery: false,
             })
         }
+        Described::Archived(On { bound, shape }) => {
+            let source = sources.archived_source(Arc::clone(bound), shape.clone()).map_err(one)?;
+            Ok(of_bigquery(bound, source, false))
+        }
         Described::BigQuery(On { bound, shape }) => {
             let Origin::Query { system, sql } = &bound.route.origin else {
                 let shape = shape.clone();

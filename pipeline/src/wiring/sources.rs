@@ -2,7 +2,9 @@
 //!
 //! Invariant: only a system that a route reads is connected to.
 
-use super::CONNECT_TIMEOUT;
+use super::archived::Tables;
+use super::{ArchivedShape, CONNECT_TIMEOUT};
+use crate::archived::ArchivedSource;
 use crate::ordered::Ordered;
 use schemas::plan::System;
 use schemas::{BoundRoute, Plan, Route};
@@ -21,6 +23,8 @@ use std::sync::Arc;
 pub struct Sources {
     postgres: Option<Arc<PostgresServer>>,
     bigquery: Option<Arc<BigQueryServer>>,
+    /// What is read in place of BigQuery.
+    archive: Option<Arc<Tables>>,
     /// Where rows are sorted that come in no order; the folder for temporary files where nobody says.
     sorted: Option<PathBuf>,
     /// Whether the target takes each row once.
@@ -74,13 +78,23 @@ impl Sources {
             .map(|server| (System::AlloyDb.word(), server.address().to_owned()));
         let bigquery =
             self.bigquery.iter().map(|server| (System::BigQuery.word(), server.address()));
-        postgres.chain(bigquery).collect()
+        // It calls itself an archive already.
+        let archive = self.archive.iter().map(|tables| {
+            let place = tables.values.place();
+            ("archive", place.strip_prefix("the archive ").unwrap_or(&place).to_owned())
+        });
+        postgres.chain(bigquery).chain(archive).collect()
     }
 
     /// Returns what looks at the load of a source that applications use too.
     pub fn gauge(&self) -> Option<Arc<dyn Gauge>> {
         let server = self.postgres.as_ref()?;
         Some(Arc::new(PostgresGauge::new(Arc::clone(server))))
+    }
+
+    /// Reads tables of BigQuery from an archive.
+    pub(super) fn read_archive(&mut self, tables: Arc<Tables>) {
+        self.archive = Some(tables);
     }
 
     /// Sorts rows that come in no order in this folder.
@@ -122,6 +136,10 @@ impl Sources {
         self.bigquery.as_ref().ok_or_else(|| unconnected(System::BigQuery))
     }
 
+    pub(super) fn archive(&self) -> Option<&Arc<Tables>> {
+        self.archive.as_ref()
+    }
+
     pub(super) fn postgres_source(
         &self,
         bound: Arc<BoundRoute>,
@@ -138,11 +156,29 @@ impl Sources {
     ) -> Result<Arc<dyn Source>> {
         let server = Arc::clone(self.bigquery()?);
         let source = Arc::new(BigQuerySource::new(server, Arc::clone(&bound), shape));
-        if bound.is_many() {
-            let folder = self.sorted.clone().unwrap_or_else(std::env::temp_dir);
-            return Ok(Arc::new(Ordered::new(source, bound, folder)));
+        Ok(self.ordered(source, bound))
+    }
+
+    pub(super) fn archived_source(
+        &self,
+        bound: Arc<BoundRoute>,
+        shape: ArchivedShape,
+    ) -> Result<Arc<dyn Source>> {
+        let Some(tables) = &self.archive else {
+            return Err(Error::new(Kind::Internal, "the archive is not connected"));
+        };
+        let values = Arc::clone(&tables.values);
+        let source = Arc::new(ArchivedSource::new(values, shape.copy, Arc::clone(&bound)));
+        Ok(self.ordered(source, bound))
+    }
+
+    /// Sorts the rows of a source that gives no order, where many of them make one key.
+    fn ordered(&self, source: Arc<dyn Source>, bound: Arc<BoundRoute>) -> Arc<dyn Source> {
+        if !bound.is_many() {
+            return source;
         }
-        Ok(source)
+        let folder = self.sorted.clone().unwrap_or_else(std::env::temp_dir);
+        Arc::new(Ordered::new(source, bound, folder))
     }
 }
 

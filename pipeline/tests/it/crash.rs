@@ -4,6 +4,7 @@
 //! the product; and a point that no flow passes fails the suite.
 
 mod alloydb;
+mod archive;
 mod backup;
 mod restore;
 mod table;

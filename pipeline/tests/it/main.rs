@@ -9,6 +9,7 @@ mod app_rows;
 mod archive;
 mod archive_bucket;
 mod archive_keys;
+mod archive_rebuild;
 mod backup;
 mod backup_age;
 mod backup_bytes;

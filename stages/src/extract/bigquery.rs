@@ -12,7 +12,7 @@ mod staging;
 mod stream;
 
 pub use server::BigQueryServer;
-pub use shape::{Partitioning, Shape, describe, resource_shape, table_schema};
+pub use shape::{Partitioning, Shape, describe, refuse_fields, resource_shape, table_schema};
 
 use crate::error::Result;
 use crate::extract::{BatchStream, Columns, Estimate, Session, Snapshot, Source};

@@ -144,6 +144,7 @@ impl Run {
             guard: crate::guard::GuardSummary::default(),
             cut_over: None,
             files: Vec::new(),
+            archive: Vec::new(),
             not_brought_back: None,
             drift: drifts.iter().map(|drift| DriftSummary::of(drift)).collect(),
             warnings: self

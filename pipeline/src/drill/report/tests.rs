@@ -28,6 +28,7 @@ fn options(deadline: Duration) -> Options {
         take_over: None,
         way: WayChoice::Auto,
         cut_over: None,
+        from_archive: false,
         to_rdb: None,
         share: None,
         limits: Limits::default(),

@@ -2,10 +2,15 @@
 //!
 //! Invariant: only what a backup of the plan puts there is named; how old it is, the plan cannot tell.
 
+use super::{Dataset, Fate, Losses, name_of};
 use crate::backup::archived::{is_kept, rows_are_not_archived, rows_left_out};
 use crate::place::Place;
+use crate::wiring::is_archived;
 use schemas::Plan;
 use schemas::plan::Route;
+
+/// How a rebuild is told to read the archive.
+pub(super) const FROM: &str = " --from archive";
 
 /// The copy of a table in the archive.
 pub(super) struct Archived {
@@ -23,6 +28,26 @@ pub(super) fn of(plan: &Plan, copies: &[&Route]) -> Option<Archived> {
         name: format!("its archive in {url} (route {})", route.name),
         command: format!("{restore} --route {}", route.name),
         why: format!("as of the last {}", Place::Archive.backup_command()),
+    })
+}
+
+/// The keys of a route that were lost together with BigQuery, and that a rebuild makes of the archive without waiting for
+/// it; `None` where that is not so.
+pub(super) fn keys_from(plan: &Plan, route: &Route, lost: Losses) -> Option<Dataset> {
+    let section = plan.archive.as_ref()?;
+    if !(lost.cache && lost.bigquery && is_archived(plan, route)) {
+        return None;
+    }
+    let table = name_of(&route.origin);
+    Some(Dataset {
+        name: format!("keys of route {} ({})", route.name, route.key.text()),
+        fate: Fate::Recoverable,
+        surviving: vec![format!("the archive of {table} in {}", section.url())],
+        command: Some(format!("rekindle rebuild redis{FROM} --route {}", route.name)),
+        why: Some(format!(
+            "as of the last {}, without waiting for {table}",
+            Place::Archive.backup_command()
+        )),
     })
 }
 

@@ -150,7 +150,23 @@ fn an_archive_brings_back_what_redis_and_bigquery_lost_together() {
     let lines = lines.unwrap();
     assert_eq!(lines.surviving, ["its archive in gs://town-copies/bq (route logs)"]);
     assert_eq!(lines.fate, Fate::Recoverable);
-    assert_eq!(report.order[0], "rekindle restore bigquery --from archive --route logs");
+    // Its keys wait for no table; what was lost with no copy, and what only a query tells, do.
+    assert_eq!(
+        report.order[..2],
+        [
+            "rekindle rebuild redis --from archive --route hot",
+            "rekindle restore bigquery --from archive --route logs"
+        ]
+    );
+    let hot = report.datasets.iter().find(|dataset| dataset.name == "keys of route hot (hot:{id})");
+    let hot = hot.unwrap();
+    assert_eq!(
+        (hot.fate, hot.surviving[0].as_str()),
+        (Fate::Recoverable, "the archive of bigquery:logs.lines in gs://town-copies/bq")
+    );
+    assert!(hot.why.as_deref().unwrap().contains("without waiting for bigquery:logs.lines"));
+    let other = report.order.iter().find(|step| step.contains("--route daily")).unwrap();
+    assert_eq!(other, "rekindle rebuild redis --route daily");
     assert!(report.order.contains(&"rekindle backup bigquery --route logs".to_owned()));
     assert!(report.notes.iter().any(|note| note.contains("breaks that cycle")));
     // Where the duplicate survives it is named first, and is what is restored from.
@@ -158,4 +174,7 @@ fn an_archive_brings_back_what_redis_and_bigquery_lost_together() {
     let lines = report.datasets.iter().find(|dataset| dataset.name == "bigquery:logs.lines");
     assert_eq!(lines.unwrap().surviving.len(), 2);
     assert_eq!(report.order[0], "rekindle restore bigquery --route logs");
+    // A lost cache is rebuilt from BigQuery where that is there.
+    let report = self::report(&archive, "redis.cache");
+    assert!(report.order.contains(&"rekindle rebuild redis --route hot".to_owned()));
 }

@@ -15,9 +15,12 @@ pub(crate) enum Flow {
     BigQuery,
     Backup,
     Restore,
+    ToArchive,
+    FromArchive,
+    RebuildFromArchive,
 }
 
-const COLUMNS: usize = 4;
+const COLUMNS: usize = 7;
 const NEVER: &str = "–";
 const HEAD: &str = "# Crashes
 
@@ -30,8 +33,8 @@ A dash: the flow does not pass this point. `REKINDLE_SOAK=1` tries more passings
 Written by the tests: `REKINDLE_CRASHES=write cargo nextest run --workspace --release -E 'test(crash)'`.
 To be killed at the N-th passing of a point: `REKINDLE_FAILPOINT=NAME:N`.
 
-| Point | There and then | rebuild from AlloyDB | rebuild from BigQuery | backup | restore |
-|---|---|---|---|---|---|
+| Point | There and then | rebuild from AlloyDB | rebuild from BigQuery | backup | restore | backup to the archive | restore from the archive | rebuild from the archive |
+|---|---|---|---|---|---|---|---|---|
 ";
 
 fn path() -> PathBuf {

@@ -59,6 +59,7 @@ fn options(state: &Path, lanes: Lanes, way: WayChoice, cancel: CancellationToken
         take_over: None,
         way,
         cut_over: None,
+        from_archive: false,
         to_rdb: None,
         share: None,
         limits: Limits::default(),

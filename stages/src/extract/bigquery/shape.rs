@@ -52,15 +52,15 @@ pub struct Shape {
 
 /// Describes the table or query of a route.
 pub async fn describe(server: &BigQueryServer, route: &Route) -> Result<Shape> {
-    refuse(route)?;
+    refuse_fields(route)?;
     match &route.origin {
         Origin::Table { schema, table, .. } => describe_table(server, schema, table).await,
         Origin::Query { sql, .. } => describe_query(server, sql).await,
     }
 }
 
-/// What the fields of a route ask for and BigQuery's rows cannot give.
-fn refuse(route: &Route) -> Result<()> {
+/// Refuses what the fields of a route ask for and BigQuery's rows cannot give.
+pub fn refuse_fields(route: &Route) -> Result<()> {
     let refused =
         |message: String, hint: &str| Err(Error::new(Kind::Config, message).with_hint(hint));
     if let Some(column) = &route.split_by {
@@ -190,6 +190,22 @@ fn partitioning(table: &Value, fields: &[Value]) -> Option<Partitioning> {
 }
 
 impl Shape {
+    /// Returns what a recorded resource of the REST interface says of a table, with the rows and bytes of its copy.
+    pub fn recorded(name: &str, resource: &Value, (rows, bytes): (u64, u64)) -> Self {
+        let fields = fields_of(resource);
+        let (dataset, table) = name.split_once('.').unwrap_or(("", name));
+        let created = resource.pointer("/creationTime").and_then(Value::as_str).unwrap_or_default();
+        Self {
+            partitioning: partitioning(resource, &fields),
+            identity: format!("{name} {created}"),
+            name: name.to_owned(),
+            fields,
+            rows_estimate: Some(rows),
+            bytes,
+            origin: Read::Table { dataset: dataset.to_owned(), table: table.to_owned() },
+        }
+    }
+
     /// Returns the `GoogleSQL` type of a column.
     pub fn type_of(&self, column: &str) -> Option<String> {
         let field = self.fields.iter().find(|field| field["name"].as_str() == Some(column))?;

@@ -111,8 +111,8 @@ fn cut(bound: &BoundRoute, partition: &Partition, from: &Position) -> Cut {
             order = order::rows(bound);
             from_origin(route)
         }
-        // BigQuery's table partitions never reach PostgreSQL.
-        Bounds::Whole | Bounds::TablePartition { .. } => {
+        // BigQuery's table partitions, and files of them, never reach PostgreSQL.
+        Bounds::Whole | Bounds::TablePartition { .. } | Bounds::Files { .. } => {
             if bound.is_many() {
                 order = order::rows(bound);
             } else if let Some(OnCollision::Last { order_by }) = &route.on_collision {
