@@ -265,7 +265,7 @@ impl ArchivedSession {
     ) -> Result<(Digest, Vec<(Bytes, usize)>)> {
         let (form, wanted) = (self.values.form().clone(), Arc::clone(wanted));
         let (place, batch_bytes) = (self.values.place(), self.batch_bytes);
-        let work = move || {
+        let work = move || -> Result<(Digest, Vec<(Bytes, usize)>)> {
             let (rows, digest) =
                 form.decode(&value, &expected).map_err(|error| match error.kind() {
                     Kind::Difference => {

@@ -57,9 +57,12 @@ impl Snapshots {
     /// archive, each as of its own time.
     pub async fn last_like(&self, other: &Snapshot) -> Option<Snapshot> {
         let known = self.known.lock().await;
-        let is_like = |snapshot: &&Snapshot| match other.is_pinned() {
-            true => snapshot.identity == other.identity,
-            false => !snapshot.is_pinned(),
+        let is_like = |snapshot: &&Snapshot| {
+            if other.is_pinned() {
+                snapshot.identity == other.identity
+            } else {
+                !snapshot.is_pinned()
+            }
         };
         known.iter().rev().map(|(_, snapshot)| snapshot).find(is_like).cloned()
     }

@@ -11,7 +11,7 @@ mod sample;
 mod sources;
 
 pub(crate) use archived::is_archived;
-pub use archived::{ArchiveRead, ArchivedShape, connect_with, refuse_unarchived};
+pub use archived::{ArchiveRead, ArchivedShape, archive_reads, connect_with, refuse_unarchived};
 pub use described::{Described, Facts, On, describe_postgres, describe_routes, table_shape};
 pub use duplicate::{connect_backup_source, make_duplicate, make_store, make_values, open_archive};
 pub use listing::{ARRIVAL_TIME, ListedBigQuery, ListedColumn, PostgresListing, list_bigquery};

@@ -21,8 +21,8 @@ use crate::readback::{ReadBack, Tier, is_count_proven, read_back};
 use crate::summary::DriftSummary;
 use crate::wiring::ArchiveRead;
 use crate::{drift, rdb, streams, wiring};
-use schemas::Plan;
 use schemas::drift::Drift;
+use schemas::{Plan, Route};
 use stages::failpoint::{Point, pass};
 use stages::load::rdb::RdbSink;
 use stages::{Error, Kind};
@@ -49,20 +49,17 @@ pub(super) struct Run {
     pub(super) has_rewritten: bool,
 }
 
-/// What routes read from the archive, and what a person should know of it.
-fn archived(
-    sources: &wiring::Sources,
-    described: &[wiring::Described],
-) -> (Vec<ArchiveRead>, Vec<String>) {
-    let reads = described.iter().filter_map(|described| described.archive_read(sources));
-    let mut notes: Vec<String> = Vec::new();
-    for note in described.iter().flat_map(wiring::Described::notes) {
-        // Routes over one table say the same of it.
-        if !notes.contains(note) {
-            notes.push(note.clone());
-        }
-    }
-    (reads.collect(), notes)
+/// Connects to what the routes read.
+async fn connect(
+    plan: &Plan,
+    chosen: &[Route],
+    options: &Options,
+) -> stages::Result<wiring::Sources> {
+    let (lanes, from_archive) = (options.lanes.most, options.from_archive);
+    let connect = || wiring::connect_with(plan, chosen, lanes, from_archive);
+    let mut sources = patiently(options.retry_for, &options.cancel, connect).await?;
+    sources.sort_in(emptied(options.state.join("sorted"))?);
+    Ok(sources)
 }
 
 impl Run {
@@ -85,10 +82,7 @@ impl Run {
             None => CutOverRun::prepare(plan, options, &journal).await.map_err(one)?,
         };
         let (retry_for, cancel) = (options.retry_for, &options.cancel);
-        let (lanes, from_archive) = (options.lanes.most, options.from_archive);
-        let connect = || wiring::connect_with(plan, &chosen, lanes, from_archive);
-        let mut sources = patiently(retry_for, cancel, connect).await.map_err(one)?;
-        sources.sort_in(emptied(options.state.join("sorted")).map_err(one)?);
+        let mut sources = connect(plan, &chosen, options).await.map_err(one)?;
         if let Some(files) = &files {
             rdb::sweep(&journal, files).await.map_err(one)?;
             sources.read_each_row_once();
@@ -100,7 +94,7 @@ impl Run {
                 return Err(drift::explained(&journal, &sources, &chosen, errors).await);
             }
         };
-        let archived = archived(&sources, &described);
+        let archived = wiring::archive_reads(&sources, &described);
         let routes = wiring::run_routes_as(&sources, &encoding, described).map_err(one)?;
         let gauge = sources.gauge().filter(|_| options.limits.watches_source());
         if let Some(gauge) = &gauge {

@@ -13,6 +13,7 @@ mod tests;
 
 use crate::cli::figures::{bytes, clock_of_seconds, count, seconds};
 use crate::evidence::{Evidence, Objective, Verdict};
+use crate::wiring::ArchiveRead;
 use serde_json::Value;
 use std::fmt::Write as _;
 

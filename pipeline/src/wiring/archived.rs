@@ -3,7 +3,7 @@
 //! Invariant: a route that the archive cannot stand in for is refused by name before anything is connected; none is left
 //! out silently, and none is read from BigQuery instead.
 
-use super::{On, Sources, connect_sources, open_archive};
+use super::{Described, Sources, connect_sources, open_archive};
 use crate::archived::{HINT, TableCopy};
 use crate::backup::archived::is_kept;
 use crate::place::Place;
@@ -157,6 +157,22 @@ pub(super) async fn describe(tables: &Tables, route: &Route) -> Result<ArchivedS
     let size = (files.rows(), files.bytes());
     let table = bigquery::Shape::recorded(&files.table, &record.resource, size);
     Ok(ArchivedShape { table, copy: Arc::new(files), notes })
+}
+
+/// What routes read from the archive, and what a person should know of it.
+pub fn archive_reads(
+    sources: &Sources,
+    described: &[Described],
+) -> (Vec<ArchiveRead>, Vec<String>) {
+    let reads = described.iter().filter_map(|described| described.archive_read(sources));
+    let mut notes: Vec<String> = Vec::new();
+    for note in described.iter().flat_map(Described::notes) {
+        // Routes over one table say the same of it.
+        if !notes.contains(note) {
+            notes.push(note.clone());
+        }
+    }
+    (reads.collect(), notes)
 }
 
 /// What is to be typed where a restore would be told otherwise.

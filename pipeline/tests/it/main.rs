@@ -10,6 +10,7 @@ mod archive;
 mod archive_bucket;
 mod archive_keys;
 mod archive_rebuild;
+mod archive_resume;
 mod backup;
 mod backup_age;
 mod backup_bytes;
