@@ -24,7 +24,9 @@ pub(super) fn messages(
 ) -> Result<Vec<(Bytes, usize)>> {
     let rows = projected(&whole(rows, &wanted.never_null)?, &wanted.schema)?;
     let schema = schema_message(rows.schema_ref())?;
-    let messages = cut(&rows, batch_bytes)?.into_iter().map(|message| {
+    // A batch is a message behind its schema.
+    let bytes_max = batch_bytes.saturating_sub(schema.len()).max(1);
+    let messages = cut(&rows, bytes_max)?.into_iter().map(|message| {
         let mut bytes = BytesMut::with_capacity(schema.len() + message.bytes.len());
         bytes.extend_from_slice(&schema);
         bytes.extend_from_slice(&message.bytes);

@@ -3,6 +3,7 @@
 //! Invariant: a promise is checked for every line of a list, or the line says why it cannot be.
 
 mod appends;
+mod archived;
 mod blocks;
 mod breaking;
 mod list;
