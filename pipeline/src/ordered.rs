@@ -10,7 +10,9 @@ use crate::spool::Sorter;
 use async_trait::async_trait;
 use rows::{Coded, Emitter};
 use schemas::{BoundRoute, Bounds, Partition, PartitionId, Position};
-use stages::extract::{BatchStream, Columns, Estimate, READAHEAD, Session, Snapshot, Source};
+use stages::extract::{
+    BATCH_BYTES, BatchStream, Columns, Estimate, READAHEAD, Session, Snapshot, Source,
+};
 use stages::{Error, Kind, RawBatch, Result};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -76,12 +78,13 @@ impl Source for Ordered {
         self.inner.size_batches(bytes);
     }
 
+    /// A sorted batch is closed by the bytes that its rows take on disk, which in arrow may be more.
     fn batch_bytes(&self) -> usize {
-        self.inner.batch_bytes()
+        self.inner.batch_bytes().max(2 * BATCH_BYTES)
     }
 
     fn held_bytes(&self) -> u64 {
-        HELD_BYTES
+        HELD_BYTES + self.inner.held_bytes()
     }
 
     async fn partitions(&self, _wanted: usize, first: usize) -> Result<Vec<Partition>> {

@@ -24,7 +24,9 @@ use crate::checkpoint::commit_interval;
 use crate::documents;
 use crate::keys::Buckets;
 use crate::prepare::PARTITIONS_PER_LANE;
-use crate::rebuild::{COMMIT_COST_GUESS, CRASH_EVERY, Options, patiently, selected_routes};
+use crate::rebuild::{
+    COMMIT_COST_GUESS, CRASH_EVERY, Options, connect, patiently, selected_routes,
+};
 use crate::route::RouteRun;
 use crate::tuning::Lanes;
 use crate::wiring::{self, Described, Facts, Sources};
@@ -163,12 +165,7 @@ pub async fn plan_rebuild(plan: &Plan, options: &Options) -> Result<PlanReport, 
     let one = |error: Error| vec![error];
     let chosen = selected_routes(plan, &options.routes)?;
     let (retry_for, cancel) = (options.retry_for, &options.cancel);
-    if options.from_archive {
-        wiring::refuse_unarchived(plan, &chosen)?;
-    }
-    let (lanes, from_archive) = (options.lanes.most, options.from_archive);
-    let connect = || wiring::connect_with(plan, &chosen, lanes, from_archive);
-    let sources = patiently(retry_for, cancel, connect).await.map_err(one)?;
+    let sources = connect(plan, &chosen, options).await?;
     let mut notes = Vec::new();
     if let Some(build) = options.cut_over {
         let databases = wiring::make_cut_over(plan, build).map_err(one)?;
@@ -192,8 +189,9 @@ pub async fn plan_rebuild(plan: &Plan, options: &Options) -> Result<PlanReport, 
     let addresses = sources.addresses();
     let names: Vec<&str> = routes.iter().map(|route| route.name.as_str()).collect();
     let rto = options.deadline.unwrap_or(plan.redis_objective.rto);
-    let predicted = rows_estimate
-        .and_then(|rows| predicted::predicted(&options.state, &names, rows, rto.as_secs()));
+    let measured = (options.state.as_path(), options.from_archive);
+    let predicted =
+        rows_estimate.and_then(|rows| predicted::predicted(measured, &names, rows, rto.as_secs()));
     notes.extend(predicted.as_ref().and_then(Predicted::warning));
     Ok(PlanReport {
         command: crate::rebuild::COMMAND.to_owned(),

@@ -18,7 +18,7 @@ use crate::readback::ReadBack;
 use crate::share::Share;
 use crate::summary::{CutOverSummary, DriftSummary, FileSummary, Summary};
 use crate::tuning::Lanes;
-use crate::wiring::ArchiveRead;
+use crate::wiring::{self, ArchiveRead, Sources};
 pub use assemble::engine as assemble;
 use run::Run;
 use schemas::{Plan, Route};
@@ -211,6 +211,20 @@ pub fn selected_routes(plan: &Plan, names: &[String]) -> Result<Vec<Route>, Vec<
         ]);
     }
     Ok(routes)
+}
+
+/// Connects to what routes read; refuses what an archive cannot stand in for, where one is read.
+pub(crate) async fn connect(
+    plan: &Plan,
+    chosen: &[Route],
+    options: &Options,
+) -> Result<Sources, Vec<Error>> {
+    if options.from_archive {
+        wiring::refuse_unarchived(plan, chosen)?;
+    }
+    let (lanes, from_archive) = (options.lanes.most, options.from_archive);
+    let connect = || wiring::connect_with(plan, chosen, lanes, from_archive);
+    patiently(options.retry_for, &options.cancel, connect).await.map_err(|error| vec![error])
 }
 
 /// Runs `attempt` until it works, fails for good, or `retry_for` has passed.

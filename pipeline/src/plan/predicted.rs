@@ -82,9 +82,9 @@ pub struct Predicted {
     pub surely_within_rto: Option<bool>,
 }
 
-/// Predicts a rebuild of so many rows; `None` where no such run was measured, or where its evidence cannot be trusted.
+/// Predicts a rebuild of so many rows, from an archive or not as those that were measured; `None` where no such run was measured, or where its evidence cannot be trusted.
 pub(super) fn predicted(
-    state: &Path,
+    (state, from_archive): (&Path, bool),
     routes: &[&str],
     rows: u64,
     rto_seconds: u64,
@@ -107,7 +107,11 @@ pub(super) fn predicted(
     let entries = chain.list().ok()?;
     let routes: BTreeSet<&str> = routes.iter().copied().collect();
     let (mut rebuilds, mut own, mut benches) = (Vec::new(), Vec::new(), Vec::new());
-    for evidence in entries.iter().filter_map(|entry| Chain::read(entry).ok()) {
+    let has_read_archive = |evidence: &Evidence| {
+        evidence.summary["archive"].as_array().is_some_and(|reads| !reads.is_empty())
+    };
+    let read = entries.iter().filter_map(|entry| Chain::read(entry).ok());
+    for evidence in read.filter(|evidence| has_read_archive(evidence) == from_archive) {
         match evidence.command.as_str() {
             COMMAND => rebuilds.extend(observations(&evidence, &routes)),
             bench::COMMAND if evidence.summary["against"].is_null() => {

@@ -5,7 +5,7 @@
 use super::assemble::engine;
 use super::end::remove_temporary;
 use super::{Findings, Options, Watcher};
-use super::{patiently, selected_routes};
+use super::{connect, patiently, selected_routes};
 use crate::catch_up::partitions_of;
 use crate::checkpoint::Status;
 use crate::cut_over::CutOverRun;
@@ -21,8 +21,8 @@ use crate::readback::{ReadBack, Tier, is_count_proven, read_back};
 use crate::summary::DriftSummary;
 use crate::wiring::ArchiveRead;
 use crate::{drift, rdb, streams, wiring};
+use schemas::Plan;
 use schemas::drift::Drift;
-use schemas::{Plan, Route};
 use stages::failpoint::{Point, pass};
 use stages::load::rdb::RdbSink;
 use stages::{Error, Kind};
@@ -49,28 +49,12 @@ pub(super) struct Run {
     pub(super) has_rewritten: bool,
 }
 
-/// Connects to what the routes read.
-async fn connect(
-    plan: &Plan,
-    chosen: &[Route],
-    options: &Options,
-) -> stages::Result<wiring::Sources> {
-    let (lanes, from_archive) = (options.lanes.most, options.from_archive);
-    let connect = || wiring::connect_with(plan, chosen, lanes, from_archive);
-    let mut sources = patiently(options.retry_for, &options.cancel, connect).await?;
-    sources.sort_in(emptied(options.state.join("sorted"))?);
-    Ok(sources)
-}
-
 impl Run {
     pub(super) async fn new(plan: &Plan, options: &Options) -> Result<Self, Vec<Error>> {
         let one = |error: Error| vec![error];
         let chosen = selected_routes(plan, &options.routes)?;
         if options.to_rdb.is_some() {
             rdb::refuse(&chosen)?;
-        }
-        if options.from_archive {
-            wiring::refuse_unarchived(plan, &chosen)?;
         }
         let wiring::Written { sink, encoding, files } =
             wiring::written(plan, options).map_err(one)?;
@@ -82,7 +66,8 @@ impl Run {
             None => CutOverRun::prepare(plan, options, &journal).await.map_err(one)?,
         };
         let (retry_for, cancel) = (options.retry_for, &options.cancel);
-        let mut sources = connect(plan, &chosen, options).await.map_err(one)?;
+        let mut sources = connect(plan, &chosen, options).await?;
+        sources.sort_in(emptied(options.state.join("sorted")).map_err(one)?);
         if let Some(files) = &files {
             rdb::sweep(&journal, files).await.map_err(one)?;
             sources.read_each_row_once();
