@@ -119,11 +119,11 @@ fn an_archive_keeps_the_promises_of_a_source() {
     let (cloud, folder) = in_folder("");
     cloud.plan(&format!("{}{ROUTES}", section(&folder, "")));
     // A day of several files, one of a single file, and rows without a time.
-    for from in (0..2_000).step_by(500) {
+    for from in (0..4_000).step_by(500) {
         large(&cloud, from..from + 500);
     }
-    cloud.insert(2, 3_000..3_500);
-    cloud.insert(0, 3_500..3_600);
+    cloud.insert(2, 5_000..5_500);
+    cloud.insert(0, 5_500..5_600);
     backup(&cloud, &[]).expect(0);
     let ids = |cloud: &Cloud| -> Vec<i64> {
         let lines = cloud.sql("SELECT id FROM d.t");
