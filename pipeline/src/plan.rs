@@ -3,8 +3,10 @@
 //! Invariant: it writes nothing, neither to the target nor under `--state`; every figure says whether it is
 //! measured, derived or unknown.
 
+mod foreseen;
 mod held;
 pub mod lost;
+mod measured;
 mod memory;
 mod notes;
 mod predicted;
@@ -12,6 +14,8 @@ mod readable;
 pub mod sample;
 mod text;
 
+use foreseen::Rebuild;
+pub(crate) use foreseen::{RestoresForeseen, of_restores_of};
 use held::Held;
 pub use memory::MemoryReport;
 use notes::{cut_over_notes, target_notes};
@@ -20,6 +24,7 @@ pub use predicted::{FittedTo, Predicted};
 pub(crate) use readable::commands;
 pub(crate) use text::mib;
 
+use crate::bench::{Needed, Quota};
 use crate::checkpoint::commit_interval;
 use crate::documents;
 use crate::keys::Buckets;
@@ -92,6 +97,11 @@ pub struct PlanReport {
     /// How long it will take; absent where no such run was measured yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub predicted: Option<Predicted>,
+    /// How many lanes, Redis nodes and machines would meet the RTO; absent where the time is unknown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub needed: Option<Needed>,
+    /// Limits of others that it would meet.
+    pub quotas: Vec<Quota>,
     /// What a person should know.
     pub notes: Vec<String>,
 }
@@ -188,17 +198,18 @@ pub async fn plan_rebuild(plan: &Plan, options: &Options) -> Result<PlanReport, 
     let addresses = sources.addresses();
     let names: Vec<&str> = routes.iter().map(|route| route.name.as_str()).collect();
     let rto = options.deadline.unwrap_or(plan.redis_objective.rto);
-    let predicted = rows_estimate
-        .and_then(|rows| predicted::predicted(&options.state, &names, rows, rto.as_secs()));
-    notes.extend(predicted.as_ref().and_then(Predicted::warning));
+    let foreseen = foreseen::of_rebuild(&Rebuild {
+        state: &options.state,
+        routes: &names,
+        rows: rows_estimate,
+        rto_seconds: rto.as_secs(),
+        memory: &memory,
+    });
+    notes.extend(foreseen.notes);
     Ok(PlanReport {
         command: crate::rebuild::COMMAND.to_owned(),
         fingerprint: plan.fingerprint(),
-        source: addresses
-            .iter()
-            .map(|(_, address)| address.as_str())
-            .collect::<Vec<_>>()
-            .join(", "),
+        source: joined(&addresses),
         sources: addresses,
         batch_bytes,
         lane_batches: held.lane_batches,
@@ -222,9 +233,15 @@ pub async fn plan_rebuild(plan: &Plan, options: &Options) -> Result<PlanReport, 
         ledger_bytes: rows_estimate.map(|rows| rows * LEDGER_ROW_BYTES),
         routes,
         rows_estimate,
-        predicted,
+        predicted: foreseen.predicted,
+        needed: foreseen.needed,
+        quotas: foreseen.quotas,
         notes,
     })
+}
+
+fn joined(addresses: &[(&'static str, String)]) -> String {
+    addresses.iter().map(|(_, address)| address.as_str()).collect::<Vec<_>>().join(", ")
 }
 
 /// What is told of the routes of a plan, and the memory that they take together, in bytes.

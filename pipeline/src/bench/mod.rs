@@ -6,7 +6,8 @@
 
 mod attempt;
 mod keys;
-mod quotas;
+mod needed;
+pub(crate) mod quotas;
 mod rebuilds;
 mod report;
 mod scratch;
@@ -20,9 +21,12 @@ mod widths;
 pub use attempt::Attempt;
 pub use keys::Against;
 pub(crate) use keys::PREFIX as KEY_PREFIX;
+pub use needed::{LaneTime, Needed};
+pub(crate) use needed::{Measured, Time};
 pub use quotas::Quota;
 pub(crate) use quotas::verdict;
 pub use report::{BenchReport, RouteModel, Sample};
+pub(crate) use tables::RESTORE;
 pub use tables_report::{TableModel, TablesReport, Total};
 
 use crate::journal::StateLock;
@@ -50,6 +54,16 @@ pub enum System {
     Redis,
     /// Backups and restores of BigQuery.
     Bigquery,
+}
+
+impl System {
+    /// Its name in reports.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Redis => "redis",
+            Self::Bigquery => "bigquery",
+        }
+    }
 }
 
 /// What is to be measured.

@@ -3,13 +3,14 @@
 //! Invariant: every figure is measured, or derived from measured ones and called predicted; nothing is promised beyond the
 //! measured sizes without saying so.
 
-use super::COMMAND;
 use super::keys::Against;
+use super::needed::{Measured, Needed, Time};
 use super::quotas::{self, Quota};
 use super::rebuilds::Trial;
 use super::surroundings::Surroundings;
 use super::tables::{BACKUP, RESTORE};
 use super::widths::{self, NARROW};
+use super::{COMMAND, System};
 use crate::cli::figures::{bytes, clock_of_seconds, count, per_second, seconds, things};
 use crate::lane::now_ms;
 use crate::model::Observation;
@@ -95,8 +96,10 @@ pub struct BenchReport {
     pub rows_within_rto: Option<u64>,
     /// Each route alone, where there are several, or where half of its fields were measured too.
     pub models: Vec<RouteModel>,
-    /// What would meet the RTO, or what limits the pace where it is met.
+    /// What would meet the RTO, or what limits the pace where it is met; what has to be done before anything else helps.
     pub advice: String,
+    /// How many lanes, Redis nodes and machines would meet the RTO.
+    pub needed: Needed,
     /// What a person should know.
     pub warnings: Vec<String>,
     /// What this does not show.
@@ -182,6 +185,8 @@ impl BenchReport {
         warnings.extend(quotas::warnings(&quotas));
         warnings.extend(surroundings.unknown.clone());
         let limited = quotas::least_seconds(&quotas);
+        let runs = Measured { fitted: &samples, benched: &samples };
+        let needed = Needed::of(System::Redis, Time::of(&predicted, rto), runs, &quotas);
         let within_rto =
             predicted.seconds.max(limited) <= rto as f64 && !quotas::is_refused(&quotas);
         Some(Self {
@@ -200,8 +205,8 @@ impl BenchReport {
             rows_within_rto: rows_within(&predicted, rto),
             within_rto,
             models,
-            advice: quotas::refusal(&quotas)
-                .unwrap_or_else(|| advice(&samples, &predicted, planned)),
+            advice: quotas::refusal(&quotas).unwrap_or_else(|| needed.told[0].clone()),
+            needed,
             quotas,
             warnings,
             not_tested: not_tested(surroundings.is_own),
@@ -259,6 +264,7 @@ impl BenchReport {
             line(if number == 0 { "alone" } else { "" }, &told);
         }
         line("advice", &self.advice);
+        self.needed.beside(&self.advice).for_each(|told| line("", told));
         for note in self.warnings.iter().chain(&self.not_tested) {
             line("note", note);
         }
@@ -305,38 +311,6 @@ fn stale(samples: &[Sample], planned: &PlanReport) -> Option<String> {
             count(expected)
         )
     })
-}
-
-/// What would meet the RTO, by what the largest run of everything waited for.
-fn advice(samples: &[Sample], predicted: &Predicted, planned: &PlanReport) -> String {
-    let of_all = samples.iter().filter(|sample| sample.kind == WHOLE);
-    let limit =
-        of_all.max_by_key(|sample| sample.rows).map_or("none", |sample| sample.limit.as_str());
-    let rto = planned.rto_seconds.max(1) as f64;
-    let wanted = predicted.most_seconds.unwrap_or(predicted.seconds);
-    if wanted <= rto {
-        return format!("nothing is needed; the pace is limited by: {limit}");
-    }
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "casts saturate")]
-    let times = |count: usize| (count as f64 * wanted / rto).ceil() as u64;
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    match limit {
-        "source" => format!(
-            "{} lanes would meet it where the source can serve them (--lanes), else {} as fast as this one",
-            times(planned.lanes_max),
-            things(times(1), "source")
-        ),
-        "cpu" => format!(
-            "a machine of {} would meet it, or {} of {cores} with routes shared out by --route",
-            things(times(cores), "core"),
-            things(times(1), "machine")
-        ),
-        "target" | "network" => format!(
-            "{} would meet it, with routes shared out by --route, or files for an empty server (--to-rdb)",
-            things(times(1), "Redis node")
-        ),
-        _ => format!("it would have to be {:.1} times as fast", wanted / rto),
-    }
 }
 
 fn not_tested(is_own: bool) -> Vec<String> {

@@ -28,7 +28,7 @@ use std::collections::BTreeMap;
 const SYSTEM: &str = "bigquery";
 /// What samples are called.
 pub(super) const BACKUP: &str = "backup";
-pub(super) const RESTORE: &str = "restore";
+pub(crate) const RESTORE: &str = "restore";
 /// How much larger than asked for the smallest part of a table may be.
 const PART_TIMES_MAX: u64 = 2;
 

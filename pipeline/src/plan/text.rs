@@ -67,6 +67,12 @@ impl PlanReport {
             Predicted::line,
         );
         writeln!(out, "objective          RTO {}; {predicted}", duration::format(rto))?;
+        for told in self.needed.iter().flat_map(|needed| &needed.told) {
+            writeln!(out, "needed             {told}")?;
+        }
+        for quota in &self.quotas {
+            writeln!(out, "limit              {}", quota.line())?;
+        }
         for note in &self.notes {
             writeln!(out, "note: {note}")?;
         }

@@ -92,6 +92,33 @@ fn parts_of_a_table_are_backed_up_and_restored_and_the_whole_is_predicted() {
         "rows appended by a project: 300.0 MB/s",
         "only blocks were measured",
     ]);
+    // AND plan predicts the restore from it, and names the limits of a restore apart from those of a backup
+    let planned = run(&cloud, &["plan", "--json"]).expect(0).summary();
+    assert_eq!(planned["backup_quotas"][0]["name"], "streams of a read session of a backup");
+    assert!(planned["restores"][0]["state"] != "ready", "{planned}");
+    assert!(planned["restores_foreseen"]["predicted"].is_null(), "{planned}");
+    run(&cloud, &["backup", "bigquery"]).expect(0);
+    let planned = run(&cloud, &["plan", "--json"]).expect(0).summary();
+    let foreseen = &planned["restores_foreseen"];
+    assert!(foreseen["predicted"]["seconds"].as_f64().unwrap() > 0.0, "{foreseen}");
+    assert_eq!(
+        (&foreseen["within_rto"], &foreseen["needed"]["is_met"], foreseen["rto_seconds"].as_u64()),
+        (&json!(true), &json!(true), Some(86_400)),
+        "{foreseen}"
+    );
+    let names: Vec<&str> = foreseen["quotas"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|quota| quota["name"].as_str().unwrap())
+        .collect();
+    assert!(names.contains(&"copy jobs of a project"), "{names:?}");
+    assert!(!names.contains(&"streams of a read session of a backup"), "{names:?}");
+    run(&cloud, &["plan"]).expect(0).shows(&[
+        "restore of all predicted 00:00:0",
+        "  needed",
+        "  limit",
+    ]);
     // AND the same is written for people
     let words = ["bench", "bigquery", "--redis-server", SERVER, "--rows", "600", "--repeats", "1"];
     run(&cloud, &words).expect(0).shows(&[
