@@ -124,9 +124,8 @@ fn limits(
     let bytes = forecasts.iter().map(|of| of.source_bytes).sum::<Option<u64>>();
     let counted = || forecasts.iter().map(|of| of.table_partitions.unwrap_or(0));
     let copies = || {
-        let of = |forecast: &RestoreForecast| match forecast.is_by_arrival {
-            true => forecast.table_partitions.unwrap_or(0),
-            false => 1,
+        let of = |forecast: &RestoreForecast| {
+            if forecast.is_by_arrival { forecast.table_partitions.unwrap_or(0) } else { 1 }
         };
         forecasts.iter().map(of)
     };

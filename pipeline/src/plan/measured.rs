@@ -86,9 +86,10 @@ fn names(sample: &Sample) -> BTreeSet<&str> {
 /// production's own Redis first.
 fn preferred(rebuilds: Vec<Sample>, own: Vec<Sample>, throwaway: Vec<Sample>) -> MeasuredRebuilds {
     let is_whole = |sample: &Sample| sample.kind == WHOLE;
-    let (fitted_to, benched) = match own.iter().any(is_whole) {
-        true => (FittedTo::OwnBenches, own),
-        false => (FittedTo::Benches, throwaway),
+    let (fitted_to, benched) = if own.iter().any(is_whole) {
+        (FittedTo::OwnBenches, own)
+    } else {
+        (FittedTo::Benches, throwaway)
     };
     if rebuilds.len() >= REBUILDS_MIN || !benched.iter().any(is_whole) {
         return MeasuredRebuilds { fitted_to: FittedTo::Rebuilds, fitted: rebuilds, benched };
