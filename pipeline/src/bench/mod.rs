@@ -5,6 +5,7 @@
 //! backup or restore. What lies beyond the measured sizes is called so.
 
 mod attempt;
+mod head;
 mod keys;
 mod needed;
 pub(crate) mod quotas;
@@ -19,6 +20,7 @@ mod throwaway;
 mod widths;
 
 pub use attempt::Attempt;
+pub use head::Head;
 pub use keys::Against;
 pub(crate) use keys::PREFIX as KEY_PREFIX;
 pub use needed::{LaneTime, Needed};
@@ -138,7 +140,7 @@ impl Benched {
     }
 
     /// Keeps what was measured of so many runs before it failed.
-    fn after(self, started_ms: i64, system: &str, samples: Vec<Sample>, wanted: usize) -> Self {
+    fn after(self, started_ms: i64, system: System, samples: Vec<Sample>, wanted: usize) -> Self {
         let attempt = Attempt::of(started_ms, system, samples, wanted, &self.exits);
         Self { attempt: Some(Box::new(attempt)), ..self }
     }

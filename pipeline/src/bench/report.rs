@@ -10,16 +10,13 @@ use super::rebuilds::Trial;
 use super::surroundings::Surroundings;
 use super::tables::{BACKUP, RESTORE};
 use super::widths::{self, NARROW};
-use super::{COMMAND, System};
+use super::{Head, System};
 use crate::cli::figures::{bytes, clock_of_seconds, count, per_second, seconds, things};
-use crate::lane::now_ms;
 use crate::model::Observation;
 use crate::plan::{FittedTo, PlanReport, Predicted, WHOLE};
-use crate::summarize::rfc3339;
 use crate::summary::{RouteSummary, Summary};
 use serde::{Deserialize, Serialize};
 use std::fmt::Write;
-use uuid::Uuid;
 
 /// One measured run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -59,20 +56,9 @@ pub struct RouteModel {
 /// What was measured and what it says.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct BenchReport {
-    /// Always `bench`.
-    pub command: String,
-    /// An id of its own.
-    pub run_id: String,
-    /// Always `done`.
-    pub status: String,
-    /// RFC 3339.
-    pub started_at: String,
-    /// RFC 3339.
-    pub ended_at: String,
-    /// Seconds of all of it.
-    pub seconds: f64,
-    /// The system that the RTO is of.
-    pub system: String,
+    /// What it begins with.
+    #[serde(flatten)]
+    pub head: Head,
     /// The recovery time objective.
     pub rto_seconds: u64,
     /// Product and version of the server that was written to.
@@ -177,7 +163,6 @@ impl BenchReport {
         let rows = planned.routes.iter().filter_map(|route| route.rows_estimate).sum();
         let predicted = Predicted::of(&runs, fitted_to, rows, rto)?;
         let models = widths::models(&samples, planned, fitted_to, rto);
-        let ended_ms = now_ms();
         let mut warnings: Vec<String> = predicted.warning().into_iter().collect();
         warnings.extend(planned.notes.iter().filter(|note| note.starts_with("route ")).cloned());
         warnings.extend(stale(&samples, planned));
@@ -190,13 +175,7 @@ impl BenchReport {
         let within_rto =
             predicted.seconds.max(limited) <= rto as f64 && !quotas::is_refused(&quotas);
         Some(Self {
-            command: COMMAND.to_owned(),
-            run_id: Uuid::new_v4().to_string(),
-            status: "done".to_owned(),
-            started_at: rfc3339(started_ms),
-            ended_at: rfc3339(ended_ms),
-            seconds: (ended_ms - started_ms) as f64 / 1e3,
-            system: "redis".to_owned(),
+            head: Head::of(started_ms, System::Redis, "done"),
             rto_seconds: rto,
             target: surroundings.version.clone(),
             against: None,

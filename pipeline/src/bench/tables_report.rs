@@ -7,15 +7,12 @@ use super::needed::{Measured, Needed, Time};
 use super::quotas::{self, Link, OfRestore, Quota};
 use super::report::model;
 use super::tables::{BACKUP, Known, RESTORE};
-use super::{COMMAND, Sample, System};
+use super::{Head, Sample, System};
 use crate::cli::figures::{bytes, clock_of_seconds, count, things};
-use crate::lane::now_ms;
 use crate::model::Observation;
 use crate::plan::{FittedTo, Predicted};
-use crate::summarize::rfc3339;
 use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
-use uuid::Uuid;
 
 /// How long one table takes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -50,20 +47,9 @@ pub struct Total {
 /// What was measured and what it says.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TablesReport {
-    /// Always `bench`.
-    pub command: String,
-    /// An id of its own.
-    pub run_id: String,
-    /// Always `done`.
-    pub status: String,
-    /// RFC 3339.
-    pub started_at: String,
-    /// RFC 3339.
-    pub ended_at: String,
-    /// Seconds of all of it.
-    pub seconds: f64,
-    /// The system that the RTO is of.
-    pub system: String,
+    /// What it begins with.
+    #[serde(flatten)]
+    pub head: Head,
     /// The recovery time objective.
     pub rto_seconds: u64,
     /// Product and version of the server that held the duplicate.
@@ -172,15 +158,8 @@ impl TablesReport {
                     .to_owned(),
             );
         }
-        let ended_ms = now_ms();
         Some(Self {
-            command: COMMAND.to_owned(),
-            run_id: Uuid::new_v4().to_string(),
-            status: "done".to_owned(),
-            started_at: rfc3339(started_ms),
-            ended_at: rfc3339(ended_ms),
-            seconds: (ended_ms - started_ms) as f64 / 1e3,
-            system: "bigquery".to_owned(),
+            head: Head::of(started_ms, System::Bigquery, "done"),
             rto_seconds,
             target,
             rows: known.iter().map(|known| known.rows).sum(),
@@ -293,6 +272,7 @@ fn not_tested() -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lane::now_ms;
 
     fn sample(kind: &str, rows: u64, seconds: f64) -> Sample {
         Sample {
