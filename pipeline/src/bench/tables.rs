@@ -108,12 +108,7 @@ pub(super) async fn run(bench: &Bench<'_>) -> Benched {
     let Some(report) = found else {
         let error = Error::new(Kind::Config, "no measured run carried any row")
             .with_hint("look whether the tables have rows: rekindle plan");
-        return Benched::failed(vec![error]).after(
-            started_ms,
-            System::Bigquery,
-            Vec::new(),
-            2 * parts.len(),
-        );
+        return Benched::failed(vec![error]).after(started_ms, SYSTEM, Vec::new(), 2 * parts.len());
     };
     Benched::found(Found::BigQuery(Box::new(report)))
 }

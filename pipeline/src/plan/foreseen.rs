@@ -176,3 +176,66 @@ impl RestoresForeseen {
         text
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn forecast(source_bytes: Option<u64>, table_partitions: u64) -> RestoreForecast {
+        RestoreForecast {
+            route: "logs".to_owned(),
+            table: "d.t".to_owned(),
+            state: "ready",
+            reason: None,
+            data_as_of: None,
+            table_partitions: Some(table_partitions),
+            rows: Some(1_000),
+            stored_bytes: None,
+            source_bytes,
+            recorded_table: None,
+            destination: None,
+            publishing: None,
+            time_travel: None,
+            memory_bound_bytes: None,
+            notes: Vec::new(),
+            largest_bytes: source_bytes,
+            is_by_arrival: true,
+        }
+    }
+
+    fn foreseen(forecast: RestoreForecast) -> RestoresForeseen {
+        let state = tempfile::tempdir().unwrap();
+        of_restores_of(&[forecast], state.path(), (4, 3_600), Some("us-central1"))
+    }
+
+    #[test]
+    fn limits_are_told_without_any_measured_run_by_the_rate_that_the_rto_asks_for() {
+        // 2.16 TB in an hour are twice the 300 MB/s of a region.
+        let found = foreseen(forecast(Some(2_160_000_000_000), 10));
+        assert_eq!((&found.predicted, &found.needed, found.within_rto), (&None, &None, None));
+        let appended =
+            found.quotas.iter().find(|of| of.name == "rows appended by a project").unwrap();
+        assert!((appended.share - 2.0).abs() < 1e-9 && appended.binds, "{appended:?}");
+        let text = found.render();
+        for part in [
+            "restore of all time unknown: rekindle bench bigquery measures it; RTO 01:00:00",
+            "  limit        rows appended by a project: 300.0 MB/s, 200 % of it; it BINDS",
+            "  note:        a limit binds: rows appended by a project",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        // A backup's limit is none of a restore.
+        assert!(!text.contains("read session of a backup"), "{text}");
+    }
+
+    #[test]
+    fn bytes_that_nobody_told_are_not_held_against_a_limit() {
+        let found = foreseen(forecast(None, 2_000));
+        assert!(found.quotas.iter().all(|of| !of.unit.starts_with('B')), "{:?}", found.quotas);
+        // Each table partition by arrival is published by a job of its own.
+        let bound = |of: &&Quota| of.binds;
+        let binding: Vec<&str> =
+            found.quotas.iter().filter(bound).map(|of| of.name.as_str()).collect();
+        assert_eq!(binding, ["changes of one table by jobs"]);
+    }
+}
