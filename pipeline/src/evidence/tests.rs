@@ -45,7 +45,7 @@ fn of(summary: Value, exit: Exit) -> Evidence {
 #[test]
 fn the_backups_of_alloydb_are_an_objective_that_a_run_does_not_ask_for() {
     let aims = aims();
-    let hours = Some(Duration::from_secs(7_200));
+    let hours = Some(Duration::from_hours(2));
     let named = Evidence::of(summary(), Ran { alloydb_rpo: hours, ..ran(&aims, Exit::Done) });
     assert_eq!(named.objectives.len(), 5);
     let alloydb = serde_json::to_value(&named.objectives[4]).unwrap();

@@ -92,11 +92,28 @@ fn parts_of_a_table_are_backed_up_and_restored_and_the_whole_is_predicted() {
         "rows appended by a project: 300.0 MB/s",
         "only blocks were measured",
     ]);
-    // AND plan predicts the restore from it, and names the limits of a restore apart from those of a backup
+    // AND the same is written for people
+    let words = ["bench", "bigquery", "--redis-server", SERVER, "--rows", "600", "--repeats", "1"];
+    run(&cloud, &words).expect(0).shows(&[
+        "measured    ",
+        "table       d.t, 2,400 rows",
+        "production  2,400 rows in 1 table: backup ",
+        "rto         24:00:00: met by prediction",
+        "limits      rows appended by a project",
+    ]);
+}
+
+#[test]
+fn plan_predicts_a_restore_from_a_bench_and_names_the_limits_of_each_command() {
+    // GIVEN a bench of a table
+    let cloud = days();
+    bench(&cloud, &["--rows", "600,1200,2400", "--repeats", "1"]).expect(0);
+    // WHEN nothing is backed up yet THEN there is nothing whose restore could be predicted
     let planned = run(&cloud, &["plan", "--json"]).expect(0).summary();
     assert_eq!(planned["backup_quotas"][0]["name"], "streams of a read session of a backup");
     assert!(planned["restores"][0]["state"] != "ready", "{planned}");
     assert!(planned["restores_foreseen"]["predicted"].is_null(), "{planned}");
+    // WHEN it is THEN its restore is predicted, and its limits are told apart from those of a backup
     run(&cloud, &["backup", "bigquery"]).expect(0);
     let planned = run(&cloud, &["plan", "--json"]).expect(0).summary();
     let foreseen = &planned["restores_foreseen"];
@@ -118,15 +135,6 @@ fn parts_of_a_table_are_backed_up_and_restored_and_the_whole_is_predicted() {
         "restore of all predicted 00:00:0",
         "  needed",
         "  limit",
-    ]);
-    // AND the same is written for people
-    let words = ["bench", "bigquery", "--redis-server", SERVER, "--rows", "600", "--repeats", "1"];
-    run(&cloud, &words).expect(0).shows(&[
-        "measured    ",
-        "table       d.t, 2,400 rows",
-        "production  2,400 rows in 1 table: backup ",
-        "rto         24:00:00: met by prediction",
-        "limits      rows appended by a project",
     ]);
 }
 
