@@ -3,8 +3,10 @@
 //! Invariant: it writes nothing, neither to the target nor under `--state`; every figure says whether it is
 //! measured, derived or unknown.
 
+mod foreseen;
 mod held;
 pub mod lost;
+mod measured;
 mod memory;
 mod notes;
 mod predicted;
@@ -12,6 +14,8 @@ mod readable;
 pub mod sample;
 mod text;
 
+use foreseen::Rebuild;
+pub(crate) use foreseen::{RestoresForeseen, of_restores_of};
 use held::Held;
 pub use memory::MemoryReport;
 use notes::{cut_over_notes, target_notes};
@@ -19,7 +23,9 @@ pub(crate) use predicted::WHOLE;
 pub use predicted::{FittedTo, Predicted};
 pub(crate) use readable::commands;
 pub(crate) use text::mib;
+use text::on_conflict;
 
+use crate::bench::{Needed, Quota};
 use crate::checkpoint::commit_interval;
 use crate::documents;
 use crate::keys::Buckets;
@@ -31,7 +37,7 @@ use crate::route::RouteRun;
 use crate::tuning::Lanes;
 use crate::wiring::{self, Described, Facts, Sources};
 use schemas::plan::{Layout, OnCollision};
-use schemas::{Bounds, Column, Plan, Route, duration};
+use schemas::{Bounds, Column, Plan, Route};
 use serde::Serialize;
 use stages::Error;
 use stages::extract::{BATCH_BYTES, Estimate};
@@ -94,6 +100,11 @@ pub struct PlanReport {
     /// How long it will take; absent where no such run was measured yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub predicted: Option<Predicted>,
+    /// How many lanes, Redis nodes and machines would meet the RTO; absent where the time is unknown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub needed: Option<Needed>,
+    /// Limits of others that it would meet.
+    pub quotas: Vec<Quota>,
     /// What a person should know.
     pub notes: Vec<String>,
 }
@@ -189,18 +200,19 @@ pub async fn plan_rebuild(plan: &Plan, options: &Options) -> Result<PlanReport, 
     let addresses = sources.addresses();
     let names: Vec<&str> = routes.iter().map(|route| route.name.as_str()).collect();
     let rto = options.deadline.unwrap_or(plan.redis_objective.rto);
-    let measured = (options.state.as_path(), options.from_archive);
-    let predicted =
-        rows_estimate.and_then(|rows| predicted::predicted(measured, &names, rows, rto.as_secs()));
-    notes.extend(predicted.as_ref().and_then(Predicted::warning));
+    let foreseen = foreseen::of_rebuild(&Rebuild {
+        state: &options.state,
+        from_archive: options.from_archive,
+        routes: &names,
+        rows: rows_estimate,
+        rto_seconds: rto.as_secs(),
+        memory: &memory,
+    });
+    notes.extend(foreseen.notes);
     Ok(PlanReport {
         command: crate::rebuild::COMMAND.to_owned(),
         fingerprint: plan.fingerprint(),
-        source: addresses
-            .iter()
-            .map(|(_, address)| address.as_str())
-            .collect::<Vec<_>>()
-            .join(", "),
+        source: joined(&addresses),
         sources: addresses,
         batch_bytes,
         lane_batches: held.lane_batches,
@@ -224,9 +236,15 @@ pub async fn plan_rebuild(plan: &Plan, options: &Options) -> Result<PlanReport, 
         ledger_bytes: rows_estimate.map(|rows| rows * LEDGER_ROW_BYTES),
         routes,
         rows_estimate,
-        predicted,
+        predicted: foreseen.predicted,
+        needed: foreseen.needed,
+        quotas: foreseen.quotas,
         notes,
     })
+}
+
+fn joined(addresses: &[(&'static str, String)]) -> String {
+    addresses.iter().map(|(_, address)| address.as_str()).collect::<Vec<_>>().join(", ")
 }
 
 /// What is told of the routes of a plan, and the memory that they take together, in bytes.
@@ -374,15 +392,4 @@ fn report(
 
 fn told(column: &Column) -> String {
     format!("{} {}", column.name, column.source_type)
-}
-
-fn on_conflict(route: &Route) -> String {
-    let mut told = route.on_conflict.word().to_owned();
-    if let Some(column) = &route.version_by {
-        told = format!("{told} by {column}");
-    }
-    if let Some(lag) = route.catch_up {
-        told = format!("{told}, caught up to {} before the end", duration::format(lag));
-    }
-    told
 }

@@ -2,31 +2,17 @@
 //!
 //! Invariant: it predicts nothing, whatever it had measured; its runs are those that were done and read back.
 
-use super::{COMMAND, Sample};
-use crate::lane::now_ms;
+use super::{Head, Sample, System};
 use crate::outcome::Exit;
-use crate::summarize::rfc3339;
 use serde::Serialize;
 use std::fmt::Write as _;
-use uuid::Uuid;
 
 /// What is kept of it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Attempt {
-    /// Always `bench`.
-    pub command: String,
-    /// An id of its own.
-    pub run_id: String,
-    /// `failed` or `interrupted`.
-    pub status: String,
-    /// RFC 3339.
-    pub started_at: String,
-    /// RFC 3339.
-    pub ended_at: String,
-    /// Seconds of all of it.
-    pub seconds: f64,
-    /// The system whose recovery was measured.
-    pub system: String,
+    /// What it begins with.
+    #[serde(flatten)]
+    pub head: Head,
     /// Runs that it was going to make.
     pub wanted: usize,
     /// Those that were done, in the order they were made.
@@ -38,21 +24,15 @@ pub struct Attempt {
 impl Attempt {
     pub(super) fn of(
         started_ms: i64,
-        system: &str,
+        system: System,
         samples: Vec<Sample>,
         wanted: usize,
         exits: &[Exit],
     ) -> Self {
         let is_stopped = |exit: &Exit| matches!(exit, Exit::Interrupted | Exit::Terminated);
-        let ended_ms = now_ms();
+        let status = if exits.iter().any(is_stopped) { "interrupted" } else { "failed" };
         Self {
-            command: COMMAND.to_owned(),
-            run_id: Uuid::new_v4().to_string(),
-            status: if exits.iter().any(is_stopped) { "interrupted" } else { "failed" }.to_owned(),
-            started_at: rfc3339(started_ms),
-            ended_at: rfc3339(ended_ms),
-            seconds: (ended_ms - started_ms) as f64 / 1e3,
-            system: system.to_owned(),
+            head: Head::of(started_ms, system, status),
             wanted,
             samples,
             not_tested: vec![
@@ -64,7 +44,7 @@ impl Attempt {
 
     /// Writes it for people.
     pub fn render(&self) -> String {
-        let Self { status, samples, wanted, .. } = self;
+        let Self { head: Head { status, .. }, samples, wanted, .. } = self;
         let mut text = format!(
             "bench       {status} after {} of {wanted} runs; it predicts nothing\n",
             samples.len()
@@ -81,13 +61,36 @@ impl Attempt {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lane::now_ms;
 
     #[test]
     fn a_bench_that_ended_early_says_so_and_keeps_what_it_had() {
-        let failed = Attempt::of(now_ms(), "redis", Vec::new(), 9, &[Exit::Rejects]);
-        assert_eq!((failed.status.as_str(), failed.command.as_str()), ("failed", "bench"));
+        let failed = Attempt::of(now_ms(), System::Redis, Vec::new(), 9, &[Exit::Rejects]);
+        assert_eq!(
+            (failed.head.status.as_str(), failed.head.command.as_str()),
+            ("failed", "bench")
+        );
         assert_eq!(failed.render(), "bench       failed after 0 of 9 runs; it predicts nothing\n");
-        let stopped = Attempt::of(now_ms(), "redis", Vec::new(), 9, &[Exit::Interrupted]);
-        assert_eq!(stopped.status, "interrupted");
+        let stopped = Attempt::of(now_ms(), System::Redis, Vec::new(), 9, &[Exit::Interrupted]);
+        assert_eq!(stopped.head.status, "interrupted");
+        // Its head stands beside the rest, not under a name of its own.
+        let told = serde_json::to_value(&stopped).unwrap();
+        let mut names: Vec<&str> = told.as_object().unwrap().keys().map(String::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(
+            names,
+            [
+                "command",
+                "ended_at",
+                "not_tested",
+                "run_id",
+                "samples",
+                "seconds",
+                "started_at",
+                "status",
+                "system",
+                "wanted"
+            ]
+        );
     }
 }

@@ -5,8 +5,10 @@
 //! backup or restore. What lies beyond the measured sizes is called so.
 
 mod attempt;
+mod head;
 mod keys;
-mod quotas;
+mod needed;
+pub(crate) mod quotas;
 mod rebuilds;
 mod report;
 mod scratch;
@@ -18,11 +20,15 @@ mod throwaway;
 mod widths;
 
 pub use attempt::Attempt;
+pub use head::Head;
 pub use keys::Against;
 pub(crate) use keys::PREFIX as KEY_PREFIX;
+pub use needed::{LaneTime, Needed};
+pub(crate) use needed::{Measured, Time};
 pub use quotas::Quota;
 pub(crate) use quotas::verdict;
 pub use report::{BenchReport, RouteModel, Sample};
+pub(crate) use tables::RESTORE;
 pub use tables_report::{TableModel, TablesReport, Total};
 
 use crate::journal::StateLock;
@@ -50,6 +56,16 @@ pub enum System {
     Redis,
     /// Backups and restores of BigQuery.
     Bigquery,
+}
+
+impl System {
+    /// Its name in reports.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Redis => "redis",
+            Self::Bigquery => "bigquery",
+        }
+    }
 }
 
 /// What is to be measured.
@@ -124,7 +140,7 @@ impl Benched {
     }
 
     /// Keeps what was measured of so many runs before it failed.
-    fn after(self, started_ms: i64, system: &str, samples: Vec<Sample>, wanted: usize) -> Self {
+    fn after(self, started_ms: i64, system: System, samples: Vec<Sample>, wanted: usize) -> Self {
         let attempt = Attempt::of(started_ms, system, samples, wanted, &self.exits);
         Self { attempt: Some(Box::new(attempt)), ..self }
     }

@@ -26,6 +26,8 @@ const TABLE_CHANGES_A_DAY: f64 = 1_500.0;
 /// Streams of one read session at most; a backup has a session for each table partition.
 const READ_STREAMS: f64 = 1_000.0;
 const FOUR_HOURS: f64 = 4.0 * 3_600.0;
+/// What the link of this machine is called among limits.
+const NETWORK: &str = "network of this machine";
 
 /// One limit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -51,7 +53,7 @@ pub struct Quota {
 
 /// What a restore of everything would ask of BigQuery.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub(super) struct OfRestore {
+pub(crate) struct OfRestore {
     /// Logical bytes of all tables.
     pub bytes: f64,
     /// Logical bytes of the largest table partition.
@@ -64,7 +66,7 @@ pub(super) struct OfRestore {
     pub copies_of_table: f64,
     /// Table partitions at once.
     pub lanes: f64,
-    /// The predicted time.
+    /// The predicted time, or the objective where there is none.
     pub seconds: f64,
 }
 
@@ -120,7 +122,7 @@ impl Quota {
 }
 
 /// What BigQuery limits of a restore. `location` is that of the datasets.
-pub(super) fn of_restore(location: Option<&str>, of: &OfRestore) -> Vec<Quota> {
+pub(crate) fn of_restore(location: Option<&str>, of: &OfRestore) -> Vec<Quota> {
     // Where nobody says, the lower figures hold.
     let is_multi = location
         .is_some_and(|place| place.eq_ignore_ascii_case("us") || place.eq_ignore_ascii_case("eu"));
@@ -152,8 +154,23 @@ pub(super) fn of_restore(location: Option<&str>, of: &OfRestore) -> Vec<Quota> {
             of.copies_of_table,
             TABLE_CHANGES_A_DAY,
         ),
-        fixed("streams of a read session of a backup", "streams", STREAMS.into(), READ_STREAMS),
     ]
+}
+
+/// What BigQuery limits of a backup.
+pub(crate) fn of_backup() -> Vec<Quota> {
+    let name = "streams of a read session of a backup";
+    vec![Quota::new(name, "streams", STREAMS.into(), READ_STREAMS, OF_GOOGLE)]
+}
+
+/// What limits a rebuild: the memory of Redis, and the link for so many bytes of the sources in these seconds.
+pub(crate) fn of_rebuild(
+    memory: Option<Quota>,
+    link: Option<&Link>,
+    (bytes, seconds): (Option<f64>, f64),
+) -> Vec<Quota> {
+    let network = link.zip(bytes).map(|(link, bytes)| link.quota(bytes, seconds));
+    memory.into_iter().chain(network).collect()
 }
 
 impl Quota {
@@ -175,16 +192,27 @@ pub(super) fn of_memory(used: u64, needed: u64, limit: u64, ceiling: f64) -> Quo
     Quota::new("memory of redis", "B", needed as f64, limit.max(1.0), &source)
 }
 
+/// What Redis has room for beside what it holds: a run adds so many bytes to those that are used.
+pub(crate) fn of_memory_added(used: u64, added: u64, limit: u64, ceiling: f64) -> Quota {
+    let source = format!(
+        "{:.0} % of maxmemory of the plan's redis, with what it holds now",
+        ceiling * 100.0
+    );
+    let limit = limit as f64 * ceiling;
+    let needed = used.saturating_add(added) as f64;
+    Quota::new("memory of redis", "B", needed, limit.max(1.0), &source)
+}
+
 /// The link of this machine's default route, whose speed the system tells.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Link {
+pub(crate) struct Link {
     name: String,
     bytes_per_second: f64,
 }
 
 impl Link {
     /// Asks the system; `None` where it does not tell.
-    pub(super) fn of_machine() -> Option<Self> {
+    pub(crate) fn of_machine() -> Option<Self> {
         let routes = fs::read_to_string("/proc/net/route").ok()?;
         let name = default_link(&routes)?.to_owned();
         let speed = Path::new("/sys/class/net").join(&name).join("speed");
@@ -194,11 +222,11 @@ impl Link {
     }
 
     /// What it limits of so many bytes in these seconds.
-    pub(super) fn quota(&self, bytes: f64, seconds: f64) -> Quota {
+    pub(crate) fn quota(&self, bytes: f64, seconds: f64) -> Quota {
         let source = format!("speed of {}, the link of this machine's default route", self.name);
         let used = bytes / seconds.max(f64::MIN_POSITIVE);
         let limit = self.bytes_per_second;
-        let quota = Quota::new("network of this machine", "B/s", used, limit, &source);
+        let quota = Quota::new(NETWORK, "B/s", used, limit, &source);
         quota.with_least(bytes / limit)
     }
 }
@@ -214,12 +242,24 @@ fn default_link(routes: &str) -> Option<&str> {
 }
 
 /// The time that the limits of rates leave no less of.
-pub(super) fn least_seconds(quotas: &[Quota]) -> f64 {
+pub(crate) fn least_seconds(quotas: &[Quota]) -> f64 {
     quotas.iter().filter_map(|quota| quota.least_seconds).fold(0.0, f64::max)
 }
 
+/// The part of that which the link of this machine leaves no less of, and more machines would.
+pub(super) fn least_seconds_of_link(quotas: &[Quota]) -> f64 {
+    let of_link = quotas.iter().filter(|quota| quota.name == NETWORK);
+    of_link.filter_map(|quota| quota.least_seconds).fold(0.0, f64::max)
+}
+
+/// The part of that which somebody else has to raise.
+pub(super) fn least_seconds_of_others(quotas: &[Quota]) -> f64 {
+    let of_others = quotas.iter().filter(|quota| quota.name != NETWORK);
+    of_others.filter_map(|quota| quota.least_seconds).fold(0.0, f64::max)
+}
+
 /// Names what would be refused, or come later, and what to do about it; empty where nothing binds.
-pub(super) fn warnings(quotas: &[Quota]) -> Vec<String> {
+pub(crate) fn warnings(quotas: &[Quota]) -> Vec<String> {
     let binding = quotas.iter().filter(|quota| quota.binds);
     binding.map(|quota| format!("a limit binds: {}", quota.line())).collect()
 }
@@ -230,7 +270,7 @@ pub(crate) fn is_refused(quotas: &[Quota]) -> bool {
 }
 
 /// What has to be done before anything else helps; `None` where nothing would be refused.
-pub(super) fn refusal(quotas: &[Quota]) -> Option<String> {
+pub(crate) fn refusal(quotas: &[Quota]) -> Option<String> {
     let refuses = quotas.iter().filter(|quota| quota.binds && quota.least_seconds.is_none());
     let names: Vec<&str> = refuses.map(|quota| quota.name.as_str()).collect();
     let told = || format!("first of all there has to be more of: {}", names.join(", "));

@@ -8,7 +8,7 @@ use super::report::{BenchReport, Sample};
 use super::sizes::{Size, sizes};
 use super::surroundings::Surroundings;
 use super::widths::{NARROW, narrow, with_fields};
-use super::{Bench, Benched, Found, unwatched};
+use super::{Bench, Benched, Found, System, unwatched};
 use crate::lane::now_ms;
 use crate::outcome::Exit;
 use crate::plan::{PlanReport, RouteReport, plan_rebuild};
@@ -20,9 +20,6 @@ use schemas::Plan;
 use schemas::plan::FieldSpec;
 use stages::{Error, Kind};
 use std::path::Path;
-
-/// The system whose rebuild is measured.
-const SYSTEM: &str = "redis";
 
 /// What a measured run is one of.
 #[derive(Debug, Clone, PartialEq)]
@@ -105,7 +102,7 @@ async fn measure(bench: &Bench<'_>, removed: &mut Removed) -> Benched {
     for (number, trial) in trials.iter().enumerate() {
         let summary = match measured(bench, number, trial, removed).await {
             Ok(summary) => summary,
-            Err(ended) => return ended.after(started_ms, SYSTEM, samples, trials.len()),
+            Err(ended) => return ended.after(started_ms, System::Redis, samples, trials.len()),
         };
         let sample = Sample::of(trial, &summary);
         (bench.tell)(&format!("{:>2} of {}: {}", number + 1, trials.len(), sample.line()));
@@ -117,7 +114,12 @@ async fn measure(bench: &Bench<'_>, removed: &mut Removed) -> Benched {
         let message = "no measured run took any time or carried any row";
         let error = Error::new(Kind::Config, message)
             .with_hint("look whether the tables have rows: rekindle plan --sample 1");
-        return Benched::failed(vec![error]).after(started_ms, SYSTEM, Vec::new(), trials.len());
+        return Benched::failed(vec![error]).after(
+            started_ms,
+            System::Redis,
+            Vec::new(),
+            trials.len(),
+        );
     };
     Benched::found(Found::Redis(Box::new(report)))
 }

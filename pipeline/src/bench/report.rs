@@ -3,22 +3,20 @@
 //! Invariant: every figure is measured, or derived from measured ones and called predicted; nothing is promised beyond the
 //! measured sizes without saying so.
 
-use super::COMMAND;
 use super::keys::Against;
+use super::needed::{Measured, Needed, Time};
 use super::quotas::{self, Quota};
 use super::rebuilds::Trial;
 use super::surroundings::Surroundings;
 use super::tables::{BACKUP, RESTORE};
 use super::widths::{self, NARROW};
+use super::{Head, System};
 use crate::cli::figures::{bytes, clock_of_seconds, count, per_second, seconds, things};
-use crate::lane::now_ms;
 use crate::model::Observation;
 use crate::plan::{FittedTo, PlanReport, Predicted, WHOLE};
-use crate::summarize::rfc3339;
 use crate::summary::{RouteSummary, Summary};
 use serde::{Deserialize, Serialize};
 use std::fmt::Write;
-use uuid::Uuid;
 
 /// One measured run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -58,20 +56,9 @@ pub struct RouteModel {
 /// What was measured and what it says.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct BenchReport {
-    /// Always `bench`.
-    pub command: String,
-    /// An id of its own.
-    pub run_id: String,
-    /// Always `done`.
-    pub status: String,
-    /// RFC 3339.
-    pub started_at: String,
-    /// RFC 3339.
-    pub ended_at: String,
-    /// Seconds of all of it.
-    pub seconds: f64,
-    /// The system that the RTO is of.
-    pub system: String,
+    /// What it begins with.
+    #[serde(flatten)]
+    pub head: Head,
     /// The recovery time objective.
     pub rto_seconds: u64,
     /// Product and version of the server that was written to.
@@ -95,8 +82,10 @@ pub struct BenchReport {
     pub rows_within_rto: Option<u64>,
     /// Each route alone, where there are several, or where half of its fields were measured too.
     pub models: Vec<RouteModel>,
-    /// What would meet the RTO, or what limits the pace where it is met.
+    /// What would meet the RTO, or what limits the pace where it is met; what has to be done before anything else helps.
     pub advice: String,
+    /// How many lanes, Redis nodes and machines would meet the RTO.
+    pub needed: Needed,
     /// What a person should know.
     pub warnings: Vec<String>,
     /// What this does not show.
@@ -174,7 +163,6 @@ impl BenchReport {
         let rows = planned.routes.iter().filter_map(|route| route.rows_estimate).sum();
         let predicted = Predicted::of(&runs, fitted_to, rows, rto)?;
         let models = widths::models(&samples, planned, fitted_to, rto);
-        let ended_ms = now_ms();
         let mut warnings: Vec<String> = predicted.warning().into_iter().collect();
         warnings.extend(planned.notes.iter().filter(|note| note.starts_with("route ")).cloned());
         warnings.extend(stale(&samples, planned));
@@ -182,16 +170,12 @@ impl BenchReport {
         warnings.extend(quotas::warnings(&quotas));
         warnings.extend(surroundings.unknown.clone());
         let limited = quotas::least_seconds(&quotas);
+        let runs = Measured { fitted: &samples, benched: &samples };
+        let needed = Needed::of(System::Redis, Time::of(&predicted, rto), runs, &quotas);
         let within_rto =
             predicted.seconds.max(limited) <= rto as f64 && !quotas::is_refused(&quotas);
         Some(Self {
-            command: COMMAND.to_owned(),
-            run_id: Uuid::new_v4().to_string(),
-            status: "done".to_owned(),
-            started_at: rfc3339(started_ms),
-            ended_at: rfc3339(ended_ms),
-            seconds: (ended_ms - started_ms) as f64 / 1e3,
-            system: "redis".to_owned(),
+            head: Head::of(started_ms, System::Redis, "done"),
             rto_seconds: rto,
             target: surroundings.version.clone(),
             against: None,
@@ -200,8 +184,8 @@ impl BenchReport {
             rows_within_rto: rows_within(&predicted, rto),
             within_rto,
             models,
-            advice: quotas::refusal(&quotas)
-                .unwrap_or_else(|| advice(&samples, &predicted, planned)),
+            advice: quotas::refusal(&quotas).unwrap_or_else(|| needed.told[0].clone()),
+            needed,
             quotas,
             warnings,
             not_tested: not_tested(surroundings.is_own),
@@ -259,6 +243,7 @@ impl BenchReport {
             line(if number == 0 { "alone" } else { "" }, &told);
         }
         line("advice", &self.advice);
+        self.needed.beside(&self.advice).for_each(|told| line("", told));
         for note in self.warnings.iter().chain(&self.not_tested) {
             line("note", note);
         }
@@ -305,38 +290,6 @@ fn stale(samples: &[Sample], planned: &PlanReport) -> Option<String> {
             count(expected)
         )
     })
-}
-
-/// What would meet the RTO, by what the largest run of everything waited for.
-fn advice(samples: &[Sample], predicted: &Predicted, planned: &PlanReport) -> String {
-    let of_all = samples.iter().filter(|sample| sample.kind == WHOLE);
-    let limit =
-        of_all.max_by_key(|sample| sample.rows).map_or("none", |sample| sample.limit.as_str());
-    let rto = planned.rto_seconds.max(1) as f64;
-    let wanted = predicted.most_seconds.unwrap_or(predicted.seconds);
-    if wanted <= rto {
-        return format!("nothing is needed; the pace is limited by: {limit}");
-    }
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "casts saturate")]
-    let times = |count: usize| (count as f64 * wanted / rto).ceil() as u64;
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    match limit {
-        "source" => format!(
-            "{} lanes would meet it where the source can serve them (--lanes), else {} as fast as this one",
-            times(planned.lanes_max),
-            things(times(1), "source")
-        ),
-        "cpu" => format!(
-            "a machine of {} would meet it, or {} of {cores} with routes shared out by --route",
-            things(times(cores), "core"),
-            things(times(1), "machine")
-        ),
-        "target" | "network" => format!(
-            "{} would meet it, with routes shared out by --route, or files for an empty server (--to-rdb)",
-            things(times(1), "Redis node")
-        ),
-        _ => format!("it would have to be {:.1} times as fast", wanted / rto),
-    }
 }
 
 fn not_tested(is_own: bool) -> Vec<String> {

@@ -4,7 +4,7 @@
 //! Invariant: the plan's Redis is asked how full it is and nothing else; one that cannot be asked is unknown, and keeps no
 //! bench from its end.
 
-use super::quotas::{Link, Quota, of_memory};
+use super::quotas::{Link, Quota, of_memory, of_rebuild};
 use super::report::Sample;
 use crate::guard::CEILING_PERCENT;
 use crate::plan::{PlanReport, Predicted, WHOLE};
@@ -57,9 +57,7 @@ impl Surroundings {
         let largest =
             samples.iter().filter(|sample| sample.kind == WHOLE).max_by_key(|sample| sample.rows);
         let bytes = largest.map(|of| of.bytes as f64 / of.rows.max(1) as f64 * rows as f64);
-        let link = self.link.as_ref().zip(bytes);
-        let network = link.map(|(link, bytes)| link.quota(bytes, predicted.seconds));
-        memory.into_iter().chain(network).collect()
+        of_rebuild(memory, self.link.as_ref(), (bytes, predicted.seconds))
     }
 }
 

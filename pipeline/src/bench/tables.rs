@@ -25,10 +25,10 @@ use stages::{Error, Kind, Result};
 use std::collections::BTreeMap;
 
 /// The system whose backup and restore are measured.
-const SYSTEM: &str = "bigquery";
+const SYSTEM: super::System = super::System::Bigquery;
 /// What samples are called.
 pub(super) const BACKUP: &str = "backup";
-pub(super) const RESTORE: &str = "restore";
+pub(crate) const RESTORE: &str = "restore";
 /// How much larger than asked for the smallest part of a table may be.
 const PART_TIMES_MAX: u64 = 2;
 

@@ -3,18 +3,16 @@
 //! Invariant: tables are restored one after the other, so their times add up, and so do the ends of their intervals; what a
 //! limit of BigQuery makes slower, or refuses, is not called met.
 
+use super::needed::{Measured, Needed, Time};
 use super::quotas::{self, Link, OfRestore, Quota};
 use super::report::model;
 use super::tables::{BACKUP, Known, RESTORE};
-use super::{COMMAND, Sample};
+use super::{Head, Sample, System};
 use crate::cli::figures::{bytes, clock_of_seconds, count, things};
-use crate::lane::now_ms;
 use crate::model::Observation;
 use crate::plan::{FittedTo, Predicted};
-use crate::summarize::rfc3339;
 use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
-use uuid::Uuid;
 
 /// How long one table takes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -49,20 +47,9 @@ pub struct Total {
 /// What was measured and what it says.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TablesReport {
-    /// Always `bench`.
-    pub command: String,
-    /// An id of its own.
-    pub run_id: String,
-    /// Always `done`.
-    pub status: String,
-    /// RFC 3339.
-    pub started_at: String,
-    /// RFC 3339.
-    pub ended_at: String,
-    /// Seconds of all of it.
-    pub seconds: f64,
-    /// The system that the RTO is of.
-    pub system: String,
+    /// What it begins with.
+    #[serde(flatten)]
+    pub head: Head,
     /// The recovery time objective.
     pub rto_seconds: u64,
     /// Product and version of the server that held the duplicate.
@@ -83,8 +70,10 @@ pub struct TablesReport {
     pub within_rto: bool,
     /// Limits that a restore of everything would meet.
     pub quotas: Vec<Quota>,
-    /// What would meet the RTO, or what limits the pace where it is met.
+    /// What would meet the RTO, or what limits the pace where it is met; what has to be done before anything else helps.
     pub advice: String,
+    /// How many lanes, Redis nodes and machines would meet the RTO.
+    pub needed: Needed,
     /// What a person should know.
     pub warnings: Vec<String>,
     /// What this does not show.
@@ -102,12 +91,13 @@ pub(super) struct Settings {
 }
 
 impl Total {
-    fn of(tables: &[TableModel], part: fn(&TableModel) -> &Predicted) -> Self {
-        let predicted = || tables.iter().map(part);
-        let sum =
-            |end: fn(&Predicted) -> Option<f64>| -> Option<f64> { predicted().map(end).sum() };
+    /// Adds up the times of tables that are carried one after the other.
+    pub(crate) fn of(predicted: &[&Predicted]) -> Self {
+        let sum = |end: fn(&Predicted) -> Option<f64>| -> Option<f64> {
+            predicted.iter().map(|one| end(one)).sum()
+        };
         Self {
-            seconds: predicted().map(|one| one.seconds).sum(),
+            seconds: predicted.iter().map(|one| one.seconds).sum(),
             least_seconds: sum(|one| one.least_seconds),
             most_seconds: sum(|one| one.most_seconds),
             limited_seconds: 0.0,
@@ -115,7 +105,7 @@ impl Total {
     }
 
     /// The expected time, limits of others included.
-    fn expected(&self) -> f64 {
+    pub(crate) fn expected(&self) -> f64 {
         self.seconds.max(self.limited_seconds)
     }
 
@@ -148,12 +138,17 @@ impl TablesReport {
         let Settings { rto_seconds, lanes, target, link } = settings;
         let tables: Vec<TableModel> =
             known.iter().map(|known| table(known, &samples, rto_seconds)).collect::<Option<_>>()?;
-        let backup = Total::of(&tables, |table| &table.backup);
-        let unlimited = Total::of(&tables, |table| &table.restore);
+        let backups: Vec<&Predicted> = tables.iter().map(|table| &table.backup).collect();
+        let restores: Vec<&Predicted> = tables.iter().map(|table| &table.restore).collect();
+        let (backup, unlimited) = (Total::of(&backups), Total::of(&restores));
         let location = known.first().and_then(|known| known.location.as_deref());
         let mut quotas = quotas::of_restore(location, &asks(known, lanes, unlimited.seconds));
+        quotas.extend(quotas::of_backup());
         let bytes: u64 = known.iter().map(|known| known.bytes).sum();
         quotas.extend(link.map(|link| link.quota(bytes as f64, unlimited.seconds)));
+        let runs = Measured { fitted: &samples, benched: &samples };
+        let time = Time::of_all(&restores, rto_seconds);
+        let needed = Needed::of(System::Bigquery, time, runs, &quotas);
         let restore = Total { limited_seconds: quotas::least_seconds(&quotas), ..unlimited };
         let within_rto = restore.expected() <= rto_seconds as f64 && !quotas::is_refused(&quotas);
         warnings.extend(quotas::warnings(&quotas));
@@ -163,21 +158,14 @@ impl TablesReport {
                     .to_owned(),
             );
         }
-        let ended_ms = now_ms();
         Some(Self {
-            command: COMMAND.to_owned(),
-            run_id: Uuid::new_v4().to_string(),
-            status: "done".to_owned(),
-            started_at: rfc3339(started_ms),
-            ended_at: rfc3339(ended_ms),
-            seconds: (ended_ms - started_ms) as f64 / 1e3,
-            system: "bigquery".to_owned(),
+            head: Head::of(started_ms, System::Bigquery, "done"),
             rto_seconds,
             target,
             rows: known.iter().map(|known| known.rows).sum(),
             bytes,
-            advice: quotas::refusal(&quotas)
-                .unwrap_or_else(|| advice(&samples, &restore, rto_seconds, lanes)),
+            advice: quotas::refusal(&quotas).unwrap_or_else(|| needed.told[0].clone()),
+            needed,
             samples,
             tables,
             backup,
@@ -227,6 +215,7 @@ impl TablesReport {
             line(if number == 0 { "limits" } else { "" }, &quota.line());
         }
         line("advice", &self.advice);
+        self.needed.beside(&self.advice).for_each(|told| line("", told));
         for note in self.warnings.iter().chain(&self.not_tested) {
             line("note", note);
         }
@@ -270,31 +259,6 @@ fn asks(known: &[Known], lanes: usize, seconds: f64) -> OfRestore {
     }
 }
 
-/// What would meet the RTO, by what the largest restore waited for.
-fn advice(samples: &[Sample], restore: &Total, rto_seconds: u64, lanes: usize) -> String {
-    let restores = samples.iter().filter(|sample| sample.kind == RESTORE);
-    let limit =
-        restores.max_by_key(|sample| sample.rows).map_or("none", |sample| sample.limit.as_str());
-    let rto = rto_seconds.max(1) as f64;
-    let wanted = restore.most_seconds.unwrap_or(restore.seconds).max(restore.limited_seconds);
-    if wanted <= rto {
-        return format!("nothing is needed; the pace is limited by: {limit}");
-    }
-    if restore.limited_seconds > rto {
-        return "no machine would meet it before the limit that binds is raised: ask Google for more of it".to_owned();
-    }
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "casts saturate")]
-    let times = |count: usize| (count as f64 * wanted / rto).ceil() as u64;
-    let machines = things(times(1), "machine");
-    match limit {
-        "target" => format!(
-            "{} lanes would meet it where bigquery takes as much from each (--lanes), else {machines} with routes shared out by --route",
-            times(lanes)
-        ),
-        _ => format!("{machines} would meet it, with routes shared out by --route"),
-    }
-}
-
 fn not_tested() -> Vec<String> {
     [
         "production's own Redis and the network to it: the duplicate was in a server on this machine",
@@ -308,6 +272,7 @@ fn not_tested() -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lane::now_ms;
 
     fn sample(kind: &str, rows: u64, seconds: f64) -> Sample {
         Sample {

@@ -15,6 +15,7 @@ use schemas::plan::Objective;
 use serde::Serialize;
 use serde_json::{Value, json};
 use stages::Error;
+use std::time::Duration;
 use uuid::Uuid;
 
 /// Reads the plan of a run; mistakes in it are told, and are evidence that the run did not happen.
@@ -22,7 +23,7 @@ pub(super) fn plan_of(shared: &Shared, command: &str) -> Result<Plan, Exit> {
     loading::load(&shared.plan, &shared.routes).map_err(|failures| {
         tell(&failures, shared.json);
         let errors = failures.iter().map(super::failure::Failure::message).collect();
-        write(shared, &[], refusal(command), (Exit::Usage, errors), true);
+        write(shared, &Aims::default(), refusal(command), (Exit::Usage, errors), true);
         Exit::Usage
     })
 }
@@ -35,7 +36,7 @@ pub(super) fn keep(
     (exit, errors): (Exit, &[Error]),
 ) {
     match serde_json::to_value(summary) {
-        Ok(summary) => write(shared, &objectives(plan), summary, (exit, texts(errors)), false),
+        Ok(summary) => write(shared, &Aims::of(plan), summary, (exit, texts(errors)), false),
         Err(error) => unkept(&error),
     }
 }
@@ -49,12 +50,28 @@ pub(super) fn keep_refusal(
     (exit, errors): (Exit, &[Error]),
 ) {
     if !matches!(exit, Exit::Done | Exit::Interrupted | Exit::Terminated) {
-        write(shared, &objectives(plan), refusal(command), (exit, texts(errors)), true);
+        write(shared, &Aims::of(plan), refusal(command), (exit, texts(errors)), true);
     }
 }
 
-fn objectives(plan: &Plan) -> [(&'static str, Objective); 2] {
-    [("redis", plan.redis_objective), ("bigquery", plan.bigquery_objective)]
+/// What the plan aims at; nothing where there is no plan.
+#[derive(Default)]
+struct Aims {
+    objectives: Vec<(&'static str, Objective)>,
+    alloydb_rpo: Option<Duration>,
+}
+
+impl Aims {
+    fn of(plan: &Plan) -> Self {
+        let is_named = plan.alloydb.as_ref().is_some_and(|alloydb| alloydb.backups.is_some());
+        Self {
+            objectives: vec![
+                ("redis", plan.redis_objective),
+                ("bigquery", plan.bigquery_objective),
+            ],
+            alloydb_rpo: is_named.then_some(plan.alloydb_objective.rpo),
+        }
+    }
 }
 
 fn texts(errors: &[Error]) -> Vec<String> {
@@ -74,7 +91,7 @@ fn refusal(command: &str) -> Value {
 
 fn write(
     shared: &Shared,
-    objectives: &[(&'static str, Objective)],
+    aims: &Aims,
     summary: Value,
     (exit, errors): (Exit, Vec<String>),
     is_refusal: bool,
@@ -90,7 +107,8 @@ fn write(
             path: shared.plan.display().to_string(),
             sha256: std::fs::read(&shared.plan).ok().map(|bytes| sha256(&bytes)),
         },
-        objectives,
+        objectives: &aims.objectives,
+        alloydb_rpo: aims.alloydb_rpo,
         exit,
         errors,
         history: History::read(&shared.state, &run_id),

@@ -6,10 +6,11 @@ use super::args::{PlanFlags, Shared};
 use super::signals::Signals;
 use super::{failure, options, plan_of, print, tell_errors};
 use crate::backup::forecast::{Forecast, forecast};
+use crate::bench::quotas::{self, Quota};
 use crate::outcome::Exit;
 use crate::plan::lost::{Losses, plan_loss};
 use crate::plan::sample::{RouteSample, sample};
-use crate::plan::{PlanReport, plan_rebuild};
+use crate::plan::{PlanReport, RestoresForeseen, of_restores_of, plan_rebuild};
 use crate::restore::forecast::{RestoreForecast, forecast as restore_forecast};
 use schemas::Plan;
 use serde::Serialize;
@@ -20,19 +21,9 @@ pub(super) async fn plan(shared: &Shared, flags: &PlanFlags, signals: &Signals) 
         Err(exit) => return exit,
     };
     if let Some(lost) = flags.lost {
-        if !shared.routes.is_empty() {
-            let message =
-                "--lost looks at the whole plan, and what one route leaves out another may hold";
-            let hint = Some("leave --route out");
-            failure::tell(
-                &[failure::Failure::new(Exit::Usage, message.to_owned(), hint)],
-                shared.json,
-            );
-            return Exit::Usage;
-        }
         return show_loss(shared, &plan, lost);
     }
-    let (backups, restores) = match forecasts(shared, flags, &plan).await {
+    let (backups, restores, foreseen) = match forecasts(shared, flags, &plan).await {
         Ok(forecasts) => forecasts,
         Err(exit) => return exit,
     };
@@ -61,33 +52,41 @@ pub(super) async fn plan(shared: &Shared, flags: &PlanFlags, signals: &Signals) 
             Err(errors) => return tell_errors(&errors, None, shared.json),
         }
     }
-    if flags.sample.is_some() && backups.iter().any(|backup| !backup.is_row_route) {
+    let copies = backups.iter().any(|backup| !backup.is_row_route);
+    if flags.sample.is_some() && copies {
         failure::say("note: a duplicate holds many rows per value; its routes are not sampled\n");
     }
-    let whole = WholePlan { rebuild, backups, restores, samples };
+    let whole = WholePlan {
+        rebuild,
+        backup_quotas: if copies { quotas::of_backup() } else { Vec::new() },
+        backups,
+        restores,
+        restores_foreseen: foreseen,
+        samples,
+    };
     print(shared.json, &whole, || whole.render())
 }
 
-/// What backups and restores would do. A rebuild that reads the archive is asked for where BigQuery may be gone, and
-/// nothing else is looked at then.
-async fn forecasts(
-    shared: &Shared,
-    flags: &PlanFlags,
-    plan: &Plan,
-) -> Result<(Vec<Forecast>, Vec<RestoreForecast>), Exit> {
+/// What backups and restores would do.
+type Forecasts = (Vec<Forecast>, Vec<RestoreForecast>, Option<RestoresForeseen>);
+
+/// Forecasts backups and restores. A rebuild that reads the archive is asked for where BigQuery may be gone, and nothing
+/// else is looked at then.
+async fn forecasts(shared: &Shared, flags: &PlanFlags, plan: &Plan) -> Result<Forecasts, Exit> {
     if flags.run.from.is_some() {
-        return Ok((Vec::new(), Vec::new()));
+        return Ok((Vec::new(), Vec::new(), None));
     }
     let lost_at_ms = shared.lost_at.map(jiff::Timestamp::as_millisecond);
     let lanes = shared.lanes.start;
     let restores = restore_forecast(plan, &shared.routes, lanes, lost_at_ms).await;
+    let foreseen = foreseen(shared, plan, &restores);
     match forecast(plan, &shared.routes).await {
-        Ok(backups) => Ok((backups, restores)),
+        Ok(backups) => Ok((backups, restores, foreseen)),
         Err(error) => {
             // What is known of a restore is wanted most when a system is away.
             if !restores.is_empty() {
                 let whole =
-                    WholePlan { rebuild: None, backups: Vec::new(), restores, samples: Vec::new() };
+                    WholePlan { restores, restores_foreseen: foreseen, ..WholePlan::default() };
                 print(shared.json, &whole, || whole.render());
             }
             Err(tell_errors(&[error], None, shared.json))
@@ -95,22 +94,50 @@ async fn forecasts(
     }
 }
 
+/// What is foreseen of the restores; `None` where there are none.
+fn foreseen(
+    shared: &Shared,
+    plan: &Plan,
+    restores: &[RestoreForecast],
+) -> Option<RestoresForeseen> {
+    if restores.is_empty() {
+        return None;
+    }
+    let rto = shared.deadline.unwrap_or(plan.bigquery_objective.rto);
+    let place = plan.bigquery.as_ref().and_then(|section| section.location.as_deref());
+    let asked = (shared.lanes.start, rto.as_secs());
+    Some(of_restores_of(restores, &shared.state, asked, place))
+}
+
 /// Tells what a loss means; what nothing brings back misses every objective.
 fn show_loss(shared: &Shared, plan: &Plan, lost: Losses) -> Exit {
+    if !shared.routes.is_empty() {
+        let message =
+            "--lost looks at the whole plan, and what one route leaves out another may hold";
+        let hint = Some("leave --route out");
+        failure::tell(&[failure::Failure::new(Exit::Usage, message.to_owned(), hint)], shared.json);
+        return Exit::Usage;
+    }
     let report = plan_loss(plan, lost);
     let exit = if report.unrecoverable.is_empty() { Exit::Done } else { Exit::Objective };
     exit.min(print(shared.json, &report, || report.render()))
 }
 
 /// What a plan would do: a rebuild, backups, restores.
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 struct WholePlan {
     #[serde(flatten)]
     rebuild: Option<PlanReport>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     backups: Vec<Forecast>,
+    /// Limits of others that these backups would meet.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    backup_quotas: Vec<Quota>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     restores: Vec<RestoreForecast>,
+    /// The time of all of these together, and what would meet their RTO.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    restores_foreseen: Option<RestoresForeseen>,
     /// Rows that were asked for with `--sample`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     samples: Vec<RouteSample>,
@@ -120,8 +147,12 @@ impl WholePlan {
     fn render(&self) -> String {
         let rebuild = self.rebuild.iter().map(PlanReport::render);
         let backups = self.backups.iter().map(Forecast::render);
+        let of_backups =
+            self.backup_quotas.iter().map(|quota| format!("  limit {}\n", quota.line()));
         let restores = self.restores.iter().map(RestoreForecast::render);
+        let foreseen = self.restores_foreseen.iter().map(RestoresForeseen::render);
         let samples = self.samples.iter().map(RouteSample::render);
-        rebuild.chain(backups).chain(restores).chain(samples).collect()
+        let copies = backups.chain(of_backups).chain(restores).chain(foreseen);
+        rebuild.chain(copies).chain(samples).collect()
     }
 }

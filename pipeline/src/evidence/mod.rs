@@ -22,6 +22,7 @@ use crate::outcome::Exit;
 use schemas::plan::Objective as Aim;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::time::Duration;
 
 /// Version of the format.
 pub const FORMAT: u32 = 1;
@@ -136,6 +137,8 @@ pub struct Ran<'a> {
     pub plan: PlanUsed,
     /// The objective of each system, by name.
     pub objectives: &'a [(&'static str, Aim)],
+    /// The recovery point objective of AlloyDB, where the plan names the cluster whose backups it is of.
+    pub alloydb_rpo: Option<Duration>,
     /// How it ended.
     pub exit: Exit,
     /// What went wrong, as it was told.
@@ -158,7 +161,8 @@ impl Evidence {
             let of = |(system, aim): &(&'static str, Aim)| {
                 objectives(system, *aim, &summary, &command, is_as_asked)
             };
-            ran.objectives.iter().flat_map(of).collect()
+            let of_runs = ran.objectives.iter().flat_map(of);
+            of_runs.chain(ran.alloydb_rpo.map(not_asked)).collect()
         };
         let objectives = drilled::objectives(&summary).unwrap_or_else(of_run);
         Self {
@@ -217,6 +221,12 @@ fn objectives(
         measured(system, "RTO", rto, since, from_loss, is_as_asked),
         measured(system, "RPO", aim.rpo.as_secs(), age, of_state, is_as_asked),
     ]
+}
+
+/// The age of AlloyDB's backups: a run does not depend on the service that tells it.
+fn not_asked(rpo: Duration) -> Objective {
+    let how = "not asked by a run; see `rekindle status`".to_owned();
+    measured("alloydb", "RPO", rpo.as_secs(), None, how, false)
 }
 
 fn measured(

@@ -17,6 +17,7 @@ fn ran<'a>(aims: &'a [(&'static str, Aim)], exit: Exit) -> Ran<'a> {
     Ran {
         plan: PlanUsed { path: "rekindle.toml".into(), sha256: Some(sha256(b"")) },
         objectives: aims,
+        alloydb_rpo: None,
         exit,
         errors: Vec::new(),
         history: History::default(),
@@ -39,6 +40,25 @@ fn summary() -> Value {
 fn of(summary: Value, exit: Exit) -> Evidence {
     let aims = aims();
     Evidence::of(summary, ran(&aims, exit))
+}
+
+#[test]
+fn the_backups_of_alloydb_are_an_objective_that_a_run_does_not_ask_for() {
+    let aims = aims();
+    let hours = Some(Duration::from_hours(2));
+    let named = Evidence::of(summary(), Ran { alloydb_rpo: hours, ..ran(&aims, Exit::Done) });
+    assert_eq!(named.objectives.len(), 5);
+    let alloydb = serde_json::to_value(&named.objectives[4]).unwrap();
+    assert_eq!(
+        alloydb,
+        json!({
+            "system": "alloydb", "name": "RPO", "target_seconds": 7_200, "measured_seconds": null,
+            "margin_seconds": null, "verdict": "unknown",
+            "how": "not asked by a run; see `rekindle status`",
+        })
+    );
+    // Where the plan names no cluster there is nothing to ask, and no such objective.
+    assert_eq!(of(summary(), Exit::Done).objectives.len(), 4);
 }
 
 #[test]

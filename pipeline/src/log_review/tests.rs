@@ -12,6 +12,7 @@ fn evidence_of(summary: Value, exit: Exit, errors: &[&str]) -> Evidence {
     let ran = Ran {
         plan: PlanUsed { path: "rekindle.toml".into(), sha256: None },
         objectives: &[("redis", Aim { rto: day, rpo: day })],
+        alloydb_rpo: None,
         exit,
         errors: errors.iter().map(ToString::to_string).collect(),
         history: History::default(),

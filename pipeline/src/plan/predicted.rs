@@ -1,22 +1,13 @@
-//! How long a rebuild will take, by the evidence of rebuilds and benches of the same routes that this machine has done.
+//! How long a run will take, by runs that were measured.
 //!
-//! Invariant: only whole runs that ended as asked count, from a chain in which nothing was altered; rebuilds and benches are
-//! never fitted together, and which of them it was is said; sizes beyond the measured ones are called so.
+//! Invariant: which kind of runs it was fitted to is said, and sizes beyond the measured ones are called so.
 
-use crate::bench::{self, Sample};
 use crate::cli::figures::{clock_of_seconds, count};
-use crate::evidence::{Chain, Evidence, machine};
 use crate::model::{Model, Observation};
-use crate::rebuild::COMMAND;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
-use std::path::Path;
 
 /// What a sample of a bench is called that was made of all routes together.
 pub(crate) const WHOLE: &str = "whole";
-
-/// Rebuilds that are enough to be preferred to benches: with two terms, one is left to tell the error.
-const REBUILDS_MIN: usize = 3;
 
 /// Which kind of runs a prediction was fitted to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -80,105 +71,6 @@ pub struct Predicted {
     pub within_rto: bool,
     /// Whether the slower end of the interval does; absent where there is none.
     pub surely_within_rto: Option<bool>,
-}
-
-/// Predicts a rebuild of so many rows, from an archive or not as those that were measured; `None` where no such run was measured, or where its evidence cannot be trusted.
-pub(super) fn predicted(
-    (state, from_archive): (&Path, bool),
-    routes: &[&str],
-    rows: u64,
-    rto_seconds: u64,
-) -> Option<Predicted> {
-    let chain = Chain::of_state(state);
-    match chain.faults() {
-        Ok(faults) if faults.is_empty() => {}
-        Ok(faults) => {
-            tracing::warn!(
-                file = faults[0].file,
-                "evidence was altered: no time is predicted from it"
-            );
-            return None;
-        }
-        Err(error) => {
-            tracing::warn!(%error, "no time is predicted");
-            return None;
-        }
-    }
-    let entries = chain.list().ok()?;
-    let routes: BTreeSet<&str> = routes.iter().copied().collect();
-    let (mut rebuilds, mut own, mut benches) = (Vec::new(), Vec::new(), Vec::new());
-    let has_read_archive = |evidence: &Evidence| {
-        evidence.summary["archive"].as_array().is_some_and(|reads| !reads.is_empty())
-    };
-    let read = entries.iter().filter_map(|entry| Chain::read(entry).ok());
-    for evidence in read.filter(|evidence| has_read_archive(evidence) == from_archive) {
-        match evidence.command.as_str() {
-            COMMAND => rebuilds.extend(observations(&evidence, &routes)),
-            bench::COMMAND if evidence.summary["against"].is_null() => {
-                benches.extend(observations(&evidence, &routes));
-            }
-            bench::COMMAND => own.extend(observations(&evidence, &routes)),
-            _ => {}
-        }
-    }
-    let (fitted_to, runs) = preferred(rebuilds, own, benches);
-    Predicted::of(&runs, fitted_to, rows, rto_seconds)
-}
-
-/// Takes rebuilds where there are enough of them, because they are what is to be predicted, else benches, those into
-/// production's own Redis first.
-fn preferred(
-    rebuilds: Vec<Observation>,
-    own: Vec<Observation>,
-    benches: Vec<Observation>,
-) -> (FittedTo, Vec<Observation>) {
-    if rebuilds.len() >= REBUILDS_MIN || own.is_empty() && benches.is_empty() {
-        (FittedTo::Rebuilds, rebuilds)
-    } else if own.is_empty() {
-        (FittedTo::Benches, benches)
-    } else {
-        (FittedTo::OwnBenches, own)
-    }
-}
-
-/// Runs that say something about another one of the same routes on this machine.
-fn observations(evidence: &Evidence, routes: &BTreeSet<&str>) -> Vec<Observation> {
-    let here = machine();
-    let is_here = evidence.machine.host == here.host && evidence.machine.cores == here.cores;
-    if !is_here {
-        return Vec::new();
-    }
-    if evidence.command == bench::COMMAND {
-        if evidence.ended.status != "done" {
-            return Vec::new();
-        }
-        let samples = evidence.summary["samples"].clone();
-        let samples: Vec<Sample> = serde_json::from_value(samples).unwrap_or_else(|error| {
-            tracing::warn!(%error, run = evidence.run_id, "no time is predicted from this bench");
-            Vec::new()
-        });
-        let is_same = |sample: &&Sample| {
-            sample.kind == WHOLE
-                && sample.routes.iter().map(String::as_str).collect::<BTreeSet<_>>() == *routes
-        };
-        return samples.iter().filter(is_same).map(Sample::observation).collect();
-    }
-    observation(evidence, routes).into_iter().collect()
-}
-
-fn observation(evidence: &Evidence, routes: &BTreeSet<&str>) -> Option<Observation> {
-    let summary = &evidence.summary;
-    let names = summary["routes"].as_array()?.iter().map(|route| route["name"].as_str());
-    let is_same = names.collect::<Option<BTreeSet<&str>>>()? == *routes;
-    let is_whole = evidence.ended.status == "done" && summary["resumed"] == 0;
-    if evidence.command != COMMAND || !is_same || !is_whole {
-        return None;
-    }
-    Some(Observation {
-        rows: summary["rows"].as_f64()?,
-        bytes: summary["bytes"].as_f64()?,
-        seconds: summary["seconds"].as_f64()?,
-    })
 }
 
 impl Predicted {
@@ -306,27 +198,6 @@ mod tests {
         let unsteady = Predicted::of(&unsteady, FittedTo::Benches, 1_000_000, 10).unwrap();
         assert!(unsteady.warning().unwrap().starts_with("the RTO is at risk"), "{unsteady:?}");
         assert_eq!(Predicted::of(&[], FittedTo::Benches, 1, 1), None);
-    }
-
-    #[test]
-    fn rebuilds_are_preferred_where_there_are_enough_of_them_and_nothing_is_mixed() {
-        let (rebuild, own, bench) = (run(1e6, 6.0), run(1e5, 2.0), run(1e5, 1.0));
-        let chosen = |rebuilds: usize, owns: usize, benches: usize| {
-            let (fitted_to, runs) =
-                preferred(vec![rebuild; rebuilds], vec![own; owns], vec![bench; benches]);
-            let expected = match fitted_to {
-                FittedTo::Rebuilds => rebuild,
-                FittedTo::OwnBenches => own,
-                _ => bench,
-            };
-            assert!(runs.iter().all(|run| *run == expected), "{runs:?}");
-            (fitted_to, runs.len())
-        };
-        assert_eq!(chosen(3, 8, 9), (FittedTo::Rebuilds, 3));
-        assert_eq!(chosen(2, 8, 9), (FittedTo::OwnBenches, 8));
-        assert_eq!(chosen(2, 0, 9), (FittedTo::Benches, 9));
-        assert_eq!(chosen(2, 0, 0), (FittedTo::Rebuilds, 2));
-        assert_eq!(chosen(0, 0, 0), (FittedTo::Rebuilds, 0));
     }
 
     #[test]

@@ -3,12 +3,24 @@
 //! Invariant: it shows what the JSON holds, nothing else.
 
 use super::{PlanReport, Predicted, RouteReport};
-use schemas::duration;
+use schemas::{Route, duration};
 use std::fmt::Write;
 
 /// Writes bytes in MiB.
 pub(crate) fn mib(bytes: u64) -> String {
     format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+}
+
+/// Tells what happens to keys that exist.
+pub(super) fn on_conflict(route: &Route) -> String {
+    let mut told = route.on_conflict.word().to_owned();
+    if let Some(column) = &route.version_by {
+        told = format!("{told} by {column}");
+    }
+    if let Some(lag) = route.catch_up {
+        told = format!("{told}, caught up to {} before the end", duration::format(lag));
+    }
+    told
 }
 
 impl PlanReport {
@@ -67,6 +79,12 @@ impl PlanReport {
             Predicted::line,
         );
         writeln!(out, "objective          RTO {}; {predicted}", duration::format(rto))?;
+        for told in self.needed.iter().flat_map(|needed| &needed.told) {
+            writeln!(out, "needed             {told}")?;
+        }
+        for quota in &self.quotas {
+            writeln!(out, "limit              {}", quota.line())?;
+        }
         for note in &self.notes {
             writeln!(out, "note: {note}")?;
         }

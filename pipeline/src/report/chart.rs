@@ -8,6 +8,8 @@ use plotters::prelude::*;
 
 const SIZE: (u32, u32) = (900, 280);
 const CLOCK_SIZE: (u32, u32) = (900, 120);
+/// Room for the half of the last number of an axis.
+const RIGHT: u32 = 48;
 /// Family and size of all texts.
 const LABELS: (&str, i32) = ("sans-serif", 14);
 
@@ -55,6 +57,7 @@ fn draw_throughput(
     root.fill(&WHITE)?;
     let mut chart = ChartBuilder::on(&root)
         .margin(12)
+        .margin_right(RIGHT)
         .x_label_area_size(40)
         .y_label_area_size(90)
         .build_cartesian_2d(0.0..end * 1.02, 0.0..most * 1.1)?;
@@ -105,6 +108,7 @@ fn draw_clock(svg: &mut String, (before, own): (f64, f64), rto: f64) -> Drawn {
     let end = (before + own).max(rto) * 1.05;
     let mut chart = ChartBuilder::on(&root)
         .margin(12)
+        .margin_right(RIGHT)
         .x_label_area_size(40)
         .build_cartesian_2d(0.0..end, 0.0..1.0)?;
     chart

@@ -3,19 +3,12 @@
 //!
 //! Invariant: a step that nobody timed is shown as UNKNOWN, and no bar is drawn for it.
 
+use super::bars::{self, Axis, Bar};
 use super::{Part, list, pairs};
 use crate::cli::figures::{clock_of_seconds, count, seconds};
 use crate::drill::{COMMAND, DrillReport, Phase, Step};
-use plotters::prelude::*;
+use plotters::style::{BLUE, RGBColor};
 use serde_json::Value;
-
-const WIDTH: u32 = 900;
-const LABELS: (&str, i32) = ("sans-serif", 14);
-/// Height of one bar, and of what is around them.
-const BAR: u32 = 34;
-const AROUND: u32 = 80;
-/// Room for the names of phases and steps.
-const NAMES: u32 = 260;
 
 /// Returns the parts of a drill; none for anything else.
 pub(super) fn parts(summary: &Value) -> Vec<Part> {
@@ -27,10 +20,7 @@ pub(super) fn parts(summary: &Value) -> Vec<Part> {
     };
     let mut parts = vec![Part::Heading("What the drill showed"), Part::Paragraph(sentence(&drill))];
     parts.extend([Part::Heading("Time by phase"), phases(&drill.phases)]);
-    parts.extend(drawn(&drill).map(|svg| Part::Drawing {
-        svg,
-        caption: "Time from the declared loss by phase (blue), steps around the tool that were timed (grey), the RTO (red, dashed)",
-    }));
+    parts.extend(drawn(&drill));
     parts.extend([Part::Heading("Steps around the tool"), steps(&drill.steps)]);
     parts.extend([Part::Heading("The runs it is made of"), runs(&drill)]);
     parts.extend([Part::Heading("Integrity"), integrity(&drill)]);
@@ -120,81 +110,50 @@ fn reads(drill: &DrillReport) -> Part {
     }
 }
 
-/// One bar: its name, where it begins and ends in seconds, and its colour.
-type Bar = (String, f64, f64, RGBColor);
+/// Phases lie where they were since the loss.
+fn own_bars(drill: &DrillReport) -> Vec<Bar> {
+    let bar = |phase: &Phase| {
+        let to = phase.since_loss?;
+        Some(Bar { name: phase.name.clone(), from: (to - phase.seconds).max(0.0), to })
+    };
+    drill.phases.iter().filter_map(bar).collect()
+}
 
-/// Phases lie where they were; steps that were timed are added behind them.
-fn bars(drill: &DrillReport) -> Vec<Bar> {
-    let mut bars: Vec<Bar> = Vec::new();
-    for phase in &drill.phases {
-        if let Some(end) = phase.since_loss {
-            bars.push((phase.name.clone(), (end - phase.seconds).max(0.0), end, BLUE));
-        }
-    }
-    let mut end = bars.last().map_or(0.0, |(_, _, end, _)| *end);
+/// Steps that were timed, one after the other.
+fn step_bars(drill: &DrillReport) -> Vec<Bar> {
+    let mut end = 0.0;
+    let mut bars = Vec::new();
     for step in &drill.steps {
         if let Some(minutes) = step.minutes.filter(|minutes| *minutes > 0.0) {
-            let took = minutes * 60.0;
-            bars.push((step.name.clone(), end, end + took, RGBColor(150, 150, 150)));
-            end += took;
+            let from = end;
+            end += minutes * 60.0;
+            bars.push(Bar { name: step.name.clone(), from, to: end });
         }
     }
     bars
 }
 
-fn drawn(drill: &DrillReport) -> Option<String> {
-    let bars = bars(drill);
-    let last = bars.last().map(|(_, _, end, _)| *end).filter(|end| *end > 0.0)?;
-    let mut svg = String::new();
-    draw(&mut svg, &bars, (last, drill.rto_seconds as f64)).ok()?;
-    Some(svg)
-}
-
-fn draw(
-    svg: &mut String,
-    bars: &[Bar],
-    (last, rto): (f64, f64),
-) -> Result<(), Box<dyn std::error::Error>> {
-    let rows = u32::try_from(bars.len())?;
-    let root = SVGBackend::with_string(svg, (WIDTH, rows * BAR + AROUND)).into_drawing_area();
-    root.fill(&WHITE)?;
-    // An RTO far away would leave nothing to be seen of the phases; then the axis says that it lies beyond.
-    let is_shown = rto <= last * 20.0;
-    let end = if is_shown { last.max(rto) } else { last } * 1.05;
-    let beyond = if is_shown { "" } else { ", beyond the right edge" };
-    let height = f64::from(rows);
-    let mut chart = ChartBuilder::on(&root)
-        .margin(12)
-        .x_label_area_size(44)
-        .y_label_area_size(NAMES)
-        .build_cartesian_2d(0.0..end, 0.0..height)?;
-    chart
-        .configure_mesh()
-        .disable_y_mesh()
-        .x_desc(format!(
-            "time since the declared loss; the RTO is {}{beyond}",
-            clock_of_seconds(rto)
-        ))
-        .x_labels(8)
-        .y_labels(0)
-        .x_label_formatter(&|at| clock_of_seconds(*at))
-        .label_style(LABELS)
-        .axis_desc_style(LABELS)
-        .light_line_style(WHITE)
-        .draw()?;
-    let middles = (0..rows).map(|row| height - f64::from(row) - 0.5);
-    for ((name, from, to, colour), middle) in bars.iter().zip(middles) {
-        let corners = [(*from, middle - 0.3), (*to, middle + 0.3)];
-        chart.draw_series([Rectangle::new(corners, colour.filled())])?;
-        let (_, pixel) = chart.backend_coord(&(*from, middle));
-        root.draw(&Text::new(name.clone(), (16, pixel - 7), LABELS.into_font()))?;
-    }
-    if is_shown {
-        let line = [(rto, 0.0), (rto, height)];
-        chart.draw_series(DashedLineSeries::new(line, 6, 4, RED.stroke_width(2)))?;
-    }
-    root.present()?;
-    Ok(())
+/// The time of the tool and that of the steps around it, each on an axis of its own: seconds beside hours are not seen.
+fn drawn(drill: &DrillReport) -> Vec<Part> {
+    let rto = drill.rto_seconds as f64;
+    let own = own_bars(drill);
+    let end = own.last().map_or(0.0, |bar| bar.to);
+    let of_phases =
+        Axis { title: "since the declared loss", mark: ("the RTO is", rto), colour: BLUE };
+    let of_steps = Axis {
+        title: "the steps in turn",
+        mark: ("the RTO leaves them", rto - end),
+        colour: RGBColor(150, 150, 150),
+    };
+    let phases = bars::drawn(&own, &of_phases).map(|svg| Part::Drawing {
+        svg,
+        caption: "Time of the tool by phase, from the declared loss (blue); the RTO (red, dashed) where it lies within the axis",
+    });
+    let steps = bars::drawn(&step_bars(drill), &of_steps).map(|svg| Part::Drawing {
+        svg,
+        caption: "Steps around the tool that were timed (grey), on another axis than the phases; what the RTO leaves for them (red, dashed) where it lies within the axis",
+    });
+    phases.into_iter().chain(steps).collect()
 }
 
 #[cfg(test)]
@@ -249,23 +208,47 @@ mod tests {
     #[test]
     fn timed_steps_have_a_bar_and_unknown_ones_have_none() {
         let drill: DrillReport = serde_json::from_value(summary()).unwrap();
-        let found = bars(&drill);
-        let told: Vec<(&str, f64, f64)> =
-            found.iter().map(|(name, from, to, _)| (name.as_str(), *from, *to)).collect();
+        let told = |bars: Vec<Bar>| -> Vec<(String, f64, f64)> {
+            bars.into_iter().map(|bar| (bar.name, bar.from, bar.to)).collect()
+        };
         assert_eq!(
-            told,
+            told(own_bars(&drill)),
             [
-                ("restore bigquery", 0.0, 120.0),
-                ("rebuild redis", 120.0, 240.0),
-                ("create-instance", 240.0, 960.0),
+                ("restore bigquery".to_owned(), 0.0, 120.0),
+                ("rebuild redis".to_owned(), 120.0, 240.0),
             ]
         );
-        let svg = drawn(&drill).unwrap();
-        for name in ["restore bigquery", "rebuild redis", "create-instance", "the RTO is 01:00:00"]
-        {
-            assert!(svg.contains(name), "{name}: {svg}");
+        assert_eq!(told(step_bars(&drill)), [("create-instance".to_owned(), 0.0, 720.0)]);
+    }
+
+    #[test]
+    fn phases_and_steps_are_drawn_apart_each_on_its_own_axis() {
+        let drill: DrillReport = serde_json::from_value(summary()).unwrap();
+        let svgs = |drill: &DrillReport| -> Vec<String> {
+            let svg = |part| match part {
+                Part::Drawing { svg, .. } => svg,
+                other => panic!("{other:?}"),
+            };
+            drawn(drill).into_iter().map(svg).collect()
+        };
+        let found = svgs(&drill);
+        assert_eq!(found.len(), 2);
+        let shown = [
+            "restore bigquery, 00:02:00",
+            "rebuild redis, 00:02:00",
+            "since the declared loss; the RTO is 01:00:00",
+        ];
+        for text in shown {
+            assert!(found[0].contains(text) && !found[1].contains(text), "{text}: {}", found[0]);
         }
-        assert!(!svg.contains("repoint"), "{svg}");
+        for text in ["create-instance, 00:12:00", "the RTO leaves them 00:56:00"] {
+            assert!(found[1].contains(text) && !found[0].contains(text), "{text}: {}", found[1]);
+        }
+        assert!(found.iter().all(|svg| !svg.contains("repoint")));
+        // Where nobody timed a step there is nothing to be drawn of any.
+        let untimed: Vec<Step> =
+            drill.steps.iter().map(|step| Step { minutes: None, ..step.clone() }).collect();
+        assert_eq!(svgs(&DrillReport { steps: untimed, ..drill }).len(), 1);
     }
 
     #[test]

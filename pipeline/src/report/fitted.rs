@@ -3,7 +3,7 @@
 //! Invariant: the line is fitted anew to the runs that the evidence holds, so a drawing never shows another one than they make.
 
 use super::{Part, number, pairs};
-use crate::bench::{Against, Quota, Sample, TableModel, Total, verdict};
+use crate::bench::{Against, Needed, Quota, Sample, TableModel, Total, verdict};
 use crate::cli::figures::{bytes, clock_of_seconds, count, per_second, seconds};
 use crate::model::{Model, Observation};
 use crate::plan::{Predicted, WHOLE};
@@ -29,18 +29,16 @@ pub(super) fn parts(summary: &Value) -> Vec<Part> {
     };
     let rows = summary["rows"].as_u64().unwrap_or(0);
     let rto = summary["rto_seconds"].as_u64().unwrap_or(0);
+    let mut says = vec![
+        ("written into", written_into(summary)),
+        ("rows, by the statistics of the sources", count(rows)),
+        ("time of a rebuild", predicted.line()),
+        ("RTO", clock_of_seconds(rto as f64)),
+        ("rows that the RTO has time for", number(summary, "rows_within_rto")),
+    ];
+    says.extend(needed(summary));
     let mut parts = vec![Part::Heading("What was measured"), measured(&samples)];
-    parts.extend([
-        Part::Heading("What that says of production"),
-        pairs(vec![
-            ("written into", written_into(summary)),
-            ("rows, by the statistics of the sources", count(rows)),
-            ("time of a rebuild", predicted.line()),
-            ("RTO", clock_of_seconds(rto as f64)),
-            ("rows that the RTO has time for", number(summary, "rows_within_rto")),
-            ("what would meet it", summary["advice"].as_str().unwrap_or("unknown").to_owned()),
-        ]),
-    ]);
+    parts.extend([Part::Heading("What that says of production"), pairs(says)]);
     parts.extend(limits(summary));
     parts.extend(drawn(&samples, rows, rto).map(|svg| Part::Drawing {
         svg,
@@ -65,6 +63,12 @@ fn tables(summary: &Value, samples: &[Sample]) -> Option<Vec<Part>> {
     };
     let verdict = verdict(summary["within_rto"] == true, &quotas(summary));
     let rto = clock_of_seconds(summary["rto_seconds"].as_u64().unwrap_or(0) as f64);
+    let mut says = vec![
+        ("backup of all tables", backup.line()),
+        ("restore of all tables", restore.line()),
+        ("RTO", format!("{rto}: {verdict} by prediction")),
+    ];
+    says.extend(needed(summary));
     let mut parts = vec![
         Part::Heading("What was measured"),
         measured(samples),
@@ -73,15 +77,32 @@ fn tables(summary: &Value, samples: &[Sample]) -> Option<Vec<Part>> {
             head: vec!["table", "rows", "bytes", "backup", "restore"],
             rows: tables.iter().map(row).collect(),
         },
-        pairs(vec![
-            ("backup of all tables", backup.line()),
-            ("restore of all tables", restore.line()),
-            ("RTO", format!("{rto}: {verdict} by prediction")),
-            ("what would meet it", summary["advice"].as_str().unwrap_or("unknown").to_owned()),
-        ]),
+        pairs(says),
     ];
     parts.extend(limits(summary));
     Some(parts)
+}
+
+/// What would meet the RTO; of an earlier version no more than its advice.
+fn needed(summary: &Value) -> Vec<(&'static str, String)> {
+    let advice = summary["advice"].as_str().unwrap_or("unknown").to_owned();
+    let mut rows = vec![("what would meet it", advice.clone())];
+    let Ok(needed) = serde_json::from_value::<Needed>(summary["needed"].clone()) else {
+        return rows;
+    };
+    let more = |of: Option<u64>| of.map_or_else(|| "more would not help".to_owned(), count);
+    let lanes = match (needed.lanes, needed.lanes_measured.is_empty()) {
+        (Some(lanes), _) => count(lanes as u64),
+        (None, true) => "not measured".to_owned(),
+        (None, false) => "none of those measured".to_owned(),
+    };
+    rows.extend([
+        ("fewest lanes, of those measured", lanes),
+        ("Redis nodes", more(needed.redis_nodes)),
+        ("machines like this one", more(needed.machines)),
+    ]);
+    rows.extend(needed.beside(&advice).map(|told| ("", told.clone())));
+    rows
 }
 
 fn written_into(summary: &Value) -> String {

@@ -3,6 +3,7 @@
 //! Invariant: it says nothing that the evidence does not hold, and leaves out no finding, no unknown objective and nothing
 //! that was not tested. Both forms are made of the same parts.
 
+mod bars;
 mod chart;
 mod drilled;
 mod fitted;

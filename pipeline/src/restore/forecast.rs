@@ -64,6 +64,12 @@ pub struct RestoreForecast {
     pub memory_bound_bytes: Option<u64>,
     /// What a person should know, for example what cannot be put back.
     pub notes: Vec<String>,
+    /// Bytes of its largest table partition, as far as BigQuery told.
+    #[serde(skip)]
+    pub(crate) largest_bytes: Option<u64>,
+    /// Whether each table partition is published by a job of its own.
+    #[serde(skip)]
+    pub(crate) is_by_arrival: bool,
 }
 
 /// Looks at both sides of the backup routes that are named, or of all.
@@ -167,6 +173,8 @@ impl Look<'_> {
             time_travel: None,
             memory_bound_bytes: None,
             notes: Vec::new(),
+            largest_bytes: None,
+            is_by_arrival: false,
         };
         Found { forecast, recorded: None }
     }
@@ -210,6 +218,10 @@ impl Look<'_> {
         // A source that did not tell the size of rows is not one without bytes.
         let is_told = source_bytes > 0 || forecast.rows == Some(0);
         forecast.source_bytes = is_told.then_some(source_bytes);
+        let largest = versions().map(|version| version.source_bytes).max();
+        forecast.largest_bytes = largest.filter(|_| is_told);
+        forecast.is_by_arrival =
+            found.recorded.as_ref().is_some_and(|of| target::is_by_arrival(&of.resource));
         if !chosen.expired.is_empty() {
             forecast.notes.push(format!(
                 "table partitions {} are past their expiry and would not be restored",

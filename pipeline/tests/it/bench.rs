@@ -72,6 +72,21 @@ fn parts_of_the_tables_are_measured_and_the_whole_is_predicted() {
     let planned = world.run(&["plan", "--json"]).expect(0).summary();
     assert_eq!(planned["predicted"]["runs"].as_u64(), Some(6), "{}", planned["predicted"]);
     assert_eq!(planned["predicted"]["fitted_to"], "benches");
+    // AND both tell what would meet the RTO: nothing more, and the lanes only that were measured
+    for needed in [&found["needed"], &planned["needed"]] {
+        assert_eq!(
+            (&needed["is_met"], needed["redis_nodes"].as_u64(), needed["machines"].as_u64()),
+            (&true.into(), Some(1), Some(1)),
+            "{needed}"
+        );
+        assert_eq!(needed["lanes"], 2, "{needed}");
+        assert!(needed["margin_seconds"].as_f64().unwrap() > 0.0, "{needed}");
+    }
+    world.run(&["plan"]).expect(0).shows(&[
+        "needed             nothing more is needed",
+        "lanes: of those measured (2), 2 are the fewest that meet it",
+        "limit              memory of redis",
+    ]);
     world.run(&["report"]).expect(0).shows(&[
         "# bench",
         "What that says of production",
@@ -84,6 +99,9 @@ fn parts_of_the_tables_are_measured_and_the_whole_is_predicted() {
         bench(&world, &["--rows", &asked, "--repeats", "1", "--deadline", "1s", "--lanes", "1"]);
     let told = late.summary();
     let is_late = told["predicted"]["seconds"].as_f64().unwrap() > 1.0;
+    let is_met = told["needed"]["is_met"] == true;
+    assert_eq!(is_met, told["needed"]["margin_seconds"].as_f64().unwrap() >= 0.0, "{told}");
+    assert!(!is_met || !is_late, "{told}");
     assert_eq!(late.code, Some(if is_late { 6 } else { 0 }), "{told}");
     // A second run finds what the first one has left, and names what it holds.
     let text = world

@@ -104,6 +104,41 @@ fn parts_of_a_table_are_backed_up_and_restored_and_the_whole_is_predicted() {
 }
 
 #[test]
+fn plan_predicts_a_restore_from_a_bench_and_names_the_limits_of_each_command() {
+    // GIVEN a bench of a table
+    let cloud = days();
+    bench(&cloud, &["--rows", "600,1200,2400", "--repeats", "1"]).expect(0);
+    // WHEN nothing is backed up yet THEN there is nothing whose restore could be predicted
+    let planned = run(&cloud, &["plan", "--json"]).expect(0).summary();
+    assert_eq!(planned["backup_quotas"][0]["name"], "streams of a read session of a backup");
+    assert!(planned["restores"][0]["state"] != "ready", "{planned}");
+    assert!(planned["restores_foreseen"]["predicted"].is_null(), "{planned}");
+    // WHEN it is THEN its restore is predicted, and its limits are told apart from those of a backup
+    run(&cloud, &["backup", "bigquery"]).expect(0);
+    let planned = run(&cloud, &["plan", "--json"]).expect(0).summary();
+    let foreseen = &planned["restores_foreseen"];
+    assert!(foreseen["predicted"]["seconds"].as_f64().unwrap() > 0.0, "{foreseen}");
+    assert_eq!(
+        (&foreseen["within_rto"], &foreseen["needed"]["is_met"], foreseen["rto_seconds"].as_u64()),
+        (&json!(true), &json!(true), Some(86_400)),
+        "{foreseen}"
+    );
+    let names: Vec<&str> = foreseen["quotas"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|quota| quota["name"].as_str().unwrap())
+        .collect();
+    assert!(names.contains(&"copy jobs of a project"), "{names:?}");
+    assert!(!names.contains(&"streams of a read session of a backup"), "{names:?}");
+    run(&cloud, &["plan"]).expect(0).shows(&[
+        "restore of all predicted 00:00:0",
+        "  needed",
+        "  limit",
+    ]);
+}
+
+#[test]
 fn a_bench_that_fails_or_was_killed_leaves_no_table() {
     let cloud = days();
     // GIVEN tables of a bench that was killed, and one of somebody else

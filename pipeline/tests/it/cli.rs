@@ -127,6 +127,26 @@ fn help_of_report() {
 }
 
 #[test]
+fn help_of_log_review() {
+    insta::assert_snapshot!(help(&["log", "review"]));
+}
+
+#[test]
+fn help_of_log_close() {
+    insta::assert_snapshot!(help(&["log", "close"]));
+}
+
+#[test]
+fn help_of_bench() {
+    insta::assert_snapshot!(help(&["bench"]));
+}
+
+#[test]
+fn help_of_drill() {
+    insta::assert_snapshot!(help(&["drill"]));
+}
+
+#[test]
 fn what_is_not_built_is_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
     for words in [&["demo"][..], &["demo", "redis", "--tier", "count"], &["demo", "--help"]] {

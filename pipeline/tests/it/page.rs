@@ -11,6 +11,19 @@ use std::process::Command;
 /// Debian's, where `fixtures/install` puts it.
 const BROWSER: &str = "/usr/bin/chromium";
 
+/// Logs every text of a drawing that ends outside of it, and every drawing that is wider than the page.
+const MEASURE: &str = "<script>\
+    for (const text of document.querySelectorAll('svg text')) {\
+      const box = text.getBBox(), all = text.ownerSVGElement.viewBox.baseVal;\
+      const fits = box.x >= 0 && box.y >= 0 && box.x + box.width <= all.width && box.y + box.height <= all.height;\
+      if (!fits) console.error('cut off: ' + text.textContent);\
+    }\
+    for (const svg of document.querySelectorAll('svg')) {\
+      if (svg.getBoundingClientRect().right > innerWidth) console.error('wider than the page');\
+    }\
+    console.log('measured ' + document.querySelectorAll('svg text').length);\
+    </script>";
+
 /// What a browser made of a page.
 struct Opened {
     stdout: Vec<u8>,
@@ -81,6 +94,18 @@ fn the_report_of_a_drill_opens_in_a_browser_without_an_error() {
     assert_eq!(seen.logged(), Vec::<&str>::new());
     let bytes = fs::read(&picture).unwrap();
     assert!(bytes.starts_with(b"\x89PNG") && bytes.len() > 20_000, "{} bytes", bytes.len());
+
+    // AND phases and steps are drawn apart, whole, at 1000 pixels and at the 718 that A4 leaves between its margins
+    let text = fs::read_to_string(&page).unwrap();
+    assert!(text.contains("create-instance, 00:12:00") && text.contains("the RTO leaves them"));
+    let measured = folder.join("measured.html");
+    fs::write(&measured, text.replace("</body>", &format!("{MEASURE}</body>"))).unwrap();
+    for width in ["1000", "718"] {
+        let size = format!("--window-size={width},2400");
+        let seen = Opened::new(folder, &measured, &["--dump-dom", &size]);
+        let logged = seen.logged();
+        assert!(logged.len() == 1 && logged[0].contains("measured "), "{width}: {logged:?}");
+    }
 }
 
 #[test]

@@ -27,6 +27,7 @@ fn steady(text: &str, from: &str, left_out: &[(&str, &str)]) -> String {
     let measured = [
         "  memory bound",
         "  time travel",
+        "  limit",
         "job ",
         "attempts",
         "clock",

@@ -90,6 +90,34 @@ fn a_backup_of_alloydb_older_than_the_objective_ends_with_6() {
 }
 
 #[test]
+fn a_run_does_not_ask_for_the_backups_and_its_evidence_says_so() {
+    // GIVEN a backup that is too old
+    let backed = Backed::new();
+    backed.admin.backup("old", "READY", hours(25));
+    backed.admin.calls();
+    // WHEN the cache is rebuilt THEN that ends well, and the service was not asked
+    backed.world.rebuild(&[]).expect(0);
+    assert_eq!(backed.admin.calls(), Vec::<String>::new());
+    // AND the evidence holds the objective, and calls it unknown
+    let evidence = backed.world.run(&["report", "--json"]).expect(0).summary();
+    let found = evidence["objectives"].as_array().unwrap().last().unwrap();
+    assert_eq!(
+        (&found["system"], &found["name"], &found["verdict"], &found["target_seconds"]),
+        (&"alloydb".into(), &"RPO".into(), &"unknown".into(), &86_400.into()),
+        "{found}"
+    );
+    assert!(found["measured_seconds"].is_null(), "{found}");
+    // AND so does the report
+    let row = "| alloydb | RPO | 24:00:00 | not measured |  | UNKNOWN | not asked by a run; see `rekindle status` |";
+    backed.world.run(&["report"]).expect(0).shows(&[row, "RPO of alloydb"]);
+    backed
+        .world
+        .run(&["report", "--format", "html"])
+        .expect(0)
+        .shows(&["<td>not asked by a run; see `rekindle status`</td>"]);
+}
+
+#[test]
 fn a_backup_of_an_earlier_cluster_counts_only_where_the_cluster_is_not_known() {
     let backed = Backed::new();
     backed.admin.backup_of("main", "the uid it had before", ("earlier", "READY"), hours(1));
