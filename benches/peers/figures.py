@@ -153,22 +153,30 @@ def print_lines(lines):
         print(f"{figure:<58}{table:<11}floor {floor:<22}goal {goal:<22}{value}")
 
 
-def markdown(result):
-    """Returns benches/RESULTS.md."""
+def markdown(results):
+    """Returns benches/RESULTS.md: each result under a heading of its own, in the order given."""
+    text = ["# Results", "",
+            "What `benches/peers/all` has measured last; `benches/README.md` says how, what is compared with what, and where "
+            "the time goes.", "",
+            "The median of all rounds, and in brackets the smallest and largest of a round. Floors count against the peers "
+            "as one writes them down; the fastest that we could make of them are told beside."]
+    for result in results:
+        text += section(result)
+    return "\n".join(text) + "\n"
+
+
+def section(result):
+    """Returns the lines of one result: where and how it was measured, its figures, and every tool of every group."""
     where, versions = result["machine"], result["versions"]
+    rows = ", ".join(f"{name} {rows:,}" for name, rows in result["rows"].items())
     text = [
-        "# Results", "",
-        "What `benches/peers/all` has measured last; `benches/README.md` says how, and what is compared with what.", "",
+        "", f"## {rows}; {result['repeats']} rounds", "",
         f"- {result['started_at']}, {result['minutes']:.0f} minutes; load {where['load_1min_at_start']} at the start, "
         f"{where['load_1min_at_end']} at the end.",
         f"- {where['cpus']} CPUs ({where['cpu']}) shared by all, {where['memory_bytes'] / 1024 ** 3:.0f} GiB, "
         f"Linux {where['kernel']}.",
         "- " + ", ".join(f"{name} {version}" for name, version in versions.items()) + ".",
-        f"- `{result['command']}`",
-        "- Rows: " + ", ".join(f"{name} {rows:,}" for name, rows in result["rows"].items()) + f"; {result['repeats']} rounds.",
-        "", "## Figures", "",
-        "The median of all rounds, and in brackets the smallest and largest of a round. Floors count against the peers as "
-        "one writes them down; the fastest that we could make of them are told beside.", "",
+        f"- `{result['command']}`", "",
         "| figure | table | measured | floor | goal |", "|---|---|---|---|---|",
         *(f"| {' | '.join(row)} |" for row in rows_of(result["figures"])), "",
     ]
@@ -176,12 +184,12 @@ def markdown(result):
     for table, groups in result["runs"].items():
         for group, tools in groups.items():
             names = " / ".join(SERVERS.get(name, name) for name in next(iter(tools.values()))[0]["cpu_us_per_row"])
-            text += ["", f"## {table}, {group}", "", f"| tool | k rows/s, median (min to max) | CPU us/row: {names} "
+            text += ["", f"### {table}, {group}", "", f"| tool | k rows/s, median (min to max) | CPU us/row: {names} "
                      "| peak MiB |", "|---|---|---|---|"]
             text += [tool_row(tool, runs) for tool, runs in tools.items()]
             notes = {note for runs in tools.values() for run in runs for note in run.get("notes", ())}
             text += [""] * bool(notes) + sorted(notes)
-    return "\n".join(text) + "\n"
+    return text
 
 
 def tool_row(tool, runs):
