@@ -37,7 +37,7 @@ use crate::route::RouteRun;
 use crate::tuning::Lanes;
 use crate::wiring::{self, Described, Facts, Sources};
 use schemas::plan::{Layout, OnCollision};
-use schemas::{Bounds, Column, Plan, Route};
+use schemas::{Bounds, Column, Plan};
 use serde::Serialize;
 use stages::Error;
 use stages::extract::{BATCH_BYTES, Estimate};
