@@ -6,10 +6,11 @@ use crate::cloud::{Cloud, DAY_PARTITIONED, ROUTE};
 use crate::items::{self, Wire, assert_complete};
 use crate::net::{lead, port_of, spawn};
 use crate::restore::lost;
-use crate::world::{Ran, wait_until};
+use crate::world::{Ran, World, wait_until};
 use fixtures::servers::{Direction, Proxy, RedisOptions, Toxic};
 use serde_json::json;
-use std::process::Child;
+use std::io::Write;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long a run may go on after its peer fell silent: an answer may stay away for 5 s with this patience, the server is
@@ -149,6 +150,49 @@ fn a_postgres_or_redis_that_falls_silent_is_noticed_named_and_waited_for() {
         }
     }
     beside_each_other(tests);
+}
+
+/// A lock on the table that a session of its own holds until it is dropped.
+fn locked(world: &World) -> Child {
+    let mut locker = Command::new("psql");
+    let mut locker =
+        locker.args(world.postgres.superuser_args()).stdin(Stdio::piped()).spawn().unwrap();
+    let sql = b"begin; lock table items in access exclusive mode;\n";
+    locker.stdin.as_mut().unwrap().write_all(sql).unwrap();
+    let held = "select count(*) from pg_locks where mode = 'AccessExclusiveLock' and granted \
+                and relation = 'items'::regclass";
+    wait_until("a lock", || world.sql(held) == "1");
+    locker
+}
+
+#[test]
+fn a_query_that_the_server_has_forgotten_is_given_up_before_anything_was_recorded() {
+    let world = items::filled();
+    let proxy = Proxy::start(world.postgres.port()).unwrap();
+    let mut locker = locked(&world);
+    let child = {
+        let mut command = world.command(&["rebuild", "redis", "--json", "--progress", "none"]);
+        let url = world.postgres.url();
+        let led = url.replace(&world.postgres.port().to_string(), &proxy.port().to_string());
+        command.args(["--retry-for", "10s"]).env("ALLOYDB_URL", led);
+        spawn(command)
+    };
+    let waiting =
+        "from pg_stat_activity where application_name = 'rekindle' and wait_event_type = 'Lock'";
+    wait_until("a query that waits", || world.sql(&format!("select count(*) {waiting}")) == "1");
+    // The product's end of the connection stays as it is; its session is gone, and new ones are welcome.
+    proxy.set(Toxic::HalfOpen, Direction::Both);
+    wait_until("a connection without a server", || proxy.hits().contains_key("half-open"));
+    proxy.clear();
+    world.sql(&format!("select pg_terminate_backend(pid) {waiting}"));
+    drop(locker.stdin.take());
+    locker.wait().unwrap();
+    let started = Instant::now();
+    let ran = Ran::of(&child.wait_with_output().unwrap());
+    assert!(started.elapsed() < NOTICED_WITHIN, "{:?}", started.elapsed());
+    ran.expect(3).says(&["fell silent", "no session of ours is at work there", "hint: "]);
+    world.rebuild(&[]).expect(0);
+    assert_complete(&world);
 }
 
 #[test]

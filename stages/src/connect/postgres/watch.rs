@@ -3,8 +3,9 @@
 //! A query may be silent for hours, and a connection whose server died may be silent for ever. So after a while of silence
 //! the server is asked, on a connection of its own, whether the session is still there.
 //!
-//! Invariant: a wait ends when its answer comes, when the server cannot be asked, when the session is known to be gone, and
-//! at the latest after [`UNKNOWN_MAX`] where that cannot be told.
+//! Invariant: a wait ends when its answer comes, when the server cannot be asked, when the session is known to be gone or,
+//! where its process is not known, no session of ours works there, and at the latest after [`UNKNOWN_MAX`] where that cannot
+//! be told.
 
 use super::{Postgres, from_sqlx};
 use crate::error::{Error, Kind, Result};
@@ -20,10 +21,13 @@ const UNKNOWN_MAX: Duration = Duration::from_hours(1);
 const IDENTIFY: &str = "select coalesce(host(inet_server_addr()), '') || ':' || \
      coalesce(inet_server_port()::text, ''), pg_postmaster_start_time()::text, pg_backend_pid()";
 
-/// Who it is now, and whether a session of ours is there.
+/// Who it is now, and whether the session of a process is there; of a process that is not known, whether any session of ours
+/// is at work: a query on a connection that only this side still holds has none.
 const ASK: &str = "select coalesce(host(inet_server_addr()), '') || ':' || \
      coalesce(inet_server_port()::text, ''), pg_postmaster_start_time()::text, \
-     exists (select from pg_stat_activity where pid = $1)";
+     exists (select from pg_stat_activity where pid = $1 or ($1::int is null and pid <> pg_backend_pid() \
+     and state = 'active' and usename = current_user \
+     and application_name = current_setting('application_name')))";
 
 /// The session of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,7 +65,9 @@ impl SessionId {
             Told::Unknown
         } else if self.started != started {
             Told::Gone("it was restarted")
-        } else if self.process.is_some() && !is_there {
+        } else if !is_there && self.process.is_none() {
+            Told::Gone("no session of ours is at work there")
+        } else if !is_there {
             Told::Gone("the session is gone")
         } else {
             Told::There
@@ -133,6 +139,10 @@ mod tests {
         assert_eq!(session.judge("10.0.0.1:5432", "t", false), Told::Gone("the session is gone"));
         assert_eq!(session.judge("10.0.0.1:5432", "u", true), Told::Gone("it was restarted"));
         assert_eq!(session.judge("10.0.0.2:5432", "u", false), Told::Unknown);
-        assert_eq!(session.of_any().judge("10.0.0.1:5432", "t", false), Told::There);
+        let any = session.of_any();
+        assert_eq!(any.judge("10.0.0.1:5432", "t", true), Told::There);
+        // A session that nobody knows is gone where none works.
+        let gone = Told::Gone("no session of ours is at work there");
+        assert_eq!(any.judge("10.0.0.1:5432", "t", false), gone);
     }
 }
