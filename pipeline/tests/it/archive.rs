@@ -33,6 +33,12 @@ pub(crate) fn tables(cloud: &Cloud) -> Vec<String> {
     tables.iter().map(name).collect()
 }
 
+/// Whether a writer that was killed has left this beside a file: `NAME#1`, which no reader of an archive sees.
+fn is_staged(path: &Path) -> bool {
+    let name = path.file_name().unwrap().to_string_lossy();
+    name.rsplit_once('#').is_some_and(|(_, number)| number.bytes().all(|of| of.is_ascii_digit()))
+}
+
 /// Every file in a folder and below.
 pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
@@ -40,7 +46,7 @@ pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
         let path = entry.unwrap().path();
         if path.is_dir() {
             found.extend(files(&path));
-        } else {
+        } else if !is_staged(&path) {
             found.push(path);
         }
     }
