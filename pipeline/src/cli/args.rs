@@ -201,7 +201,7 @@ pub struct PlanFlags {
 /// Flags of `plan` and `rebuild redis`.
 #[derive(Debug, Args)]
 pub struct RunFlags {
-    /// Read tables of BigQuery from the archive of [archive], as of its last complete backup; BigQuery is not asked
+    /// Read tables of BigQuery from the archive of the plan, as of its last complete backup; BigQuery is not asked
     #[arg(long, value_name = "PLACE", value_parser = ["archive"], hide_possible_values = true)]
     pub from: Option<String>,
     /// Start over instead of resuming the unfinished run
