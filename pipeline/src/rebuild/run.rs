@@ -122,7 +122,7 @@ impl Run {
 
     /// Loads, catches up and reads back; everything found is in the findings.
     pub(super) async fn work(&mut self, options: &Options, watcher: &dyn Watcher) -> Findings {
-        let (archive, notes) = self.archived.clone();
+        let (archive, notes) = std::mem::take(&mut self.archived);
         let mut findings = Findings { archive, ..Findings::default() };
         for note in notes {
             watcher.say(&note);

@@ -15,7 +15,9 @@ use serde::{Deserialize, Serialize};
 use stages::extract::bigquery;
 use stages::load::store::Values;
 use stages::{Error, Kind, Result};
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use tokio::sync::Mutex;
 
 /// How a rebuild names its backup.
 const BACKUP: &str = "rekindle backup bigquery --to archive";
@@ -59,6 +61,8 @@ impl ArchiveRead {
 pub(super) struct Tables {
     pub(super) values: Arc<dyn Values>,
     copies: Vec<Route>,
+    /// What was found of each, by the route that keeps it: routes over one table read one backup, and ask for it once.
+    found: Mutex<BTreeMap<String, ArchivedShape>>,
 }
 
 /// Connects to every system that one of the routes reads; with `from_archive` to the archive in place of BigQuery.
@@ -75,8 +79,11 @@ pub async fn connect_with(
         routes.iter().filter(|route| !is_of_bigquery(route)).cloned().collect();
     let mut sources = connect_sources(plan, &others, lanes).await?;
     let copies = plan.routes.iter().filter(|route| is_kept(route, Place::Archive));
-    let tables =
-        Tables { values: Arc::new(open_archive(plan)?), copies: copies.cloned().collect() };
+    let tables = Tables {
+        values: Arc::new(open_archive(plan)?),
+        copies: copies.cloned().collect(),
+        found: Mutex::default(),
+    };
     sources.read_archive(Arc::new(tables));
     Ok(sources)
 }
@@ -141,6 +148,10 @@ pub(crate) fn is_archived(plan: &Plan, route: &Route) -> bool {
 pub(super) async fn describe(tables: &Tables, route: &Route) -> Result<ArchivedShape> {
     let copy = kept_by(&tables.copies, route)
         .ok_or_else(|| Error::new(Kind::Internal, "no archive was asked for this table"))?;
+    let mut known = tables.found.lock().await;
+    if let Some(shape) = known.get(&copy.name) {
+        return Ok(shape.clone());
+    }
     let found = archived_table(&tables.values, copy).await.map_err(hinted)?;
     let Some(ArchivedTable { copy: files, record, notes }) = found else {
         let Origin::Table { schema, table, .. } = &route.origin else {
@@ -156,7 +167,9 @@ pub(super) async fn describe(tables: &Tables, route: &Route) -> Result<ArchivedS
     };
     let size = (files.rows(), files.bytes());
     let table = bigquery::Shape::recorded(&files.table, &record.resource, size);
-    Ok(ArchivedShape { table, copy: Arc::new(files), notes })
+    let shape = ArchivedShape { table, copy: Arc::new(files), notes };
+    known.insert(copy.name.clone(), shape.clone());
+    Ok(shape)
 }
 
 /// What routes read from the archive, and what a person should know of it.

@@ -5,6 +5,7 @@
 
 use super::{Flow, Held, Matrix, Scenario, State, assert_held, held, killed, size};
 use crate::archive::{backup, files, in_folder, section, tables};
+use crate::archive_rebuild::ROUTES;
 use crate::cloud::Cloud;
 use crate::world::Ran;
 use arrow::array::{Array, AsArray};
@@ -18,27 +19,6 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-const ROUTES: &str = r#"
-[[route]]
-name = "hot"
-table = "bigquery:d.t"
-key = "hot:{id}"
-type = "hash"
-on_collision = "error"
-[[route]]
-name = "by-name"
-table = "bigquery:d.t"
-key = "by:{name}"
-type = "set"
-member = "{id}"
-[[route]]
-name = "events"
-table = "bigquery:d.t"
-key = "ev"
-type = "stream"
-use = ["rebuild"]
-columns = ["id"]
-"#;
 const DAYS: u32 = 4;
 
 /// A table with rows of some days, and a plan with an archive of one version.

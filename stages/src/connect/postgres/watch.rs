@@ -22,11 +22,11 @@ const IDENTIFY: &str = "select coalesce(host(inet_server_addr()), '') || ':' || 
      coalesce(inet_server_port()::text, ''), pg_postmaster_start_time()::text, pg_backend_pid()";
 
 /// Who it is now, and whether the session of a process is there; of a process that is not known, whether any session of ours
-/// is at work: a query on a connection that only this side still holds has none.
+/// is not known to be idle: a query on a connection that only this side still holds has none.
 const ASK: &str = "select coalesce(host(inet_server_addr()), '') || ':' || \
      coalesce(inet_server_port()::text, ''), pg_postmaster_start_time()::text, \
      exists (select from pg_stat_activity where pid = $1 or ($1::int is null and pid <> pg_backend_pid() \
-     and state = 'active' and usename = current_user \
+     and coalesce(state, '') not like 'idle%' and usename = session_user \
      and application_name = current_setting('application_name')))";
 
 /// The session of a connection.
