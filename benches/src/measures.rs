@@ -8,6 +8,7 @@ use arrow::ipc::reader::StreamReader;
 use futures::TryStreamExt;
 use pipeline::cpu::CpuPool;
 use pipeline::lane::TRANSFORMS;
+use pipeline::prepare::PARTITIONS_PER_LANE;
 use pipeline::summarize::peak_rss_bytes;
 use schemas::Position;
 use schemas::block::{self, CODEC_ZSTD_ARROW, Header};
@@ -28,14 +29,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
-/// Reads the table of a plan's only route in so many ranges at once, decodes it into typed arrow columns, and drops them.
+/// Reads the table of a plan's only route in so many ranges at once, of as many as a rebuild with so many lanes cuts, decodes
+/// it into typed arrow columns, and drops them.
 pub async fn extract(plan: &Path, ranges: usize) -> Result<Value> {
     let plan = by_hand::plan(plan)?;
     let started = Instant::now();
     let (_sources, _sink, routes) = connect(&plan, WayChoice::Command, ranges).await?;
     let route = Arc::new(only(routes)?);
     let cpu = Arc::new(CpuPool::new()?);
-    let partitions = route.source.partitions(ranges, 0).await?;
+    let partitions = route.source.partitions(ranges * PARTITIONS_PER_LANE, 0).await?;
     let cut = partitions.len();
     let mut reads = JoinSet::new();
     let gate = Arc::new(tokio::sync::Semaphore::new(ranges));

@@ -3,6 +3,7 @@
 //! Invariant: pure; nothing is forecast from fewer than `WINDOWS_MIN` windows, and a run whose speed varies has a wider
 //! band than one that is steady.
 
+use crate::growth::Growth;
 use std::time::Duration;
 
 /// Length of a window at first; it doubles whenever there are too many.
@@ -74,24 +75,31 @@ impl Pace {
         (all.rows > 0.0).then(|| all.rows / all.seconds)
     }
 
-    /// Forecasts how long so many rows take.
+    /// Forecasts how long so many rows take, after so many that the target holds.
     ///
-    /// The speed of the rest is the mean of the groups so far, give or take what a mean of as many groups as the rest has
-    /// differs from another one: `t * s * sqrt(1/n + 1/m)`, the interval of Student for a mean yet to be seen. Less than a
-    /// group counts as one: how much the speed of an instant varies says little of how long the last rows take.
-    pub fn rest(&self, rows_left: u64) -> Option<Rest> {
+    /// The speed of the rest is the mean of the groups so far over the growth of what a row costs, give or take what a mean of
+    /// as many groups as the rest has differs from another one: `t * s * sqrt(1/n + 1/m)`, the interval of Student for a mean
+    /// yet to be seen, together with `1.96` deviations of the growth. Less than a group counts as one: how much the speed of
+    /// an instant varies says little of how long the last rows take.
+    pub fn rest(&self, rows_left: u64, rows_held: u64, growth: Growth) -> Option<Rest> {
         let windows = self.counting()?;
-        let speed = self.speed()?;
+        let seen = self.speed()?;
+        let (held, left) = (rows_held as f64, rows_left as f64);
+        let (known, ahead) = (((held - total(windows).rows).max(0.0), held), (held, held + left));
+        let slower = growth.factor(known, ahead);
+        let speed = seen / slower;
         let groups = joined(windows, windows.len().div_ceil(GROUPS));
         let n = groups.len() as f64;
-        let squares = groups.iter().map(|group| (group.rows / group.seconds - speed).powi(2));
+        let squares = groups.iter().map(|group| (group.rows / group.seconds - seen).powi(2));
         let deviation = (squares.sum::<f64>() / (n - 1.0)).sqrt();
-        let seconds = rows_left as f64 / speed;
+        let seconds = left / speed;
         let groups_left = (seconds / (total(&groups).seconds / n)).max(1.0);
-        let spread =
-            student_95(groups.len() - 1) * deviation * (1.0 / n + 1.0 / groups_left).sqrt();
-        let most = (speed > spread).then(|| rows_left as f64 / (speed - spread));
-        Some(Rest { seconds, least: rows_left as f64 / (speed + spread), most })
+        let of_groups =
+            student_95(groups.len() - 1) * deviation / seen * (1.0 / n + 1.0 / groups_left).sqrt();
+        // All of it as shares of the speed.
+        let spread = of_groups.hypot(1.96 * growth.deviation(known, ahead) / slower);
+        let most = (spread < 1.0).then(|| seconds / (1.0 - spread));
+        Some(Rest { seconds, least: seconds / (1.0 + spread), most })
     }
 
     fn counting(&self) -> Option<&[Window]> {
@@ -157,7 +165,7 @@ mod tests {
     fn a_steady_run_is_forecast_without_its_start_and_with_a_narrow_band() {
         let pace = run(40, |_| 50_000);
         assert!((pace.speed().unwrap() - 100_000.0).abs() < 1e-6);
-        let rest = pace.rest(1_000_000).unwrap();
+        let rest = pace.rest(1_000_000, 0, Growth::NONE).unwrap();
         assert!((rest.seconds - 10.0).abs() < 1e-9, "{rest:?}");
         assert!(rest.least > 9.999 && rest.most.unwrap() < 10.001, "{rest:?}");
     }
@@ -165,13 +173,13 @@ mod tests {
     #[test]
     fn little_is_known_at_first() {
         let none = run(4, |_| 50_000);
-        assert_eq!((none.speed(), none.rest(1)), (None, None));
-        assert_eq!(run(1_000, |_| 0).rest(1), None);
+        assert_eq!((none.speed(), none.rest(1, 0, Growth::NONE)), (None, None));
+        assert_eq!(run(1_000, |_| 0).rest(1, 0, Growth::NONE), None);
         // With three degrees of freedom the band is wide.
         let few = run(5, |look| if look % 2 == 0 { 40_000 } else { 60_000 });
         let many = run(41, |look| if look % 2 == 0 { 40_000 } else { 60_000 });
         let width = |pace: &Pace| {
-            let rest = pace.rest(10_000_000).unwrap();
+            let rest = pace.rest(10_000_000, 0, Growth::NONE).unwrap();
             (rest.most.unwrap_or(f64::INFINITY) - rest.least) / rest.seconds
         };
         assert!(width(&few) > 2.0 * width(&many), "{} {}", width(&few), width(&many));
@@ -180,8 +188,22 @@ mod tests {
     #[test]
     fn a_run_that_got_slower_is_judged_by_its_younger_half() {
         let pace = run(61, |look| if look < 30 { 100_000 } else { 10_000 });
-        let rest = pace.rest(200_000).unwrap();
+        let rest = pace.rest(200_000, 0, Growth::NONE).unwrap();
         assert!((rest.seconds - 10.0).abs() < 0.7, "{rest:?}");
+    }
+
+    #[test]
+    fn a_rest_that_costs_more_takes_longer_and_is_less_sure() {
+        let pace = run(40, |_| 25_000);
+        let held = 2_000_000;
+        let plain = pace.rest(8_000_000, held, Growth::NONE).unwrap();
+        let grown = pace.rest(8_000_000, held, Growth::OF_REDIS).unwrap();
+        assert!((plain.seconds - 160.0).abs() < 1e-6, "{plain:?}");
+        assert!((1.06..1.15).contains(&(grown.seconds / plain.seconds)), "{grown:?}");
+        assert!(grown.least < plain.seconds * 1.02 && grown.most > Some(grown.seconds * 1.05));
+        // Beyond ten million rows nothing is known to grow.
+        let beyond = pace.rest(8_000_000, 30_000_000, Growth::OF_REDIS).unwrap();
+        assert!((beyond.seconds - 160.0).abs() < 1e-6, "{beyond:?}");
     }
 
     #[test]
@@ -205,7 +227,7 @@ mod tests {
         for _ in 0..400 {
             let rows: Vec<u64> = (0..100).map(|_| draw()).collect();
             let pace = run(21, |look| rows[usize::try_from(look).unwrap()]);
-            let rest = pace.rest(rows[21..].iter().sum()).unwrap();
+            let rest = pace.rest(rows[21..].iter().sum(), 0, Growth::NONE).unwrap();
             let truth = (rows.len() - 21) as f64 * WIDTH.as_secs_f64();
             held += u32::from(rest.least <= truth && rest.most.is_none_or(|most| truth <= most));
         }
@@ -215,7 +237,7 @@ mod tests {
     #[test]
     fn the_last_rows_have_a_band_with_an_end() {
         let pace = run(41, |look| if look % 3 == 0 { 45_000 } else { 55_000 });
-        let rest = pace.rest(100).unwrap();
+        let rest = pace.rest(100, 0, Growth::NONE).unwrap();
         assert!(rest.most.is_some_and(|most| most < 2.0 * rest.seconds), "{rest:?}");
     }
 

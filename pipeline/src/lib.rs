@@ -20,6 +20,7 @@ pub mod evidence;
 pub mod forecast;
 #[cfg(test)]
 mod fuzzed;
+pub mod growth;
 pub mod guard;
 pub mod init;
 pub mod journal;

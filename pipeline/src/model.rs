@@ -5,6 +5,7 @@
 //! times as much.
 
 use crate::forecast::student_95;
+use crate::growth::Growth;
 
 /// Terms of the model: the constant, rows, bytes.
 const TERMS: usize = 3;
@@ -35,6 +36,7 @@ pub struct Model {
     pub range: (f64, f64),
     /// Bytes of a row, over all runs.
     pub bytes_per_row: f64,
+    growth: Growth,
     terms: Vec<usize>,
     covariance: Vec<Vec<f64>>,
 }
@@ -48,6 +50,8 @@ pub struct Prediction {
     pub interval: Option<(f64, f64)>,
     /// Whether runs of that size were measured.
     pub is_within: bool,
+    /// How many times as much a row is taken to cost as in the largest measured run; 1 within what was measured.
+    pub growth: f64,
 }
 
 fn terms_of(rows: f64, bytes: f64) -> [f64; TERMS] {
@@ -96,9 +100,16 @@ impl Model {
             runs: runs.len(),
             range: (rows().fold(f64::INFINITY, f64::min), rows().fold(0.0, f64::max)),
             bytes_per_row: bytes / rows().sum::<f64>(),
+            growth: Growth::NONE,
             terms,
             covariance,
         }
+    }
+
+    /// The same where the target's cost of a row grows with the rows it holds.
+    #[must_use]
+    pub fn growing(self, growth: Growth) -> Self {
+        Self { growth, ..self }
     }
 
     /// Predicts a run of rows that are as long as those that were measured.
@@ -112,19 +123,32 @@ impl Model {
         of_row + of_byte * bytes
     }
 
-    /// Predicts a run. The interval is that of a new observation: `t * sqrt(error^2 * (seconds^2 + x' C x))`.
+    /// Predicts a run: `a + (b * rows + c * bytes) * growth`, the last being 1 up to the largest measured run.
+    ///
+    /// The interval is that of a new observation, `t * sqrt(error^2 * (seconds^2 + x' C x))`, beyond what was measured
+    /// together with what is not known of the growth: `1.96 * seconds * deviation`.
     pub fn predict(&self, rows: f64, bytes: f64) -> Prediction {
         let all = terms_of(rows, bytes);
-        let seconds = product(&self.coefficients, &all);
+        let linear = product(&self.coefficients, &all);
+        let (known, ahead) = ((0.0, self.range.1), (0.0, rows));
+        let (growth, unsure) = if rows > self.range.1 {
+            (self.growth.factor(known, ahead), self.growth.deviation(known, ahead))
+        } else {
+            (1.0, 0.0)
+        };
+        let start = self.coefficients[0];
+        let seconds = start + (linear - start) * growth;
         let x: Vec<f64> = self.terms.iter().map(|term| all[*term]).collect();
         let of_fit: f64 =
             self.covariance.iter().zip(&x).map(|(row, value)| value * product(row, &x)).sum();
         let freedom = self.runs - self.terms.len().min(self.runs);
         let interval = self.error.map(|error| {
-            let half = student_95(freedom) * error * (seconds.powi(2) + of_fit).sqrt();
+            let of_runs = student_95(freedom) * error * growth * (linear.powi(2) + of_fit).sqrt();
+            let half = of_runs.hypot(1.96 * (linear - start) * unsure);
             ((seconds - half).max(0.0), seconds + half)
         });
-        Prediction { seconds, interval, is_within: (self.range.0..=self.range.1).contains(&rows) }
+        let is_within = (self.range.0..=self.range.1).contains(&rows);
+        Prediction { seconds, interval, is_within, growth }
     }
 }
 
@@ -275,6 +299,22 @@ mod tests {
         let model = Model::fit(&runs).unwrap();
         assert!(model.coefficients.iter().all(|value| *value >= 0.0), "{model:?}");
         assert!(model.predict(1.0, 100.0).seconds >= 0.0);
+    }
+
+    #[test]
+    fn what_grows_with_the_rows_is_added_beyond_the_largest_run_only() {
+        let runs = [2e5, 5e5, 1e6].map(|rows| run(rows, 100.0, 1.0 + 4e-6 * rows));
+        let plain = Model::fit(&runs).unwrap();
+        let growing = plain.clone().growing(Growth::OF_REDIS);
+        assert_eq!(growing.predict_rows(5e5), plain.predict_rows(5e5));
+        let (plain, found) = (plain.predict_rows(1e7), growing.predict_rows(1e7));
+        assert!(near(found.growth, 10_f64.powf(0.08)) && near(plain.growth, 1.0), "{found:?}");
+        assert!(near(found.seconds, 1.0 + 40.0 * found.growth), "{found:?}");
+        // These runs lie on a line, so all that is not known is the growth.
+        let (least, most) = found.interval.unwrap();
+        assert!(least < plain.seconds + 1.0 && most > found.seconds * 1.1, "{least} {most}");
+        let (least, most) = plain.interval.unwrap();
+        assert!(most - least < 1e-3, "{least} {most}");
     }
 
     #[test]

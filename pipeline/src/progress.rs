@@ -3,6 +3,7 @@
 //! Invariant: counters only grow within one process and never decide anything; the journal is the truth.
 
 use crate::checkpoint::Counts;
+use crate::growth::Growth;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,8 @@ pub struct Counters {
     pub lost_at_ms: i64,
     /// The RTO in seconds.
     pub rto_seconds: u64,
+    /// How what a row costs grows with the rows of the target.
+    pub growth: Growth,
     /// Lanes that had a partition when the last one took its own; 0 before.
     pub lanes: AtomicU64,
     /// One per route, in plan order.
@@ -97,7 +100,20 @@ impl Counters {
             .iter()
             .map(|name| RouteCounters { name: name.clone(), ..RouteCounters::default() })
             .collect();
-        Self { started: Instant::now(), lost_at_ms, rto_seconds, lanes: AtomicU64::new(0), routes }
+        Self {
+            started: Instant::now(),
+            lost_at_ms,
+            rto_seconds,
+            growth: Growth::NONE,
+            lanes: AtomicU64::new(0),
+            routes,
+        }
+    }
+
+    /// The same where what a row costs grows.
+    #[must_use]
+    pub fn growing(self, growth: Growth) -> Self {
+        Self { growth, ..self }
     }
 
     /// Adds what the target acknowledged of a batch.

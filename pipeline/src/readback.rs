@@ -105,16 +105,16 @@ pub enum Tier {
     Full,
 }
 
-/// Whether the size of the database alone proves that every key is there: it was empty when it was claimed,
-/// nothing expires, every ledger entry is one key, and it now holds exactly these keys and the run's mark.
+/// Whether the size of the database alone proves that every key is there: it was empty when it was claimed, every ledger
+/// entry is one key, and it now holds exactly these keys and the run's mark. A key that has expired by now makes it smaller,
+/// so that every key is asked for.
 pub async fn is_count_proven(shared: &Shared, routes: &[Arc<RouteRun>]) -> Result<bool> {
     let mut expected = 1;
     for route in routes {
         let plan = &route.bound.route;
         let is_blank = route.target_was_empty.load(Ordering::Relaxed) && route.has_own_keys;
-        let is_plain = plan.expiry.is_none() && plan.on_conflict == OnConflict::Replace;
         let is_key_once = route.bound.key_is_proven_unique || route.bound.is_stream();
-        if !is_blank || !is_plain || !is_key_once {
+        if !is_blank || plan.on_conflict != OnConflict::Replace || !is_key_once {
             return Ok(false);
         }
         expected += shared.ledger.entries(route.name())?;

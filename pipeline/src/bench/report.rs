@@ -273,8 +273,12 @@ pub(super) fn model(predicted: &Predicted) -> String {
 
 fn rows_within(predicted: &Predicted, rto_seconds: u64) -> Option<u64> {
     let left = rto_seconds as f64 - predicted.start_seconds;
+    let ungrown = left / predicted.seconds_per_row;
+    // The growth is that of more rows than there is time for, so there is time for these.
+    let largest = predicted.rows_measured.1 as f64;
+    let growth = predicted.fitted_to.growth().factor((0.0, largest), (0.0, ungrown.max(largest)));
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "casts saturate")]
-    (predicted.seconds_per_row > 0.0).then(|| (left / predicted.seconds_per_row).max(0.0) as u64)
+    (predicted.seconds_per_row > 0.0).then(|| (ungrown / growth).max(0.0) as u64)
 }
 
 /// Statistics that say something else than what was found when all of it was read.

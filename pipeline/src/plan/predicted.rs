@@ -3,6 +3,7 @@
 //! Invariant: which kind of runs it was fitted to is said, and sizes beyond the measured ones are called so.
 
 use crate::cli::figures::{clock_of_seconds, count};
+use crate::growth::Growth;
 use crate::model::{Model, Observation};
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +28,15 @@ pub enum FittedTo {
 }
 
 impl FittedTo {
+    /// How what they cost grows with the rows of the target.
+    pub(crate) fn growth(self) -> Growth {
+        match self {
+            Self::Rebuilds | Self::OwnBenches | Self::Benches => Growth::OF_REDIS,
+            // Few keys of many rows, and tables.
+            Self::BenchedBackups | Self::BenchedRestores => Growth::NONE,
+        }
+    }
+
     /// Writes `3 rebuilds` or `6 benches into a throwaway server`.
     pub(crate) fn told(self, runs: usize) -> String {
         let (one, many, into) = match self {
@@ -67,10 +77,18 @@ pub struct Predicted {
     pub rows_measured: (u64, u64),
     /// Whether the predicted size lies between these.
     pub is_within: bool,
+    /// How many times as much a row is taken to cost as in the largest of them, because the target holds more; 1 within.
+    #[serde(default = "ungrown")]
+    pub growth: f64,
     /// Whether the expected time lies within the RTO.
     pub within_rto: bool,
     /// Whether the slower end of the interval does; absent where there is none.
     pub surely_within_rto: Option<bool>,
+}
+
+/// What earlier versions took for granted.
+fn ungrown() -> f64 {
+    1.0
 }
 
 impl Predicted {
@@ -91,7 +109,7 @@ impl Predicted {
         (rows, bytes): (u64, Option<u64>),
         rto_seconds: u64,
     ) -> Option<Self> {
-        let model = Model::fit(runs)?;
+        let model = Model::fit(runs)?.growing(fitted_to.growth());
         let bytes_per_row =
             bytes.map_or(model.bytes_per_row, |bytes| bytes as f64 / rows.max(1) as f64);
         let found = model.predict(rows as f64, rows as f64 * bytes_per_row);
@@ -114,6 +132,7 @@ impl Predicted {
             fitted_to,
             rows_measured: (whole(model.range.0), whole(model.range.1)),
             is_within: found.is_within,
+            growth: found.growth,
             within_rto: found.seconds <= rto,
             surely_within_rto: found.interval.map(|(_, most)| most <= rto),
         })
@@ -133,7 +152,14 @@ impl Predicted {
         } else {
             format!("{} to {}", count(least), count(most))
         };
-        let beyond = if self.is_within { "" } else { "; this size lies beyond what was measured" };
+        let mut beyond = String::new();
+        if !self.is_within {
+            beyond.push_str("; this size lies beyond what was measured");
+        }
+        if self.growth >= 1.005 {
+            let more = (self.growth - 1.0) * 100.0;
+            beyond = format!("{beyond}, and a row is taken to cost {more:.0} % more there");
+        }
         format!(
             "predicted {}{interval}, fitted to {}, of {sizes} rows{beyond}",
             clock_of_seconds(self.seconds),

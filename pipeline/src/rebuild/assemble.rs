@@ -6,6 +6,7 @@ use super::{COMMIT_COST_GUESS, CRASH_EVERY, Options};
 use crate::checkpoint::commit_interval;
 use crate::cpu::CpuPool;
 use crate::engine::Engine;
+use crate::growth::Growth;
 use crate::guard::Guard;
 use crate::journal::{Committer, Journal, RunRecord};
 use crate::lane::Shared;
@@ -43,7 +44,8 @@ pub async fn engine(
     );
     let names: Vec<String> = routes.iter().map(|route| route.name().to_owned()).collect();
     let rto = options.deadline.unwrap_or(plan.redis_objective.rto);
-    let counters = Arc::new(Counters::new(&names, run.lost_at_ms, rto.as_secs()));
+    let growth = if sink.is_file() { Growth::NONE } else { Growth::OF_REDIS };
+    let counters = Counters::new(&names, run.lost_at_ms, rto.as_secs()).growing(growth);
     let shared = Shared {
         run_id: run.id.clone(),
         snapshots: Snapshots::load(journal.clone(), &run.id).await?,
@@ -56,7 +58,7 @@ pub async fn engine(
         ledger,
         guard: Guard::new(options.limits.clone(), routes.len()),
         dials: Dials::new(options.lanes, options.limits.redis_latency),
-        counters,
+        counters: Arc::new(counters),
         stop: StopSwitch::new(options.cancel.clone()),
     };
     Ok(Arc::new(Engine {

@@ -5,6 +5,7 @@
 use super::{Part, number, pairs};
 use crate::bench::{Against, Needed, Quota, Sample, TableModel, Total, verdict};
 use crate::cli::figures::{bytes, clock_of_seconds, count, per_second, seconds};
+use crate::growth::Growth;
 use crate::model::{Model, Observation};
 use crate::plan::{Predicted, WHOLE};
 use plotters::prelude::*;
@@ -160,7 +161,7 @@ struct Drawing {
 fn drawn(samples: &[Sample], rows: u64, rto: u64) -> Option<String> {
     let runs: Vec<Observation> =
         samples.iter().filter(|sample| sample.kind == WHOLE).map(Sample::observation).collect();
-    let model = Model::fit(&runs)?;
+    let model = Model::fit(&runs)?.growing(Growth::OF_REDIS);
     let at = |rows: f64| model.predict_rows(rows);
     let (first, last) = (model.range.0, model.range.1.max(rows as f64));
     let step = |step: u32| first * (last / first).powf(f64::from(step) / f64::from(STEPS));

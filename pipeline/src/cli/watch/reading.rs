@@ -89,8 +89,9 @@ impl Reading {
                 .collect(),
         };
         pace.observe(reading.elapsed, reading.rows_now);
-        reading.rest =
-            reading.rows_left().filter(|rows| *rows > 0).and_then(|rows| pace.rest(rows));
+        let held = reading.routes.iter().map(|route| route.rows).sum();
+        let left = reading.rows_left().filter(|rows| *rows > 0);
+        reading.rest = left.and_then(|rows| pace.rest(rows, held, counters.growth));
         reading
     }
 
@@ -124,6 +125,12 @@ impl Reading {
         Duration::try_from_secs_f64(seconds).ok()
     }
 
+    /// Writes the time left, to the nearest second.
+    fn told_left(&self) -> Option<String> {
+        let rounded = |left: Duration| left.saturating_add(Duration::from_millis(500));
+        self.time_left().map(rounded).map(figures::clock)
+    }
+
     /// Returns whether the run will miss the RTO, or may, and what it waits for.
     pub(crate) fn late(&self) -> Option<Late> {
         let (limit, share) = bottleneck(self.waits, None);
@@ -151,7 +158,7 @@ impl Reading {
 
     /// Writes speed and time left of the whole run.
     pub(crate) fn speed(&self) -> String {
-        let eta = self.time_left().map_or_else(|| "unknown".to_owned(), figures::clock);
+        let eta = self.told_left().unwrap_or_else(|| "unknown".to_owned());
         format!(
             "{} rows/s, {:.1} MB/s, eta {eta}{}",
             figures::per_second(self.rows_per_second()),
@@ -178,8 +185,8 @@ impl Reading {
 
     /// Writes the line under the bars.
     pub(crate) fn bottom_line(&self) -> String {
-        let end = match self.time_left() {
-            Some(left) => format!("ends in about {}{}", figures::clock(left), self.band()),
+        let end = match self.told_left() {
+            Some(left) => format!("ends in about {left}{}", self.band()),
             None => "end unknown".to_owned(),
         };
         format!(
