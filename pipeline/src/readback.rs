@@ -147,18 +147,15 @@ pub async fn read_back(shared: &Shared, route: &RouteRun, tier: Tier) -> Result<
                 found.counted += frame.len() as u64;
             }
             if waiting.len() >= KEYS_PER_EXCHANGE {
-                let gone =
-                    exchange(shared, route, is_full && compares, &waiting, &mut found).await?;
-                for key in gone {
+                let asked = std::mem::take(&mut waiting);
+                for key in exchange(shared, route, is_full && compares, &asked, &mut found).await? {
                     sample.remove(&key);
                 }
-                waiting.clear();
             }
         }
     }
-    let gone = exchange(shared, route, is_full && compares, &waiting, &mut found).await?;
     // What is missing was counted already.
-    for key in gone {
+    for key in exchange(shared, route, is_full && compares, &waiting, &mut found).await? {
         sample.remove(&key);
     }
     let sampled: Vec<Expected> =

@@ -4,12 +4,14 @@
 //! surviving copy holds is named as such, and what the plan cannot tell is unknown, never recoverable.
 
 mod archive;
+mod step;
 mod text;
 
 use schemas::Plan;
 use schemas::plan::{Layout, Origin, Route, System};
 use serde::Serialize;
 use std::collections::BTreeMap;
+use step::Step;
 
 /// Which systems are gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -109,6 +111,21 @@ pub struct Dataset {
     /// Why, where that is not plain.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
+    #[serde(skip)]
+    step: Option<Step>,
+}
+
+impl Dataset {
+    fn new(name: String, fate: Fate, surviving: Vec<String>) -> Self {
+        Self { name, fate, surviving, command: None, why: None, step: None }
+    }
+
+    /// Notes that this step of a route brings it back.
+    fn comes_back_by(&mut self, step: Step, route: &Route) {
+        self.fate = Fate::Recoverable;
+        self.command = Some(format!("{} --route {}", step.command(), route.name));
+        self.step = Some(step);
+    }
 }
 
 /// The answer.
@@ -148,17 +165,12 @@ pub fn plan_loss(plan: &Plan, lost: Losses) -> LossReport {
             datasets.push(duplicate(route, lost, &fate_of));
         }
     }
-    datasets.extend(
-        plan.unrouted.iter().map(|entry| Dataset {
-            name: format!("keys {}* of {}", entry.prefix, entry.owner),
-            fate: if lost.cache { Fate::Unknown } else { Fate::Intact },
-            surviving: Vec::new(),
-            command: None,
-            why: lost
-                .cache
-                .then(|| format!("no route writes them; they come back {}", entry.comes_back)),
-        }),
-    );
+    datasets.extend(plan.unrouted.iter().map(|entry| {
+        let name = format!("keys {}* of {}", entry.prefix, entry.owner);
+        let fate = if lost.cache { Fate::Unknown } else { Fate::Intact };
+        let why = || format!("no route writes them; they come back {}", entry.comes_back);
+        Dataset { why: lost.cache.then(why), ..Dataset::new(name, fate, Vec::new()) }
+    }));
     let of = |fate: Fate| datasets.iter().filter(move |dataset| dataset.fate == fate);
     let unrecoverable = of(Fate::Unrecoverable).map(|dataset| dataset.name.clone()).collect();
     let order = order(&datasets, lost);
@@ -197,19 +209,17 @@ fn tables(plan: &Plan, lost: Losses) -> Vec<Dataset> {
         let archived = archive::of(plan, &copies);
         let mut surviving: Vec<String> = standing.iter().map(|route| copy_of(route)).collect();
         surviving.extend(archived.as_ref().map(|archived| archived.name.clone()));
-        let mut dataset = Dataset { name, fate: Fate::Intact, surviving, command: None, why: None };
+        let mut dataset = Dataset::new(name, Fate::Intact, surviving);
         if !lost.has(system) {
             dataset.surviving.insert(0, "the table itself".to_owned());
         } else if system == System::AlloyDb {
             dataset.fate = Fate::OwnBackups;
             dataset.why = Some("rekindle holds no copy of the source of truth".to_owned());
         } else if let Some(route) = standing.first() {
-            dataset.fate = Fate::Recoverable;
-            dataset.command = Some(format!("rekindle restore bigquery --route {}", route.name));
+            dataset.comes_back_by(Step::Restore, route);
         } else if let Some(archived) = archived {
-            dataset.fate = Fate::Recoverable;
-            dataset.command = Some(archived.command);
-            dataset.why = Some(archived.why);
+            dataset.comes_back_by(Step::RestoreFromArchive, archived.route);
+            dataset.why = Some(archive::as_of_the_last_backup());
         } else {
             dataset.fate = Fate::Unrecoverable;
             dataset.why = Some(match copies.first() {
@@ -234,13 +244,7 @@ fn copy_of(route: &Route) -> String {
 fn keys(route: &Route, lost: Losses, fate_of: &dyn Fn(&str) -> Option<Fate>) -> Dataset {
     let from = name_of(&route.origin);
     let name = format!("keys of route {} ({})", route.name, route.key.text());
-    let mut dataset = Dataset {
-        name,
-        fate: Fate::Intact,
-        surviving: vec![from.clone()],
-        command: None,
-        why: None,
-    };
+    let mut dataset = Dataset::new(name, Fate::Intact, vec![from.clone()]);
     if lost.has(route.origin.system()) {
         dataset.surviving.clear();
     }
@@ -264,8 +268,9 @@ fn keys(route: &Route, lost: Losses, fate_of: &dyn Fn(&str) -> Option<Fate>) -> 
         }
         Fate::Unrecoverable => (Fate::Unrecoverable, Some(format!("{from} cannot be recovered"))),
     };
-    if matches!(dataset.fate, Fate::Recoverable | Fate::Unknown) {
-        dataset.command = Some(format!("rekindle rebuild redis --route {}", route.name));
+    if let fate @ (Fate::Recoverable | Fate::Unknown) = dataset.fate {
+        dataset.comes_back_by(Step::Rebuild, route);
+        dataset.fate = fate;
     }
     dataset
 }
@@ -290,15 +295,14 @@ fn rows_of_applications(route: &Route, lost: Losses) -> Dataset {
         (true, false) => Fate::Unknown,
         (true, true) => Fate::Unrecoverable,
     };
-    Dataset { name, fate, surviving, command: None, why }
+    Dataset { why, ..Dataset::new(name, fate, surviving) }
 }
 
 /// The duplicate that a route keeps of a table.
 fn duplicate(route: &Route, lost: Losses, fate_of: &dyn Fn(&str) -> Option<Fate>) -> Dataset {
     let table = name_of(&route.origin);
     let name = format!("duplicate of {table} (route {})", route.name);
-    let mut dataset =
-        Dataset { name, fate: Fate::Intact, surviving: Vec::new(), command: None, why: None };
+    let mut dataset = Dataset::new(name, Fate::Intact, Vec::new());
     if !lost.bigquery {
         dataset.surviving.push(table.clone());
     }
@@ -307,8 +311,7 @@ fn duplicate(route: &Route, lost: Losses, fate_of: &dyn Fn(&str) -> Option<Fate>
         return dataset;
     }
     if matches!(fate_of(&table), Some(Fate::Intact | Fate::Recoverable)) {
-        dataset.fate = Fate::Recoverable;
-        dataset.command = Some(format!("rekindle backup bigquery --route {}", route.name));
+        dataset.comes_back_by(Step::Backup, route);
         dataset.why = Some("older versions that it kept are gone".to_owned());
     } else {
         dataset.fate = Fate::Unrecoverable;
@@ -319,12 +322,6 @@ fn duplicate(route: &Route, lost: Losses, fate_of: &dyn Fn(&str) -> Option<Fate>
 
 /// What to do, in the order in which one thing needs another.
 fn order(datasets: &[Dataset], lost: Losses) -> Vec<String> {
-    let begins = |word: &'static str| {
-        datasets.iter().filter_map(move |dataset| {
-            let command = dataset.command.as_deref().filter(|command| command.starts_with(word))?;
-            Some(command.to_owned())
-        })
-    };
     let mut steps = Vec::new();
     if lost.alloydb {
         steps.push(
@@ -332,23 +329,20 @@ fn order(datasets: &[Dataset], lost: Losses) -> Vec<String> {
                 .to_owned(),
         );
     }
-    // Keys that the archive gives wait for no table.
-    let rebuilds = |is_archived: bool| {
-        let is_asked = move |command: &String| command.contains(archive::FROM) == is_archived;
-        begins("rekindle rebuild redis").filter(is_asked)
-    };
-    steps.extend(rebuilds(true));
-    steps.extend(begins("rekindle restore bigquery"));
-    steps.extend(rebuilds(false));
-    steps.extend(begins("rekindle backup bigquery"));
+    let mut asked: Vec<(Step, &String)> = datasets
+        .iter()
+        .filter_map(|dataset| Some((dataset.step?, dataset.command.as_ref()?)))
+        .collect();
+    // Datasets of one step stay in the order of the plan.
+    asked.sort_by_key(|(step, _)| *step);
+    steps.extend(asked.iter().map(|(_, command)| (*command).clone()));
     // Whatever was brought back is compared at the end.
-    for (done, verify) in [
-        ("rekindle restore bigquery", "rekindle verify bigquery --tier full"),
-        ("rekindle rebuild redis", "rekindle verify redis --tier full"),
-    ] {
-        if begins(done).next().is_some() {
-            steps.push(verify.to_owned());
-        }
+    let is_asked = |any: [Step; 2]| asked.iter().any(|(step, _)| any.contains(step));
+    if is_asked([Step::Restore, Step::RestoreFromArchive]) {
+        steps.push("rekindle verify bigquery --tier full".to_owned());
+    }
+    if is_asked([Step::Rebuild, Step::RebuildFromArchive]) {
+        steps.push("rekindle verify redis --tier full".to_owned());
     }
     steps
 }

@@ -1,8 +1,8 @@
 //! Decides which dial to turn: additive increase while it pays, multiplicative decrease when the target gets slow (Chiu and
 //! Jain, "Analysis of the Increase and Decrease Algorithms for Congestion Avoidance", 1989).
 //!
-//! Invariant: pure. A step is kept only where the rate rose with it; what did not pay is taken back, and is tried again after
-//! a pause that doubles each time.
+//! Invariant: pure. A step is kept only where the rate rose with it above the best that was seen before it; what did not pay
+//! is taken back, and is tried again after a pause that doubles each time.
 
 use super::{BATCH_BYTES_MAX, Lanes, Settings};
 use crate::lane::WRITES;
@@ -16,6 +16,8 @@ const SETTLE: usize = 1;
 const SAMPLES: usize = 3;
 /// A step has to raise the rate by this much: measured rates of the same setting differ by about as much.
 const GAIN: f64 = 1.05;
+/// What is left of the best rate with every later one: systems get slower too.
+const FADE: f64 = 0.99;
 /// Slow periods in a row before the load is halved; one may be a fork, or somebody else.
 const SLOW_PERIODS: u32 = 2;
 /// Periods without a try after the target was slow.
@@ -62,7 +64,7 @@ const DIALS: usize = 4;
 struct Trial {
     dial: Dial,
     before: Settings,
-    rate_before: f64,
+    best_before: f64,
 }
 
 /// When a dial may be turned again.
@@ -81,6 +83,9 @@ pub struct Controller {
     /// The fastest answer so far: how far away the target is.
     distance: Duration,
     rates: Vec<f64>,
+    /// The best rate of the settings in force. Rates vary by more than a step gains: held against the last one alone, every
+    /// third step of a full target would be kept by chance.
+    best: f64,
     trial: Option<Trial>,
     patience: [Patience; DIALS],
     slow: u32,
@@ -99,6 +104,7 @@ impl Controller {
             latency_max,
             distance: Duration::MAX,
             rates: Vec::new(),
+            best: 0.0,
             trial: None,
             patience: [Patience { left: 0, next: PAUSE[0] }; DIALS],
             slow: 0,
@@ -134,13 +140,15 @@ impl Controller {
         self.rates.push(seen.bytes_per_second);
         let rate = self.rate()?;
         if let Some(trial) = self.trial.take() {
-            if rate < trial.rate_before * GAIN {
-                let gain = (rate / trial.rate_before.max(1.0) - 1.0) * 100.0;
+            if rate < trial.best_before * GAIN {
+                let gain = (rate / trial.best_before.max(1.0) - 1.0) * 100.0;
                 return Some(self.take_back(&trial, &format!("{gain:+.0} %")));
             }
             self.counts[0] += 1;
             self.patience[trial.dial as usize] = Patience { left: 0, next: PAUSE[0] };
+            self.best = 0.0;
         }
+        self.best = rate.max(self.best * FADE);
         self.step(seen, rate)
     }
 
@@ -167,6 +175,7 @@ impl Controller {
             return self.take_back(&trial, &why);
         }
         self.rates.clear();
+        self.best = 0.0;
         let before = self.settings;
         if before.depth > 1 {
             self.settings.depth = before.depth / 2;
@@ -180,6 +189,7 @@ impl Controller {
     fn take_back(&mut self, trial: &Trial, why: &str) -> (Settings, String) {
         self.counts[1] += 1;
         self.settings = trial.before;
+        self.best = trial.best_before;
         self.rates.clear();
         let patience = &mut self.patience[trial.dial as usize];
         patience.left = patience.next;
@@ -204,7 +214,7 @@ impl Controller {
             .iter()
             .filter(|dial| self.patience[**dial as usize].left == 0)
             .find_map(|dial| Some((*dial, self.raised(*dial, seen.lanes_at_work)?)))?;
-        self.trial = Some(Trial { dial, before: self.settings, rate_before: rate });
+        self.trial = Some(Trial { dial, before: self.settings, best_before: self.best });
         self.settings = next;
         self.rates.clear();
         Some((next, format!("{dial:?} raised: {:.0} % of the time is waited for it", most * 100.0)))

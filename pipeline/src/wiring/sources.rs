@@ -78,11 +78,7 @@ impl Sources {
             .map(|server| (System::AlloyDb.word(), server.address().to_owned()));
         let bigquery =
             self.bigquery.iter().map(|server| (System::BigQuery.word(), server.address()));
-        // It calls itself an archive already.
-        let archive = self.archive.iter().map(|tables| {
-            let place = tables.values.place();
-            ("archive", place.strip_prefix("the archive ").unwrap_or(&place).to_owned())
-        });
+        let archive = self.archive.iter().map(|tables| ("archive", tables.values.address()));
         postgres.chain(bigquery).chain(archive).collect()
     }
 

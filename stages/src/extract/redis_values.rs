@@ -114,6 +114,10 @@ impl Values for RedisValues {
         format!("redis at {}", self.address)
     }
 
+    fn address(&self) -> String {
+        self.address.clone()
+    }
+
     fn form(&self) -> &Form {
         &self.form
     }

@@ -143,7 +143,11 @@ fn occupied(path: &Path, address: &str) -> Error {
 #[async_trait]
 impl Values for Archive {
     fn place(&self) -> String {
-        format!("the archive {}", self.files.address())
+        format!("the archive {}", self.address())
+    }
+
+    fn address(&self) -> String {
+        self.files.address().to_owned()
     }
 
     fn form(&self) -> &Form {

@@ -21,6 +21,9 @@ pub trait Values: Send + Sync {
     /// What it is and where, for messages and without credentials: `redis at host:port/db`.
     fn place(&self) -> String;
 
+    /// Where it is, without saying what: `host:port/db`, or the address of a folder or bucket.
+    fn address(&self) -> String;
+
     /// How rows are written there.
     fn form(&self) -> &Form;
 

@@ -11,7 +11,6 @@ use crate::checkpoint::Counts;
 use crate::journal::RunStatus;
 use crate::lane::now_ms;
 use crate::outcome::{Exit, from_journal};
-use crate::place::Place;
 use crate::summarize::{peak_rss_bytes, rfc3339};
 use crate::summary::{DriftSummary, RouteSummary, RunEnd, Summary, Verified};
 use crate::tuning::Limit;
@@ -68,15 +67,6 @@ impl Run {
             findings.errors.push(error);
         }
         Ended { summary: Some(summary), exits, errors: findings.errors }
-    }
-
-    /// Where the copy is; of a Redis only the address, which summaries have always had.
-    fn told_place(&self, options: &Options) -> String {
-        let place = self.duplicate.place();
-        match options.to {
-            Place::Redis => place.trim_start_matches("redis at ").to_owned(),
-            Place::Archive => place.trim_start_matches("the archive ").to_owned(),
-        }
     }
 
     /// How the tables that were copied or counted differ from what the duplicate recorded.
@@ -160,7 +150,7 @@ impl Run {
         let counted =
             self.row_tables.iter().map(|table| TableSummary::of_rows(table, is_counted(table)));
         let tables = tables.chain(counted);
-        BackupSummary { run, duplicate: self.told_place(options), tables: tables.collect() }
+        BackupSummary { run, duplicate: self.duplicate.address(), tables: tables.collect() }
     }
 }
 

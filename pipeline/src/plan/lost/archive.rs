@@ -2,33 +2,32 @@
 //!
 //! Invariant: only what a backup of the plan puts there is named; how old it is, the plan cannot tell.
 
-use super::{Dataset, Fate, Losses, name_of};
+use super::{Dataset, Fate, Losses, Step, name_of};
 use crate::backup::archived::{is_kept, rows_are_not_archived, rows_left_out};
 use crate::place::Place;
 use crate::wiring::is_archived;
 use schemas::Plan;
 use schemas::plan::Route;
 
-/// How a rebuild is told to read the archive.
-pub(super) const FROM: &str = " --from archive";
-
 /// The copy of a table in the archive.
-pub(super) struct Archived {
+pub(super) struct Archived<'a> {
     pub(super) name: String,
-    pub(super) command: String,
-    pub(super) why: String,
+    pub(super) route: &'a Route,
 }
 
 /// Returns the copy that the archive has of a table; `copies` are the backup routes of it.
-pub(super) fn of(plan: &Plan, copies: &[&Route]) -> Option<Archived> {
+pub(super) fn of<'a>(plan: &Plan, copies: &[&'a Route]) -> Option<Archived<'a>> {
     let section = plan.archive.as_ref()?;
     let route = copies.iter().find(|route| is_kept(route, Place::Archive))?;
-    let (url, restore) = (section.url(), Place::Archive.named("rekindle restore bigquery"));
     Some(Archived {
-        name: format!("its archive in {url} (route {})", route.name),
-        command: format!("{restore} --route {}", route.name),
-        why: format!("as of the last {}", Place::Archive.backup_command()),
+        name: format!("its archive in {} (route {})", section.url(), route.name),
+        route,
     })
+}
+
+/// How old what it gives is.
+pub(super) fn as_of_the_last_backup() -> String {
+    format!("as of the last {}", Place::Archive.backup_command())
 }
 
 /// The keys of a route that were lost together with BigQuery, and that a rebuild makes of the archive without waiting for
@@ -39,16 +38,12 @@ pub(super) fn keys_from(plan: &Plan, route: &Route, lost: Losses) -> Option<Data
         return None;
     }
     let table = name_of(&route.origin);
-    Some(Dataset {
-        name: format!("keys of route {} ({})", route.name, route.key.text()),
-        fate: Fate::Recoverable,
-        surviving: vec![format!("the archive of {table} in {}", section.url())],
-        command: Some(format!("rekindle rebuild redis{FROM} --route {}", route.name)),
-        why: Some(format!(
-            "as of the last {}, without waiting for {table}",
-            Place::Archive.backup_command()
-        )),
-    })
+    let name = format!("keys of route {} ({})", route.name, route.key.text());
+    let surviving = vec![format!("the archive of {table} in {}", section.url())];
+    let mut dataset = Dataset::new(name, Fate::Recoverable, surviving);
+    dataset.comes_back_by(Step::RebuildFromArchive, route);
+    dataset.why = Some(format!("{}, without waiting for {table}", as_of_the_last_backup()));
+    Some(dataset)
 }
 
 /// What is said of the cycle of BigQuery and Redis where a third copy breaks it.

@@ -130,6 +130,21 @@ fn a_target_that_gets_slow_gets_half_and_what_does_not_pay_is_left_alone() {
 }
 
 #[test]
+fn a_full_target_whose_rate_varies_is_left_as_it_is() {
+    let systems = Systems {
+        lane: 100.0 * MB,
+        source: 900.0 * MB,
+        target: 200.0 * MB,
+        trip: 0.001,
+        noise: 0.25,
+    };
+    let (controller, _) = run(systems, 600);
+    let [kept, taken_back, _] = controller.counts;
+    assert!(kept <= 1 && taken_back >= 10, "{controller:?}");
+    assert_eq!(controller.settings().batch_bytes, BATCH_BYTES);
+}
+
+#[test]
 fn a_target_far_away_is_not_taken_for_a_slow_one() {
     let systems =
         Systems { lane: 1.0 * MB, source: 900.0 * MB, target: 900.0 * MB, trip: 0.2, noise: 0.0 };

@@ -255,6 +255,10 @@ impl Values for Duplicate {
         format!("redis at {}", self.endpoint.address)
     }
 
+    fn address(&self) -> String {
+        self.endpoint.address.clone()
+    }
+
     fn form(&self) -> &Form {
         &self.form
     }
