@@ -193,21 +193,27 @@ mod tests {
     #[test]
     fn runs_of_several_sizes_predict_a_larger_one_and_say_that_it_is_larger() {
         let runs = [run(2e5, 2.0), run(5e5, 3.5), run(1e6, 6.0)];
-        let found = Predicted::of(&runs, FittedTo::Rebuilds, 10_000_000, 60).unwrap();
-        assert!((found.seconds - 51.0).abs() < 1e-6, "{found:?}");
+        let found = Predicted::of(&runs, FittedTo::Rebuilds, 10_000_000, 100).unwrap();
+        let growth = 10_f64.powf(0.08);
+        assert!((found.seconds - (1.0 + 50.0 * growth)).abs() < 1e-6, "{found:?}");
+        assert!((found.growth - growth).abs() < 1e-9, "{found:?}");
         assert_eq!(
             (found.runs, found.rows_measured, found.is_within),
             (3, (200_000, 1_000_000), false)
         );
         assert_eq!(
             found.line(),
-            "predicted 00:00:51 (00:00:51 to 00:00:51), fitted to 3 rebuilds, of 200,000 to 1,000,000 rows; \
-             this size lies beyond what was measured"
+            "predicted 00:01:01 (00:00:50 to 00:01:11), fitted to 3 rebuilds, of 200,000 to 1,000,000 rows; \
+             this size lies beyond what was measured, and a row is taken to cost 20 % more there"
         );
         assert_eq!(
             (found.within_rto, found.surely_within_rto, found.warning()),
             (true, Some(true), None)
         );
+        // A restore writes no keys.
+        let restore = Predicted::of(&runs, FittedTo::BenchedRestores, 10_000_000, 60).unwrap();
+        assert!((restore.seconds - 51.0).abs() < 1e-6, "{restore:?}");
+        assert!(restore.line().ends_with("beyond what was measured"), "{}", restore.line());
         let late = Predicted::of(&runs, FittedTo::Rebuilds, 10_000_000, 50).unwrap();
         assert!(late.warning().unwrap().starts_with("the RTO would be missed"));
     }
@@ -238,12 +244,12 @@ mod tests {
             .flat_map(|rows| [truth(*rows, 100.0), truth(*rows, 60.0)])
             .collect();
         let size = (10_000_000, Some(1_000_000_000));
-        let found = Predicted::of_size(&runs, FittedTo::Benches, size, 60).unwrap();
+        let found = Predicted::of_size(&runs, FittedTo::BenchedRestores, size, 60).unwrap();
         let near = |found: f64, expected: f64| (found / expected - 1.0).abs() < 1e-6;
         assert!(near(found.seconds, 51.0), "{found:?}");
         assert!(near(found.seconds_per_row, 5e-6) && near(found.seconds_per_byte, 2e-8));
         // Of rows whose bytes nobody knows, what was measured is the best guess: 80 of them each.
-        let guessed = Predicted::of(&runs, FittedTo::Benches, 10_000_000, 60).unwrap();
+        let guessed = Predicted::of(&runs, FittedTo::BenchedRestores, 10_000_000, 60).unwrap();
         assert!(near(guessed.seconds, 47.0), "{guessed:?}");
     }
 

@@ -34,12 +34,12 @@ fn one_route_at_work_is_named() {
     let reading = reading(340_112, vec![route("builds", Phase::Loading, 340_112, Some(1_000_000))]);
     assert_eq!(
         reading.line(),
-        "builds loading 340,112/1,000,000 rows 34 %, 170,056 rows/s, 28.6 MB/s, eta 00:00:03, \
+        "builds loading 340,112/1,000,000 rows 34 %, 170,056 rows/s, 28.6 MB/s, eta 00:00:04, \
          RTO 00:00:09 of 24:00:00, 3/17 partitions, 4 commits"
     );
     assert_eq!(
         reading.bottom_line(),
-        "170,056 rows/s, 28.6 MB/s, RTO 00:00:09 of 24:00:00, ends in about 00:00:03"
+        "170,056 rows/s, 28.6 MB/s, RTO 00:00:09 of 24:00:00, ends in about 00:00:04"
     );
 }
 
