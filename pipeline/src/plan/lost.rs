@@ -120,9 +120,8 @@ impl Dataset {
         Self { name, fate, surviving, command: None, why: None, step: None }
     }
 
-    /// Notes that this step of a route brings it back.
+    /// Notes which step of a route brings it back.
     fn comes_back_by(&mut self, step: Step, route: &Route) {
-        self.fate = Fate::Recoverable;
         self.command = Some(format!("{} --route {}", step.command(), route.name));
         self.step = Some(step);
     }
@@ -216,8 +215,10 @@ fn tables(plan: &Plan, lost: Losses) -> Vec<Dataset> {
             dataset.fate = Fate::OwnBackups;
             dataset.why = Some("rekindle holds no copy of the source of truth".to_owned());
         } else if let Some(route) = standing.first() {
+            dataset.fate = Fate::Recoverable;
             dataset.comes_back_by(Step::Restore, route);
         } else if let Some(archived) = archived {
+            dataset.fate = Fate::Recoverable;
             dataset.comes_back_by(Step::RestoreFromArchive, archived.route);
             dataset.why = Some(archive::as_of_the_last_backup());
         } else {
@@ -268,9 +269,8 @@ fn keys(route: &Route, lost: Losses, fate_of: &dyn Fn(&str) -> Option<Fate>) -> 
         }
         Fate::Unrecoverable => (Fate::Unrecoverable, Some(format!("{from} cannot be recovered"))),
     };
-    if let fate @ (Fate::Recoverable | Fate::Unknown) = dataset.fate {
+    if matches!(dataset.fate, Fate::Recoverable | Fate::Unknown) {
         dataset.comes_back_by(Step::Rebuild, route);
-        dataset.fate = fate;
     }
     dataset
 }
@@ -311,6 +311,7 @@ fn duplicate(route: &Route, lost: Losses, fate_of: &dyn Fn(&str) -> Option<Fate>
         return dataset;
     }
     if matches!(fate_of(&table), Some(Fate::Intact | Fate::Recoverable)) {
+        dataset.fate = Fate::Recoverable;
         dataset.comes_back_by(Step::Backup, route);
         dataset.why = Some("older versions that it kept are gone".to_owned());
     } else {
