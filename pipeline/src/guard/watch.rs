@@ -8,6 +8,7 @@ use super::{Guard, Inner, Reason};
 use crate::cli::figures::bytes;
 use stages::extract::Gauge;
 use stages::load::{Limit, Pressure, Sink};
+use stages::policy::answer_max;
 use stages::{Error, Kind};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -219,6 +220,11 @@ fn percentile(times: &VecDeque<Duration>) -> Duration {
     sorted.get(at).copied().unwrap_or_default()
 }
 
+/// Whether a look that was not answered says that an answer takes longer than it may.
+fn is_slower(error: &Error, limit: Option<Duration>) -> bool {
+    error.kind() == Kind::Timeout && limit.is_some_and(|limit| limit <= answer_max())
+}
+
 /// Returns at once where nothing is to be watched.
 async fn watch_source(guard: &Guard, gauge: Option<&dyn Gauge>) {
     let (true, Some(gauge)) = (guard.limits.watches_source(), gauge) else {
@@ -257,6 +263,10 @@ async fn watch_source(guard: &Guard, gauge: Option<&dyn Gauge>) {
                         )
                     }),
                 );
+            }
+            Err(error) if is_slower(&error, limits.source_latency) => {
+                let why = "an empty query on alloydb was not answered";
+                guard.hold(Reason::SourceLatency, Some(why.to_owned()));
             }
             // The lanes meet what is wrong with it themselves.
             Err(error) => tracing::debug!(%error, "the source could not be looked at"),

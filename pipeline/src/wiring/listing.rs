@@ -50,12 +50,14 @@ impl PostgresListing {
 
     /// Lists what could be a route.
     pub async fn tables(&self) -> Result<Vec<Listed>> {
-        postgres::list(self.sources.postgres()?).await
+        let server = self.sources.postgres()?;
+        Box::pin(server.watched(postgres::list(server))).await
     }
 
     /// Returns the columns of what a route reads.
     pub async fn columns(&self, route: &Route) -> Result<Vec<ListedColumn>> {
-        let shape = postgres::describe(self.sources.postgres()?, route).await?;
+        let server = self.sources.postgres()?;
+        let shape = Box::pin(server.watched(postgres::describe(server, route))).await?;
         let listed = |column: postgres::SourceColumn| ListedColumn {
             column_type: ColumnType::of_postgres(&column.pg_type),
             name: column.name,

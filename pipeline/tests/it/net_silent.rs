@@ -165,33 +165,58 @@ fn locked(world: &World) -> Child {
     locker
 }
 
-#[test]
-fn a_query_that_the_server_has_forgotten_is_given_up_before_anything_was_recorded() {
-    let world = items::filled();
-    let proxy = Proxy::start(world.postgres.port()).unwrap();
-    let mut locker = locked(&world);
-    let child = {
-        let mut command = world.command(&["rebuild", "redis", "--json", "--progress", "none"]);
-        let url = world.postgres.url();
-        let led = url.replace(&world.postgres.port().to_string(), &proxy.port().to_string());
-        command.args(["--retry-for", "10s"]).env("ALLOYDB_URL", led);
-        spawn(command)
-    };
+/// A rebuild whose way to PostgreSQL is this proxy.
+fn rebuilding(world: &World, proxy: &Proxy, more: &[&str]) -> Child {
+    let mut command = world.command(&["rebuild", "redis", "--json", "--progress", "none"]);
+    let url = world.postgres.url();
+    let led = url.replace(&world.postgres.port().to_string(), &proxy.port().to_string());
+    command.args(["--retry-for", "10s"]).args(more).env("ALLOYDB_URL", led);
+    spawn(command)
+}
+
+/// Makes the server forget every query that waits for the lock, while the product's ends of the connections stay as they
+/// are and new ones are welcome; then the lock is gone.
+fn forget_who_waits(world: &World, proxy: &Proxy, mut locker: Child) {
     let waiting =
         "from pg_stat_activity where application_name = 'rekindle' and wait_event_type = 'Lock'";
-    wait_until("a query that waits", || world.sql(&format!("select count(*) {waiting}")) == "1");
-    // The product's end of the connection stays as it is; its session is gone, and new ones are welcome.
+    wait_until("a query that waits", || world.sql(&format!("select count(*) {waiting}")) != "0");
     proxy.set(Toxic::HalfOpen, Direction::Both);
     wait_until("a connection without a server", || proxy.hits().contains_key("half-open"));
     proxy.clear();
     world.sql(&format!("select pg_terminate_backend(pid) {waiting}"));
     drop(locker.stdin.take());
     locker.wait().unwrap();
+}
+
+#[test]
+fn a_query_that_the_server_has_forgotten_is_given_up_before_anything_was_recorded() {
+    let world = items::filled();
+    let proxy = Proxy::start(world.postgres.port()).unwrap();
+    let locker = locked(&world);
+    let child = rebuilding(&world, &proxy, &[]);
+    forget_who_waits(&world, &proxy, locker);
     let started = Instant::now();
     let ran = Ran::of(&child.wait_with_output().unwrap());
     assert!(started.elapsed() < NOTICED_WITHIN, "{:?}", started.elapsed());
     ran.expect(3).says(&["fell silent", "no session of ours is at work there", "hint: "]);
     world.rebuild(&[]).expect(0);
+    assert_complete(&world);
+}
+
+#[test]
+fn a_read_that_the_server_has_forgotten_before_its_first_row_is_begun_again() {
+    let world = items::filled();
+    let proxy = Proxy::start(world.postgres.port()).unwrap();
+    let child = rebuilding(&world, &proxy, &["--max-rows-per-second", "50000", "--lanes", "2"]);
+    let mut wire = Wire::open(&world);
+    wait_until("some rows", || wire.dbsize() > 20_000);
+    // It is granted between two partitions, and the next ones wait for it before they read.
+    let locker = locked(&world);
+    forget_who_waits(&world, &proxy, locker);
+    let started = Instant::now();
+    let ran = Ran::of(&child.wait_with_output().unwrap());
+    assert!(started.elapsed() < NOTICED_WITHIN, "{:?}", started.elapsed());
+    ran.expect(0).says(&["fell silent"]);
     assert_complete(&world);
 }
 

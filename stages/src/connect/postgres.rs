@@ -11,7 +11,7 @@ use crate::error::{Error, Kind, Result};
 use crate::policy;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{ConnectOptions, PgPool};
+use sqlx::{ConnectOptions, Connection as _, PgPool};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -85,13 +85,21 @@ pub async fn connect(url: &str, connections: u32, timeout: Duration) -> Result<P
                 Ok(())
             })
         })
+        .after_release(|connection, _| {
+            // The pool looks at what it gets back without a limit, and keeps its place for it until then.
+            Box::pin(async move {
+                let answered = tokio::time::timeout(policy::answer_max(), connection.ping()).await;
+                answered.map_err(|_| sqlx::Error::PoolTimedOut)??;
+                Ok(true)
+            })
+        })
         .connect_lazy_with(options.clone());
     // One attempt outside the pool: a pool hides why it could not connect behind its own timeout.
     let limit = timeout.min(policy::answer_max());
     let first = async {
         let mut connection = options.connect().await?;
-        let server = SessionId::of(&mut connection).await.ok().map(SessionId::of_any);
-        if let Err(error) = sqlx::Connection::close(connection).await {
+        let server = SessionId::told(&mut connection).await?.map(SessionId::of_any);
+        if let Err(error) = connection.close().await {
             tracing::debug!(%error, "closing the probe connection failed");
         }
         Ok(server)

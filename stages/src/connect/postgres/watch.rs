@@ -49,8 +49,26 @@ enum Told {
 }
 
 impl SessionId {
-    /// Asks a connection who it is.
-    pub async fn of(connection: &mut PgConnection) -> std::result::Result<Self, sqlx::Error> {
+    /// Asks a connection who it is; `None` where its server does not tell.
+    ///
+    /// A connection that broke over the question fails: taken for a server that does not tell, it would be waited for an
+    /// hour where it is gone.
+    pub async fn told(
+        connection: &mut PgConnection,
+    ) -> std::result::Result<Option<Self>, sqlx::Error> {
+        match Self::of(connection).await {
+            Ok(session) => Ok(Some(session)),
+            Err(
+                error @ (sqlx::Error::Io(_)
+                | sqlx::Error::Tls(_)
+                | sqlx::Error::WorkerCrashed
+                | sqlx::Error::Protocol(_)),
+            ) => Err(error),
+            Err(_) => Ok(None),
+        }
+    }
+
+    async fn of(connection: &mut PgConnection) -> std::result::Result<Self, sqlx::Error> {
         let row = sqlx::query(IDENTIFY).fetch_one(connection).await?;
         Ok(Self { node: row.try_get(0)?, started: row.try_get(1)?, process: Some(row.try_get(2)?) })
     }

@@ -10,7 +10,7 @@ use crate::extract::Gauge;
 use crate::load::SourcePressure;
 use async_trait::async_trait;
 use schemas::Route;
-use sqlx::{AssertSqlSafe, Row};
+use sqlx::{AssertSqlSafe, PgConnection, Row};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -41,27 +41,17 @@ impl PostgresGauge {
 #[async_trait]
 impl Gauge for PostgresGauge {
     async fn look(&self) -> Result<SourcePressure> {
-        let failed = |error| from_sqlx(error, "cannot look at the load of alloydb");
+        // An answer that never comes must not leave a run paused for good.
         let mut connection = self.server.connection().await?;
-        let asked = Instant::now();
-        sqlx::raw_sql("select 1").execute(&mut *connection).await.map_err(failed)?;
-        let latency = asked.elapsed();
-        let row = sqlx::query(LOOK).fetch_one(&mut *connection).await.map_err(failed)?;
-        let active: i64 = row.try_get(0).map_err(failed)?;
-        let lag: Option<i64> = row.try_get(1).map_err(failed)?;
-        let unsigned = |value: i64| u64::try_from(value).unwrap_or(0);
-        Ok(SourcePressure {
-            latency,
-            active: unsigned(active),
-            replica_lag: lag.map(|us| Duration::from_micros(unsigned(us))),
-        })
+        self.server.at_once(ask(&mut connection)).await
     }
 
     async fn check_rights(&self) -> Result<()> {
         let failed = |error| from_sqlx(error, "cannot ask for the rights on alloydb");
         let mut connection = self.server.connection().await?;
-        let may: bool =
-            sqlx::query_scalar(MAY_SEE).fetch_one(&mut *connection).await.map_err(failed)?;
+        let asking =
+            async { sqlx::query_scalar(MAY_SEE).fetch_one(&mut *connection).await.map_err(failed) };
+        let may: bool = self.server.at_once(asking).await?;
         if may {
             return Ok(());
         }
@@ -69,6 +59,22 @@ impl Gauge for PostgresGauge {
         Err(Error::new(Kind::Auth, message)
             .with_hint("grant pg_monitor to it, or leave the --pause-above-source flags out"))
     }
+}
+
+async fn ask(connection: &mut PgConnection) -> Result<SourcePressure> {
+    let failed = |error| from_sqlx(error, "cannot look at the load of alloydb");
+    let asked = Instant::now();
+    sqlx::raw_sql("select 1").execute(&mut *connection).await.map_err(failed)?;
+    let latency = asked.elapsed();
+    let row = sqlx::query(LOOK).fetch_one(&mut *connection).await.map_err(failed)?;
+    let active: i64 = row.try_get(0).map_err(failed)?;
+    let lag: Option<i64> = row.try_get(1).map_err(failed)?;
+    let unsigned = |value: i64| u64::try_from(value).unwrap_or(0);
+    Ok(SourcePressure {
+        latency,
+        active: unsigned(active),
+        replica_lag: lag.map(|us| Duration::from_micros(unsigned(us))),
+    })
 }
 
 /// Rows that the planner expects of a table under a condition.

@@ -130,7 +130,7 @@ impl PostgresServer {
     }
 
     /// Waits for what costs a server no work.
-    async fn at_once<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+    pub(super) async fn at_once<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
         policy::answered(|| format!("alloydb at {}", self.address()), work).await
     }
 
@@ -177,7 +177,12 @@ impl PostgresServer {
         let mut transaction =
             Transaction { connection, snapshot, session, postgres, batch_bytes, is_committed };
         // Who does not tell is watched less closely.
-        let session = async { Ok(SessionId::of(&mut transaction.connection).await.ok()) };
+        let session = async {
+            let told = SessionId::told(&mut transaction.connection).await;
+            told.map_err(|error| {
+                from_sqlx(error, &format!("cannot ask {} who it is", self.postgres.address))
+            })
+        };
         transaction.session = self.at_once(session).await?;
         Ok(transaction)
     }

@@ -134,19 +134,21 @@ impl PostgresServer {
         let failed = |error| from_sqlx(error, &format!("cannot look at {name} again"));
         // Any read takes the lock, and it is kept to the end of the transaction.
         let lock = format!("select from {name} limit 0");
-        sqlx::raw_sql(AssertSqlSafe(lock))
-            .execute(&mut *transaction.connection)
-            .await
-            .map_err(failed)?;
-        // Beside the transaction, which would be shown the catalogue as it was.
-        let mut beside = self.connection().await?;
+        let (postgres, session) = transaction.watch();
+        let locking = async {
+            let lock = sqlx::raw_sql(AssertSqlSafe(lock));
+            lock.execute(&mut *transaction.connection).await.map_err(failed)
+        };
+        postgres.watched(session.as_ref(), locking).await?;
         let route = self.tables.lock().get(name).and_then(|table| table.routes.first().cloned());
         let Some(bound) = route else { return Ok(()) };
-        let seen = fingerprint(&mut beside, &bound.route).await?;
+        // Beside the transaction, which would be shown the catalogue as it was.
+        let mut beside = self.connection().await?;
+        let seen = self.at_once(fingerprint(&mut beside, &bound.route)).await?;
         if seen == expected.shape.fingerprint {
             return Ok(());
         }
-        let now = describe_on(&mut beside, &bound.route).await?;
+        let now = self.watched(describe_on(&mut beside, &bound.route)).await?;
         let is_moved = expected.shape.relations.iter().any(|before| {
             let is_it =
                 |now: &super::Relation| (now.oid, now.filenode) == (before.oid, before.filenode);
