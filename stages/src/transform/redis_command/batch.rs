@@ -196,6 +196,14 @@ impl<'a> BatchEncoder<'a> {
         match self.commands.bound.route.layout {
             Layout::Hash => {
                 match &self.commands.dump {
+                    // The server makes a table of it either way, and `HSET` costs it less.
+                    Some(dump)
+                        if self.commands.style == Style::Blank
+                            && expires_ms == 0
+                            && dump.is_beyond(self.fields.iter()) =>
+                    {
+                        self.write_hash(key_start, 0);
+                    }
                     Some(dump) => {
                         let start = dump.write(self.fields.iter(), &mut self.dump);
                         self.write_restore(key_start, expires_ms, start);

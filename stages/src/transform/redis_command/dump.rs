@@ -74,6 +74,18 @@ impl DumpEncoder {
         Self { limits, elements, names }
     }
 
+    /// Whether a name or a value is too long for a listpack. A hash with too many fields is another matter: by `HSET` it
+    /// would grow as a listpack first.
+    #[inline]
+    pub(super) fn is_beyond<'a>(
+        &self,
+        mut fields: impl Iterator<Item = (usize, &'a [u8])>,
+    ) -> bool {
+        fields.any(|(field, value)| {
+            value.len() > self.limits.value_bytes_max || self.elements[field].is_none()
+        })
+    }
+
     /// Replaces `out` by the payload of one hash, given as (index of the name, value), and returns where in `out`
     /// it starts.
     #[inline]

@@ -4,6 +4,7 @@ mod documents;
 mod keys_alone;
 mod newest;
 mod refused;
+mod restored;
 
 use super::*;
 use crate::Kind;
@@ -177,52 +178,6 @@ fn strings_and_json_that_never_expire_are_set_in_groups() {
             assert_eq!(encoded.units, units.collect::<Vec<_>>());
         }
     }
-}
-
-#[test]
-fn hashes_by_restore_are_one_command_of_one_reply() {
-    let mut case = Case::new(Layout::Hash);
-    case.has_expiry = true;
-    let bound = case.bound();
-    let way = Way::Restore(ListpackLimits { fields_max: 2, value_bytes_max: 5 });
-    let rows = [row(1, Some("ab"), None), row(2, Some("longer"), Some(NOW_MS + 7))];
-    let encode = |style| {
-        let commands = RedisCommands::new(Arc::clone(&bound), Lead::None, style, way);
-        commands.apply(raw(&rows, true), NOW_MS).unwrap()
-    };
-    // GIVEN what DUMP of Redis 7.0.15 answers for the hash `name ab v 1`, and `name longer v 1` as pairs
-    let listpack = b"\x10\x16\x16\0\0\0\x04\0\x84name\x05\x82ab\x03\x81v\x02\x01\x01\xff\x0a\0";
-    let pairs = b"\x04\x02\x04name\x06longer\x01v\x011\x0a\0";
-    let sealed = |body: &[u8]| {
-        let sum = crc::Crc::<u64>::new(&crc::CRC_64_REDIS).checksum(body);
-        [body, &sum.to_le_bytes()].concat()
-    };
-    let command = |words: &[&[u8]]| {
-        let mut out = Vec::new();
-        resp::write_array(words.len(), &mut out);
-        for word in words {
-            resp::write_bulk(word, &mut out);
-        }
-        out
-    };
-    let (listpack, pairs) = (sealed(listpack), sealed(pairs));
-    for style in [Style::Blank, Style::Exact] {
-        let encoded = encode(style);
-        let expected = [
-            command(&[b"RESTORE", b"k:1", b"0", &listpack, b"REPLACE"]),
-            command(&[b"RESTORE", b"k:2", b"1000007", &pairs, b"REPLACE", b"ABSTTL"]),
-        ];
-        assert_eq!(encoded.payload, expected.concat());
-        assert!(encoded.units.is_empty() && !encoded.may_keep);
-    }
-    // AND a key that is to be kept is not replaced.
-    let encoded = encode(Style::Keep);
-    let expected = [
-        command(&[b"RESTORE", b"k:1", b"0", &listpack]),
-        command(&[b"RESTORE", b"k:2", b"1000007", &pairs, b"ABSTTL"]),
-    ];
-    assert_eq!(encoded.payload, expected.concat());
-    assert!(encoded.may_keep);
 }
 
 #[test]
