@@ -41,7 +41,7 @@ pub(super) fn parts(summary: &Value) -> Vec<Part> {
     let mut parts = vec![Part::Heading("What was measured"), measured(&samples)];
     parts.extend([Part::Heading("What that says of production"), pairs(says)]);
     parts.extend(limits(summary));
-    parts.extend(drawn(&samples, rows, rto).map(|svg| Part::Drawing {
+    parts.extend(drawn(&samples, (rows, grown(&predicted)), rto).map(|svg| Part::Drawing {
         svg,
         caption: "Seconds by rows, both on logarithmic scales: measured runs (blue), the fitted line with its 95 % band (grey), production (red), the RTO (dashed)",
     }));
@@ -158,10 +158,15 @@ struct Drawing {
     rto: f64,
 }
 
-fn drawn(samples: &[Sample], rows: u64, rto: u64) -> Option<String> {
+/// The growth that a prediction was made with; an earlier version made it without.
+fn grown(predicted: &Predicted) -> Growth {
+    if predicted.growth > 1.0 { predicted.fitted_to.growth() } else { Growth::NONE }
+}
+
+fn drawn(samples: &[Sample], (rows, growth): (u64, Growth), rto: u64) -> Option<String> {
     let runs: Vec<Observation> =
         samples.iter().filter(|sample| sample.kind == WHOLE).map(Sample::observation).collect();
-    let model = Model::fit(&runs)?.growing(Growth::OF_REDIS);
+    let model = Model::fit(&runs)?.growing(growth);
     let at = |rows: f64| model.predict_rows(rows);
     let (first, last) = (model.range.0, model.range.1.max(rows as f64));
     let step = |step: u32| first * (last / first).powf(f64::from(step) / f64::from(STEPS));
@@ -227,6 +232,7 @@ fn draw(svg: &mut String, drawing: &Drawing) -> Result<(), Box<dyn std::error::E
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::FittedTo;
 
     fn sample(rows: u64, seconds: f64) -> Sample {
         Sample {
@@ -245,12 +251,29 @@ mod tests {
     #[test]
     fn measured_runs_their_line_and_production_are_drawn() {
         let samples = [sample(200_000, 1.0), sample(500_000, 2.3), sample(1_000_000, 4.4)];
-        let svg = drawn(&samples, 10_000_000, 86_400).unwrap();
+        let svg = drawn(&samples, (10_000_000, Growth::NONE), 86_400).unwrap();
         assert_eq!(svg.matches("<circle").count(), 4, "{svg}");
         assert!(svg.matches("<polygon").count() == 1 && svg.contains("<polyline"), "{svg}");
         // What is no measured run of everything makes no line.
         let alone = [Sample { kind: "route".to_owned(), ..sample(5, 1.0) }];
-        assert_eq!(drawn(&alone, 10, 10), None);
+        assert_eq!(drawn(&alone, (10, Growth::NONE), 10), None);
+    }
+
+    #[test]
+    fn production_is_drawn_where_the_text_of_its_evidence_has_it() {
+        let samples = [sample(200_000, 1.0), sample(500_000, 2.3), sample(1_000_000, 4.4)];
+        let runs: Vec<Observation> = samples.iter().map(Sample::observation).collect();
+        let rows = 10_000_000;
+        let now = Predicted::of(&runs, FittedTo::Benches, rows, 86_400).unwrap();
+        let earlier = Predicted { growth: 1.0, ..now.clone() };
+        let at = |predicted: &Predicted| {
+            let model = Model::fit(&runs).unwrap().growing(grown(predicted));
+            model.predict_rows(rows as f64).seconds
+        };
+        assert!((at(&now) - now.seconds).abs() < 1e-9, "{now:?}");
+        assert!(at(&earlier) < now.seconds * 0.9);
+        let drawing = |predicted| drawn(&samples, (rows, grown(predicted)), 86_400).unwrap();
+        assert_ne!(drawing(&now), drawing(&earlier));
     }
 
     #[test]
