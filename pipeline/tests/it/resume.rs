@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 /// How often a run sends the commands that write rows.
 struct Sends {
     commands: &'static [&'static str],
-    /// Times an attempt runs it for something else.
+    /// Times an attempt runs them for something else.
     besides: u64,
     /// Whether a key is sampled by one of them too.
     is_sampled_by: bool,

@@ -26,7 +26,7 @@ pub enum WayChoice {
     Auto,
     /// `HSET`, untried.
     Command,
-    /// `RESTORE` where the server takes it, however fast.
+    /// `RESTORE` where the server takes it, however fast; what is too long for its listpacks goes as `RedisCommands` says.
     Restore,
 }
 
