@@ -1,8 +1,10 @@
 //! Streams under kills and lost connections: no entry is lost or doubled, and nobody sees a part of a stream.
 
 use crate::items::{Wire, calls, random, settle, signal};
+use crate::net::{led, spawn};
 use crate::streams::{Held, ROWS, assert_streams, filled, held, wanted};
 use crate::world::{Ran, World, wait_until};
+use fixtures::servers::{Direction, Proxy, Toxic};
 use nix::sys::signal::Signal;
 use std::hash::{BuildHasher, RandomState};
 use std::os::unix::process::ExitStatusExt;
@@ -116,6 +118,54 @@ fn a_redis_that_loses_its_connections_or_restarts_in_mid_run_gets_whole_streams(
         }
         assert_streams(&held(&world), "ev:", &wanted(&world));
     }
+}
+
+/// Names of temporary keys, and whether Redis would keep one of them for good. Asked in one step.
+fn temporary(wire: &mut Wire) -> (Vec<String>, Vec<String>) {
+    let script = "local found, kept = {}, {} for _, key in ipairs(redis.call('KEYS', 'rekindle:tmp:*')) do \
+                  found[#found + 1] = key if redis.call('PTTL', key) == -1 then kept[#kept + 1] = key end end \
+                  return {found, kept}";
+    let mut lists = wire.ask(&["EVAL", script, "0"]).list().into_iter().map(|list| {
+        list.list().into_iter().map(|key| key.text().unwrap()).collect::<Vec<String>>()
+    });
+    (lists.next().unwrap(), lists.next().unwrap())
+}
+
+#[test]
+fn no_temporary_key_is_ever_without_an_expiry() {
+    // GIVEN a network so slow that what is sent at once arrives in many pieces, where a kill may part them
+    let world = filled();
+    let proxy = Proxy::start(world.redis.port()).unwrap();
+    proxy.set(Toxic::Bandwidth { bytes_per_second: 60_000 }, Direction::Up);
+    let mut child = spawn({
+        let words = ["rebuild", "redis", "--progress", "none", "--lanes", "2"];
+        let mut command = world.command(&words);
+        command.env("REDIS_URL", led(&world.redis.url(), world.redis.port(), &proxy));
+        command
+    });
+    // WHEN the keys that it measures and the streams that it builds are looked at meanwhile
+    let mut wire = Wire::open(&world);
+    let (mut has_sample, mut has_stream) = (false, false);
+    wait_until("a sample and a stream", || {
+        let (found, kept) = temporary(&mut wire);
+        assert!(kept.is_empty(), "{kept:?}");
+        let (samples, streams): (Vec<_>, Vec<_>) =
+            found.iter().partition(|key| key.starts_with("rekindle:tmp:sample"));
+        has_sample |= !samples.is_empty();
+        has_stream |= !streams.is_empty();
+        assert!(child.try_wait().unwrap().is_none(), "sample {has_sample}, stream {has_stream}");
+        has_sample && has_stream
+    });
+    // THEN each of them goes away by itself, whenever the run is killed
+    child.kill().unwrap();
+    child.wait().unwrap();
+    proxy.clear();
+    drop(wire);
+    settle(&world);
+    assert!(temporary(&mut Wire::open(&world)).1.is_empty());
+    // AND the next run leaves none
+    world.rebuild(&["--lanes", "3"]).expect(0);
+    assert_streams(&held(&world), "ev:", &wanted(&world));
 }
 
 #[test]

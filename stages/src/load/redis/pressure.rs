@@ -1,6 +1,7 @@
 //! Reads how full and how busy a Redis is, and what sampled keys take in it.
 //!
-//! Invariant: what is written to find that out has a name of its own, an expiry, and is removed at once.
+//! Invariant: what is written to find that out has a name of its own, comes with its expiry in one transaction, so that
+//! no end of this process leaves it for good, and is removed at once.
 
 use super::control::failed;
 use crate::error::{Error, Result};
@@ -114,20 +115,23 @@ pub(super) async fn measure(
     let mut replies = Vec::with_capacity(samples.len());
     let mut count = 0;
     for (sample, name) in samples.iter().zip(&names) {
+        pipeline.cmd("MULTI");
         for words in &sample.commands {
             let command = pipeline.cmd(&String::from_utf8_lossy(&words[0])).arg(name);
             for word in words.iter().skip(2) {
                 command.arg(word);
             }
-            count += 1;
         }
         pipeline.cmd("PEXPIRE").arg(name).arg(SAMPLE_TTL_MS);
+        pipeline.cmd("EXEC");
         pipeline.cmd("MEMORY").arg("USAGE").arg(name).arg("SAMPLES").arg(0);
         // Of what is there only some elements are looked at: it may be large, and the server waits.
         pipeline.cmd("MEMORY").arg("USAGE").arg(sample.key());
         pipeline.cmd("DEL").arg(name);
-        replies.push(count + 1);
-        count += 4;
+        // MULTI, PEXPIRE and EXEC are answered as well.
+        count += sample.commands.len() + 3;
+        replies.push(count);
+        count += 3;
     }
     let answers: Vec<RedisResult<Value>> = pipeline
         .query_async(connection)

@@ -39,20 +39,23 @@ impl Stitcher {
         if written > 0 {
             let mut replies = written + 1;
             if self.tally.count() == 0 {
+                // With its expiry in one transaction: whatever ends this process, no stream stays for good.
+                payload.extend_from_slice(b"*1\r\n$5\r\nMULTI\r\n");
                 resp::write_array(2, &mut payload);
                 payload.extend_from_slice(b"$6\r\nUNLINK\r\n");
                 resp::write_bulk(&self.temporary, &mut payload);
                 temporary.push(Bytes::copy_from_slice(&self.temporary));
-                replies += 1;
+                replies += 4;
             }
             let first = self.tally.count() + 1;
             for (number, (arguments, fields)) in (first..).zip(open.entries()) {
                 write_entry(&self.temporary, number, arguments, fields, &mut payload);
+                if number == 1 {
+                    self.expire(&mut payload);
+                    payload.extend_from_slice(b"*1\r\n$4\r\nEXEC\r\n");
+                }
             }
-            resp::write_array(3, &mut payload);
-            payload.extend_from_slice(b"$7\r\nPEXPIRE\r\n");
-            resp::write_bulk(&self.temporary, &mut payload);
-            resp::write_integer(TEMPORARY_TTL_MS, &mut payload);
+            self.expire(&mut payload);
             units.push(Unit { rows: narrow(written)?, folded: 0, replies: narrow(replies)? });
             self.tally.append(&open.tally, Layout::List);
         }
@@ -90,6 +93,13 @@ impl Stitcher {
             expires_ms: 0,
         }];
         Ok(end)
+    }
+
+    fn expire(&self, out: &mut Vec<u8>) {
+        resp::write_array(3, out);
+        out.extend_from_slice(b"$7\r\nPEXPIRE\r\n");
+        resp::write_bulk(&self.temporary, out);
+        resp::write_integer(TEMPORARY_TTL_MS, out);
     }
 
     /// Puts the stream in its place, where it has every entry.

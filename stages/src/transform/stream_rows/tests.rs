@@ -87,20 +87,24 @@ fn a_stream_is_built_beside_its_key_and_put_in_its_place_whole() {
     let (one, two) = ([row(1, "x"), (None, None), (Some(2), None)], [row(3, "🚀")]);
     let sent = sent(&bound, &[&one, &two]);
     let found = commands(&sent);
-    let temporary = found[0][1].clone();
+    let temporary = found[1][1].clone();
     assert!(temporary.starts_with("rekindle:tmp:{") && temporary.ends_with("}:run:r/7:2:0"));
     let expected = [
+        vec!["MULTI"],
         vec!["UNLINK", &temporary],
         vec!["XADD", &temporary, "1-0", "a", "1", "größe b", "x"],
+        vec!["PEXPIRE", &temporary, "3600000"],
+        vec!["EXEC"],
         vec!["XADD", &temporary, "2-0", "a", "2"],
         vec!["PEXPIRE", &temporary, "3600000"],
         vec!["XADD", &temporary, "3-0", "a", "3", "größe b", "🚀"],
         vec!["PEXPIRE", &temporary, "3600000"],
     ];
-    assert_eq!(found[..6], expected);
-    assert_eq!(found[6][0], "EVAL");
-    assert_eq!(found[6][2..], ["2", &temporary, "log:3", "XLEN", "3", "0", "replace"]);
-    assert_eq!(found.len(), 7);
+    assert_eq!(found[..9], expected);
+    assert_eq!(sent[0].units[0].replies, 7);
+    assert_eq!(found[9][0], "EVAL");
+    assert_eq!(found[9][2..], ["2", &temporary, "log:3", "XLEN", "3", "0", "replace"]);
+    assert_eq!(found.len(), 10);
     // Nothing is committed, and the key is not in the ledger, before the whole of it is on its way.
     let of = |encoded: &Encoded| {
         (encoded.is_settled, encoded.rows_read, encoded.carried, encoded.entries.len())
@@ -126,7 +130,7 @@ fn a_partition_without_entries_makes_no_stream() {
     // A batch without rows between others, and one at the end, change nothing.
     let one = [row(1, "x")];
     let sent = sent(&bound, &[&[], &one, &[]]);
-    assert_eq!(commands(&sent).len(), 4);
+    assert_eq!(commands(&sent).len(), 7);
     assert_eq!(sent.last().unwrap().entries.len(), 1);
 }
 
