@@ -2,7 +2,7 @@
 //! Jain, "Analysis of the Increase and Decrease Algorithms for Congestion Avoidance", 1989).
 //!
 //! Invariant: pure. A step is kept only where the rate rose with it above the best that was seen before it; what did not pay
-//! is taken back, and is tried again after a pause that doubles each time.
+//! is taken back, and is tried again after a pause that doubles each time. Nothing is tried against a target that is full.
 
 use super::{BATCH_BYTES_MAX, Lanes, Settings};
 use crate::lane::WRITES;
@@ -26,6 +26,9 @@ const COOL_DOWN: u32 = 10;
 const PAUSE: [u32; 2] = [8, 512];
 /// Above this share of the transform threads more on its way only waits for them.
 const CPU_FULL: f64 = 0.9;
+/// Above this share of a core the target's thread of commands is what a run is as fast as: more on its way would only wait
+/// for it, and take memory meanwhile.
+const TARGET_FULL: f64 = 0.8;
 
 /// What one period showed.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -42,6 +45,8 @@ pub struct Observed {
     pub held: f64,
     /// How busy the transform threads were, from 0 to 1.
     pub cpu_busy: f64,
+    /// How busy the target's thread of commands was, from 0 to 1; absent where it did not tell.
+    pub target_busy: Option<f64>,
     /// How long the target took to answer somebody else.
     pub latency: Option<Duration>,
     /// Lanes with a partition, more than are allowed for a while after the load was halved.
@@ -82,6 +87,8 @@ pub struct Controller {
     latency_max: Duration,
     /// The fastest answer so far: how far away the target is.
     distance: Duration,
+    /// How busy the target was, the last time that it told as much as all before: one look may be a moment's.
+    target_busy: Option<f64>,
     rates: Vec<f64>,
     /// The best rate of the settings in force. Rates vary by more than a step gains: held against the last one alone, every
     /// third step of a full target would be kept by chance.
@@ -103,6 +110,7 @@ impl Controller {
             lanes,
             latency_max,
             distance: Duration::MAX,
+            target_busy: None,
             rates: Vec::new(),
             best: 0.0,
             trial: None,
@@ -126,6 +134,9 @@ impl Controller {
             patience.left = patience.left.saturating_sub(1);
         }
         self.distance = seen.latency.map_or(self.distance, |latency| latency.min(self.distance));
+        if let Some(busy) = seen.target_busy {
+            self.target_busy = Some(self.target_busy.map_or(busy, |before| before.midpoint(busy)));
+        }
         let queued = seen.latency.map(|latency| latency.saturating_sub(self.distance));
         if let Some(latency) = queued.filter(|queued| *queued > self.latency_max) {
             self.slow += 1;
@@ -199,7 +210,8 @@ impl Controller {
 
     /// Tries what may help against what is waited for most.
     fn step(&mut self, seen: &Observed, rate: f64) -> Option<(Settings, String)> {
-        if self.cool > 0 || rate <= 0.0 || seen.cpu_busy > CPU_FULL {
+        let is_target_full = self.target_busy.is_some_and(|busy| busy > TARGET_FULL);
+        if self.cool > 0 || rate <= 0.0 || seen.cpu_busy > CPU_FULL || is_target_full {
             return None;
         }
         // Against the transform threads and a limit nothing helps.

@@ -53,12 +53,14 @@ struct Look {
     /// Microseconds of the lanes by what they waited for: source, transform threads, target, limits.
     waits: [u64; 4],
     cpu_busy_us: u64,
+    /// CPU time of the target's thread of commands since it was started; absent where it does not tell.
+    target_cpu: Option<Duration>,
 }
 
 impl Look {
-    fn now(counters: &Counters, cpu_busy_us: u64) -> Self {
+    fn now(counters: &Counters, cpu_busy_us: u64, target_cpu: Option<Duration>) -> Self {
         let bytes = counters.routes.iter().map(|route| route.bytes.load(Ordering::Relaxed)).sum();
-        Self { at: Instant::now(), bytes, waits: counters.waits(), cpu_busy_us }
+        Self { at: Instant::now(), bytes, waits: counters.waits(), cpu_busy_us, target_cpu }
     }
 
     /// What happened between an earlier look and this one.
@@ -71,6 +73,7 @@ impl Look {
         let seconds = self.at.duration_since(earlier.at).as_secs_f64().max(1e-3);
         let grown = |which: usize| self.waits[which].saturating_sub(earlier.waits[which]) as f64;
         let all = (0..4).map(grown).sum::<f64>().max(1.0);
+        let target_cpu = self.target_cpu.zip(earlier.target_cpu);
         let busy = self.cpu_busy_us.saturating_sub(earlier.cpu_busy_us) as f64;
         Observed {
             bytes_per_second: self.bytes.saturating_sub(earlier.bytes) as f64 / seconds,
@@ -79,6 +82,8 @@ impl Look {
             target: grown(2) / all,
             held: grown(3) / all,
             cpu_busy: busy / (seconds * 1e6 * threads.max(1) as f64),
+            target_busy: target_cpu
+                .map(|(now, before)| now.saturating_sub(before).as_secs_f64() / seconds),
             latency,
             lanes_at_work,
         }
@@ -89,13 +94,16 @@ impl Look {
 pub async fn tune(engine: &Engine) {
     let shared = &engine.shared;
     let dials = &shared.dials;
-    let look = || Look::now(&shared.counters, shared.cpu.busy_us());
-    let mut before = look();
+    let look = |target_cpu| Look::now(&shared.counters, shared.cpu.busy_us(), target_cpu);
+    // What the target does in the first period, in which rows begin to come, says nothing of how full it is.
+    let mut before = look(None);
     loop {
         let latency = latency(&*shared.sink).await;
-        let now = look();
+        let pressure = shared.sink.pressure().await.ok();
+        let now = look(pressure.and_then(|pressure| pressure.cpu));
         let seen = now.since(&before, (shared.cpu.threads(), dials.lanes_at_work()), latency);
         before = now;
+        tracing::trace!(?seen, "looked");
         let decided = dials.controller().observe(&seen);
         if let Some((settings, why)) = decided {
             tracing::debug!(?settings, why, "tuned");

@@ -38,6 +38,7 @@ impl Systems {
             target: if is_source { 0.1 } else { 0.8 },
             held: 0.0,
             cpu_busy: 0.3,
+            target_busy: None,
             latency: Some(Duration::from_secs_f64(
                 self.trip + if offered > self.target { queue } else { 0.0 },
             )),
@@ -103,6 +104,7 @@ fn a_target_that_gets_slow_gets_half_and_what_does_not_pay_is_left_alone() {
         target: 0.8,
         held: 0.0,
         cpu_busy: 0.2,
+        target_busy: None,
         latency: Some(Duration::from_millis(1)),
         lanes_at_work: 4,
     };
@@ -162,6 +164,7 @@ fn what_is_held_back_or_short_of_cpu_is_not_pushed() {
         target: 0.1,
         held: 0.7,
         cpu_busy: 0.1,
+        target_busy: None,
         latency: None,
         lanes_at_work: 4,
     };
@@ -170,6 +173,24 @@ fn what_is_held_back_or_short_of_cpu_is_not_pushed() {
     for seen in [seen, busy, waiting] {
         assert!((0..100).all(|_| controller.observe(&seen).is_none()), "{seen:?}");
     }
+}
+
+#[test]
+fn nothing_is_tried_against_a_target_whose_thread_is_full() {
+    let far =
+        Systems { lane: 50.0 * MB, source: 900.0 * MB, target: 200.0 * MB, trip: 0.05, noise: 0.0 };
+    let mut controller = Controller::new(LANES, Duration::from_millis(25));
+    // It tells in some periods only; what it told last holds for the others.
+    for period in 0..40 {
+        let target_busy = (period % 3 == 0).then_some(0.93);
+        let seen = Observed { target_busy, ..far.observe(&controller.settings(), period) };
+        assert_eq!(controller.observe(&seen), None);
+    }
+    let seen = |controller: &Controller| Observed {
+        target_busy: Some(0.4),
+        ..far.observe(&controller.settings(), 40)
+    };
+    assert!((0..10).any(|_| controller.observe(&seen(&controller)).is_some()), "{controller:?}");
 }
 
 #[test]
