@@ -10,6 +10,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 use tokio::sync::oneshot;
 
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 /// A rayon pool for transforms.
 #[derive(Debug)]
 pub struct CpuPool {
@@ -20,9 +24,17 @@ pub struct CpuPool {
 impl CpuPool {
     /// Makes a pool with one thread per core but one, which is left to I/O; at least one.
     pub fn new() -> Result<Self> {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self::of(cores().saturating_sub(1).max(1))
+    }
+
+    /// Makes a pool with one thread per core, for blocks: to compress them takes longer than to move them.
+    pub fn on_every_core() -> Result<Self> {
+        Self::of(cores())
+    }
+
+    fn of(threads: usize) -> Result<Self> {
         let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(cores.saturating_sub(1).max(1))
+            .num_threads(threads)
             .thread_name(|index| format!("transform-{index}"))
             .build()
             .map_err(|error| {

@@ -126,7 +126,7 @@ async fn set_up(plan: &Plan, options: &Options) -> std::result::Result<Ready, Ve
         run_id: run.id.clone(),
         bigquery,
         journal,
-        cpu: CpuPool::new().map_err(one)?,
+        cpu: CpuPool::on_every_core().map_err(one)?,
         counters: Arc::new(Counters::new(&names, run.lost_at_ms, rto.as_secs())),
         stop: StopSwitch::new(options.cancel.clone()),
         lanes: options.lanes,

@@ -75,7 +75,7 @@ impl Run {
             snapshot_us: source::now_us(&bigquery).await.map_err(one)?,
             commits: commits(&journal, &record),
             counters: Arc::new(Counters::new(&names, record.lost_at_ms, rto.as_secs())),
-            cpu: Arc::new(CpuPool::new().map_err(one)?),
+            cpu: Arc::new(CpuPool::on_every_core().map_err(one)?),
             journal,
             record,
             previous,
