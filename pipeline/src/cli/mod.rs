@@ -21,6 +21,7 @@ mod limits;
 mod live_text;
 mod loading;
 mod log;
+mod objective;
 mod on_problem;
 mod plan;
 mod rdb;
@@ -232,6 +233,7 @@ async fn rebuild(
         Ok(plan) => plan,
         Err(exit) => return exit,
     };
+    objective::warn_if_over(shared, ("redis", plan.redis_objective.rto));
     let display = Arc::new(watch::Display::new(shared.progress, bars));
     let watcher: Arc<dyn Watcher> = Arc::<watch::Display>::clone(&display);
     let mut ended = Box::pin(rebuild_redis(&plan, options, watcher)).await;

@@ -4,7 +4,7 @@
 
 use super::args::{PlanFlags, Shared};
 use super::signals::Signals;
-use super::{failure, options, plan_of, print, tell_errors};
+use super::{failure, objective, options, plan_of, print, tell_errors};
 use crate::backup::forecast::{Forecast, forecast};
 use crate::bench::quotas::{self, Quota};
 use crate::outcome::Exit;
@@ -64,7 +64,9 @@ pub(super) async fn plan(shared: &Shared, flags: &PlanFlags, signals: &Signals) 
         restores_foreseen: foreseen,
         samples,
     };
-    print(shared.json, &whole, || whole.render())
+    let (has_rebuild, has_restores) = (whole.rebuild.is_some(), !whole.restores.is_empty());
+    let printed = print(shared.json, &whole, || whole.render());
+    printed.min(objective::of_plan(shared, &plan, has_rebuild, has_restores))
 }
 
 /// What backups and restores would do.

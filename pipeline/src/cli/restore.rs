@@ -5,7 +5,9 @@
 use super::args::{Shared, parse_past};
 use super::on_problem::ProblemFlags;
 use super::signals::Signals;
-use super::{evidence, exit_of, leave_stopped_out, print, summary_text, tell_errors, watch};
+use super::{
+    evidence, exit_of, leave_stopped_out, objective, print, summary_text, tell_errors, watch,
+};
 use crate::outcome::Exit;
 use crate::place::Place;
 use crate::rebuild::Watcher;
@@ -112,6 +114,7 @@ pub(super) async fn restore(
         Ok(plan) => plan,
         Err(exit) => return exit,
     };
+    objective::warn_if_over(shared, ("bigquery", plan.bigquery_objective.rto));
     let display = Arc::new(watch::Display::new(shared.progress, bars));
     let watcher: Arc<dyn Watcher> = Arc::<watch::Display>::clone(&display);
     let run = restore_bigquery(&plan, options(shared, flags, signals), watcher);

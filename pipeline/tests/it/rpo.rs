@@ -246,3 +246,22 @@ fn both_copies_are_told_together() {
     assert_eq!(status["alloydb_backups"]["verdict"], "missed", "{status}");
     assert_eq!(status["duplicates"][0]["within_rpo"], true, "{status}");
 }
+
+#[test]
+fn an_rto_that_is_over_already_is_told_first_and_stops_no_recovery() {
+    // GIVEN a loss of years ago
+    let backed = Backed::new();
+    let lost = ["--lost-at", "2020-01-01T00:00:00Z", "--deadline", "1h"];
+    let told = "the RTO of redis, 1h, was over at 2020-01-01T01:00:00Z, ";
+    let plan = backed.world.run(&[&["plan"], &lost[..]].concat());
+    // THEN the plan says so, ends with 6, and wrote nothing
+    plan.shows(&["rows in all"]).says(&[told, "recover all the same"]).expect(6);
+    assert_eq!(backed.world.redis.dbsize().unwrap(), 0);
+    // AND a rebuild says so before its summary, and brings the data back
+    let ran = backed.world.rebuild(&lost).says(&[told, "the recovery goes on"]).expect(6);
+    assert_eq!(ran.summary()["status"], "done");
+    // AND where there is time left nobody is told anything
+    let now = jiff::Timestamp::now().to_string();
+    let ran = backed.world.run(&["plan", "--lost-at", &now, "--deadline", "1h"]).expect(0);
+    assert!(!ran.stderr.contains("was over"), "{}", ran.stderr);
+}
