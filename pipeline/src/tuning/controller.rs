@@ -87,7 +87,7 @@ pub struct Controller {
     latency_max: Duration,
     /// The fastest answer so far: how far away the target is.
     distance: Duration,
-    /// How busy the target was, the last time that it told as much as all before: one look may be a moment's.
+    /// How busy the target is: what it told last and what was known before, half each, because one period may be a moment's.
     target_busy: Option<f64>,
     rates: Vec<f64>,
     /// The best rate of the settings in force. Rates vary by more than a step gains: held against the last one alone, every
