@@ -208,7 +208,7 @@ fn a_variable_that_is_missing_and_an_objective_that_is_missed() {
     }
     run(STATUS).expect(0).shows(&["rebuild redis"]);
     let lost = ["--lost-at", "2026-01-01T00:00:00Z"];
-    world.run(&[PLAN, &lost].concat()).expect(0).shows(&["RTO"]);
+    world.run(&[PLAN, &lost].concat()).expect(6).says(&["no run can meet it"]);
     world.run(&[REBUILD, &lost, &["--fresh"]].concat()).expect(6).shows(&["MISSED"]);
     world.run(STATUS).expect(0).shows(&["rebuild redis"]);
 }

@@ -289,7 +289,7 @@ pub(super) const MATRIX: &[(&str, [Cell; FLOWS.len()])] = &[
         "An objective is missed",
         [
             is(6, A_DUPLICATE_OLDER_THAN_THE_OBJECTIVE, "older than the RPO of 1 s"),
-            is(0, A_VARIABLE_THAT_IS_MISSING_AND, "RTO"),
+            is(6, A_VARIABLE_THAT_IS_MISSING_AND, "no run can meet it"),
             is(6, A_VARIABLE_THAT_IS_MISSING_AND, "MISSED"),
             is(6, CREDENTIALS_THAT_ARE_MISSING_AND_AN, "MISSED"),
             Cell::Never(
