@@ -29,7 +29,7 @@ pub(super) struct Commits {
 pub(super) enum CommitEnd {
     /// All rows are in the table.
     Done,
-    /// This stream is not there; whether its rows are cannot be known.
+    /// Only a new staging table is safe, and why: a stream is not there, or has not the rows that it was closed with.
     Lost(String),
 }
 
@@ -58,8 +58,8 @@ impl Commits {
             let table = table_of(&waiting[0]).to_owned();
             let same = waiting.iter().take_while(|stream| table_of(stream) == table).count();
             let rest = waiting.split_off(same.min(STREAMS_MAX));
-            if let CommitEnd::Lost(stream) = self.unit(waiting).await? {
-                return Ok(CommitEnd::Lost(stream));
+            if let CommitEnd::Lost(reason) = self.unit(waiting).await? {
+                return Ok(CommitEnd::Lost(reason));
             }
             waiting = rest;
         }
@@ -112,13 +112,34 @@ impl Commits {
                 match unit.len() {
                     0 => Ok(Step::End(CommitEnd::Done)),
                     left if left < before => Ok(Step::Again("some were committed before".into())),
-                    _ => Ok(Step::Again(reason)),
+                    _ => Ok(match self.close_again(unit).await? {
+                        Some(lost) => Step::End(CommitEnd::Lost(lost)),
+                        None => Step::Again(reason),
+                    }),
                 }
             }
         }
     }
 
-    /// Takes the committed streams out of a unit; returns one that is not there.
+    /// Finalizes once more what is not committed, for a service that has forgotten it; returns why one is of no use.
+    async fn close_again(&self, unit: &[StreamRecord]) -> Result<Option<String>> {
+        for stream in unit {
+            let name = stream.stream.as_deref().unwrap_or_default();
+            match self.write.finalize(name).await? {
+                Some(rows) if rows == stream.acknowledged => {}
+                Some(rows) => {
+                    return Ok(Some(format!(
+                        "write stream {name} has {rows} rows and had {} when it was closed",
+                        stream.acknowledged
+                    )));
+                }
+                None => return Ok(Some(gone(name))),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Takes the committed streams out of a unit; returns why one is of no use.
     async fn look(&self, unit: &mut Vec<StreamRecord>) -> Result<Option<String>> {
         let mut left = Vec::with_capacity(unit.len());
         let mut committed = Vec::new();
@@ -127,7 +148,7 @@ impl Commits {
             match self.write.state(&name).await {
                 Ok(StreamState::Committed) => committed.push(stream),
                 Ok(StreamState::Pending) => left.push(stream),
-                Ok(StreamState::Gone) => return Ok(Some(name)),
+                Ok(StreamState::Gone) => return Ok(Some(gone(&name))),
                 Err(error) => {
                     // Nothing is forgotten: the caller asks again.
                     left.push(stream);
@@ -151,6 +172,11 @@ impl Commits {
 /// The table that a stream is of, as its name says.
 fn table_of(stream: &StreamRecord) -> &str {
     stream.stream.as_deref().and_then(|name| name.split_once("/streams/")).unwrap_or_default().0
+}
+
+/// Says that whether the rows of a stream are in the table cannot be known.
+fn gone(name: &str) -> String {
+    format!("write stream {name} is gone after its commit was asked for")
 }
 
 enum Step {

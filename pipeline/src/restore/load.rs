@@ -77,7 +77,7 @@ type Filled = (StreamRecord, u64, Option<Counted>);
 pub(super) enum Loaded {
     /// Everything is committed.
     Done,
-    /// A stream whose commit was asked for is gone: only a new staging table is safe.
+    /// Only a new staging table is safe, and why.
     StartOver(String),
 }
 
@@ -132,7 +132,7 @@ pub(super) async fn load(
         if commits.is_due() {
             match commits.commit().await.map_err(|error| vec![error])? {
                 CommitEnd::Done => {}
-                CommitEnd::Lost(stream) => return Ok(Loaded::StartOver(stream)),
+                CommitEnd::Lost(reason) => return Ok(Loaded::StartOver(reason)),
             }
         }
     }
@@ -141,7 +141,7 @@ pub(super) async fn load(
     }
     match commits.commit().await.map_err(|error| vec![error])? {
         CommitEnd::Done => Ok(Loaded::Done),
-        CommitEnd::Lost(stream) => Ok(Loaded::StartOver(stream)),
+        CommitEnd::Lost(reason) => Ok(Loaded::StartOver(reason)),
     }
 }
 

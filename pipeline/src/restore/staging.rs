@@ -30,11 +30,7 @@ pub(super) async fn stage(
             };
             match load(&lane, table).await? {
                 Loaded::Done => table.step(shared, TableStage::Loaded).await.map_err(one)?,
-                Loaded::StartOver(stream) => {
-                    return Ok(Some(format!(
-                        "write stream {stream} is gone after its commit was asked for"
-                    )));
-                }
+                Loaded::StartOver(reason) => return Ok(Some(reason)),
             }
         }
         _ => {

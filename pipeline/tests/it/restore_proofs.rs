@@ -172,6 +172,30 @@ fn a_write_stream_that_lost_acknowledged_rows_is_filled_anew() {
 }
 
 #[test]
+fn a_write_stream_whose_end_or_rows_were_forgotten_is_closed_again_or_filled_anew() {
+    let (lost, _) = lost(1_000, false);
+    let at = format!("{}:1:hold", Point::StreamFinalized.name());
+    let again = ["bigquery did not commit", "INVALID_STREAM_STATE"];
+    let anew = ["starts over: write stream", " 0 rows and had "];
+    for (forgotten, [said, more], not_said) in [("end", again, anew[0]), ("rows", anew, again[0])] {
+        // GIVEN a run whose streams are closed for the last time, all but told
+        let child = spawn(up_to(&lost, &at));
+        wait_for_stop(&child);
+        // WHEN BigQuery forgets what it has answered
+        let opened =
+            lost.rest("POST", "stand-in/write-streams", Some(json!({"forget": forgotten})));
+        assert!(opened["opened"].as_u64() >= Some(1), "{opened}");
+        signal(&child, Signal::SIGCONT);
+        // THEN streams are closed once more, and where rows are missing nothing of them is committed
+        let ran = Ran::of(&child.wait_with_output().unwrap()).expect(0);
+        let ran = ran.says(&[said, more]);
+        assert!(!ran.stderr.contains(not_said), "{}", ran.stderr);
+        lost.assert_restored();
+        lost.lose_again();
+    }
+}
+
+#[test]
 fn a_staging_table_of_other_rows_is_never_published() {
     let (lost, days) = lost(1_000, false);
     let one = |day: &Days| Days { rows: day.rows.slice(0, 1), name: day.name.clone() };
