@@ -214,7 +214,8 @@ pub struct RunFlags {
     /// the RTO leaves, from 2m to 1h]
     #[arg(long, value_name = "DURATION", value_parser = schemas::duration::parse)]
     pub retry_for: Option<Duration>,
-    /// How hashes are written: auto, command (HSET) or restore (RESTORE); auto tries both at the start
+    /// How hashes are written: auto, command (HSET) or restore (RESTORE); auto tries both at the start. Values beyond the
+    /// server's listpacks that never expire go to an empty Redis by HSET whatever is asked for
     #[arg(long, value_name = "HOW", value_enum, default_value_t = Way::Auto, hide_possible_values = true)]
     pub way: Way,
     /// Build in the empty database DB of the same server, and swap it with the one of the plan when it is proven

@@ -12,9 +12,8 @@ use schemas::plan::Plan;
 use std::time::Duration;
 
 /// Warns before a recovery whose RTO is over.
-pub(super) fn warn_if_over(shared: &Shared, (system, rto): (&str, Duration)) {
-    let rto = shared.deadline.unwrap_or(rto);
-    if let Some(over) = over((system, rto), shared.lost_at, Timestamp::now()) {
+pub(super) fn warn_if_over(shared: &Shared, objective: (&str, Duration)) {
+    if let Some(over) = asked(shared, objective) {
         tracing::warn!("{over}; the recovery goes on, and ends with 6 at best");
     }
 }
@@ -28,10 +27,7 @@ pub(super) fn of_plan(shared: &Shared, plan: &Plan, has_rebuild: bool, has_resto
     let told: Vec<Failure> = planned
         .into_iter()
         .filter(|(is_planned, _)| *is_planned)
-        .filter_map(|(_, (system, rto))| {
-            let rto = shared.deadline.unwrap_or(rto);
-            over((system, rto), shared.lost_at, Timestamp::now())
-        })
+        .filter_map(|(_, objective)| asked(shared, objective))
         .map(|over| {
             let hint = "recover all the same; --deadline asks about a later objective";
             Failure::new(Exit::Objective, over, Some(hint))
@@ -42,6 +38,12 @@ pub(super) fn of_plan(shared: &Shared, plan: &Plan, has_rebuild: bool, has_resto
     }
     tell(&told, shared.json);
     Exit::Objective
+}
+
+/// Says that an RTO, or the `--deadline` in its place, is over now.
+fn asked(shared: &Shared, (system, rto): (&str, Duration)) -> Option<String> {
+    let rto = shared.deadline.unwrap_or(rto);
+    over((system, rto), shared.lost_at, Timestamp::now())
 }
 
 /// Says that an RTO is over, where somebody said when the data was lost.

@@ -152,7 +152,7 @@ impl Commands {
         if self.open_replies == 0 {
             return Ok(());
         }
-        self.payload.extend_from_slice(b"*1\r\n$4\r\nEXEC\r\n");
+        self.payload.extend_from_slice(resp::EXEC);
         // MULTI and EXEC answer once each, and every command between them with QUEUED.
         let (rows, folded, replies) = (self.open_rows, self.open_folded, 2 + self.open_replies);
         (self.open_rows, self.open_folded, self.open_replies) = (0, 0, 0);
@@ -161,7 +161,7 @@ impl Commands {
 
     fn begin_transaction(&mut self) {
         if self.open_replies == 0 {
-            self.payload.extend_from_slice(b"*1\r\n$5\r\nMULTI\r\n");
+            self.payload.extend_from_slice(resp::MULTI);
         }
     }
 

@@ -3,6 +3,11 @@
 //! Invariant: lengths are decimal without leading zeros, as Redis demands
 //! (<https://redis.io/docs/latest/develop/reference/protocol-spec/>).
 
+/// The command that begins a transaction.
+pub(crate) const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
+/// The command that ends one.
+pub(crate) const EXEC: &[u8] = b"*1\r\n$4\r\nEXEC\r\n";
+
 /// Appends the head of a command of `count` arguments.
 #[inline]
 pub(crate) fn write_array(count: usize, out: &mut Vec<u8>) {

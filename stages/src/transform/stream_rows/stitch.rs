@@ -40,7 +40,7 @@ impl Stitcher {
             let mut replies = written + 1;
             if self.tally.count() == 0 {
                 // With its expiry in one transaction: whatever ends this process, no stream stays for good.
-                payload.extend_from_slice(b"*1\r\n$5\r\nMULTI\r\n");
+                payload.extend_from_slice(resp::MULTI);
                 resp::write_array(2, &mut payload);
                 payload.extend_from_slice(b"$6\r\nUNLINK\r\n");
                 resp::write_bulk(&self.temporary, &mut payload);
@@ -52,7 +52,7 @@ impl Stitcher {
                 write_entry(&self.temporary, number, arguments, fields, &mut payload);
                 if number == 1 {
                     self.expire(&mut payload);
-                    payload.extend_from_slice(b"*1\r\n$4\r\nEXEC\r\n");
+                    payload.extend_from_slice(resp::EXEC);
                 }
             }
             self.expire(&mut payload);
