@@ -106,6 +106,7 @@ fn a_replay_that_is_stopped_or_loses_an_end() {
     end(child).expect(3).says(&["alloydb", "hint: "]);
     // What was rejected waits for the next replay.
     world.postgres.start_again().unwrap();
+    assert_eq!(world.sql("select count(*), count(k) from users"), "200|199");
     world.run(REPLAY).expect(7).shows(&["1 row stay"]);
 }
 
