@@ -121,3 +121,34 @@ fn the_faster_way_is_found_by_a_trial_that_leaves_nothing() {
     assert!(told.starts_with("HSET: the server refuses RESTORE: ERR unknown command"), "{told}");
     assert_complete(&world);
 }
+
+/// A number that `INFO stats` tells.
+fn stat(world: &World, name: &str) -> u64 {
+    let stats = world.redis(&["INFO", "stats"]);
+    let told = stats.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    told.unwrap_or_else(|| panic!("no {name} in {stats}")).trim().parse().unwrap()
+}
+
+#[test]
+fn redis_is_made_to_read_more_at_a_time_than_its_buffer_holds_at_first() {
+    let mut world = filled();
+    for way in ["command", "restore"] {
+        world.redis(&["FLUSHALL"]);
+        world.redis(&["CONFIG", "RESETSTAT"]);
+        world.way = way;
+        world.rebuild(&["--fresh"]).expect(0);
+        assert_complete(&world);
+        let (bytes, reads) =
+            (stat(&world, "total_net_input_bytes"), stat(&world, "total_reads_processed"));
+        // A buffer that was never widened is one of 20 KiB (PROTO_IOBUF_LEN and what the allocator gives with it).
+        assert!(bytes / reads > 24 * 1024, "{way}: {bytes} bytes in {reads} reads");
+    }
+}
+
+#[test]
+fn a_server_that_refuses_ping_is_filled_all_the_same() {
+    let world = filled();
+    world.redis(&["ACL", "SETUSER", "default", "-ping"]);
+    world.rebuild(&[]).expect(0);
+    assert_complete(&world);
+}

@@ -21,6 +21,10 @@ pub const IN_FLIGHT_MAX: usize = 4;
 /// Bytes handed to the socket per write.
 const WRITE_BYTES: usize = 256 * 1024;
 
+/// Bytes that a server is to read of one connection at a time: some 400 hashes, a millisecond of its thread, and no more,
+/// because whoever else asks it waits for so long.
+const SERVER_READ_BYTES: usize = 64 * 1024;
+
 /// A payload and how its replies group.
 pub(crate) struct Request {
     pub(crate) payload: Bytes,
@@ -71,6 +75,7 @@ impl Pipe {
         ]);
         let pipe =
             Self { requests, address: endpoint.address.as_str().into(), _tasks: Arc::new(tasks) };
+        pipe.widen_server_reads().await?;
         for command in prepare {
             let payload = Bytes::copy_from_slice(command);
             pipe.send(payload, Vec::new(), 1, false).await?;
@@ -93,6 +98,26 @@ impl Pipe {
             answered.await.map_err(|_| closed())?
         };
         policy::answered(|| format!("redis at {}", self.address), exchange).await
+    }
+
+    /// Has the server read more per call than the 16 to 20 KiB it begins with, which spares it most of its calls and of its
+    /// writes of replies: 0.1 us of the 2.5 us that a hash costs it, and as much of ours.
+    ///
+    /// Redis 7.0 and later fill the whole buffer of a connection (`readQueryFromClient` of `networking.c`), and keep the
+    /// buffer that an argument of 32 KiB or more has needed as long as more than half of it is used
+    /// (`processMultibulkBuffer`, `clientsCronResizeQueryBuffer`). Where that is not so, or an ACL refuses `PING`, nothing
+    /// is gained and nothing lost.
+    async fn widen_server_reads(&self) -> Result<()> {
+        let filler = vec![b'.'; SERVER_READ_BYTES];
+        let command = redis::cmd("PING").arg(filler).get_packed_command();
+        match self.send(command.into(), Vec::new(), 1, false).await {
+            Err(error) if matches!(error.kind(), Kind::Connection | Kind::Timeout) => Err(error),
+            Err(error) => {
+                tracing::debug!(%error, address = %self.address, "the server goes on reading as it does");
+                Ok(())
+            }
+            Ok(_) => Ok(()),
+        }
     }
 
     /// Whether its tasks have ended.
