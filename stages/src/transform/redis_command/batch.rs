@@ -304,6 +304,8 @@ impl<'a> BatchEncoder<'a> {
     pub(super) fn finish(mut self, raw: &RawBatch) -> Result<Encoded> {
         self.close_group();
         let parts = self.join_nodes();
+        // The room was for the longest rows; what was not needed would lie in every batch on its way.
+        self.payload.shrink_to_fit();
         Ok(Encoded {
             position: position(&self.decoded.last, self.commands.decoder.lead(), raw.is_last),
             rejected: rejected(self.decoded, self.rejected, &self.commands.bound.schema)?,
